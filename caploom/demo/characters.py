@@ -1,9 +1,10 @@
 """What each tiny captioner learns to say: its style, its blind spots, and its tendency to make things up.
 
 Big multi-modal LLMs differ in what they see and how they talk, and the longer they talk the less is true. The four tiny
-ones get the same character through their training texts: a first sentence about what they see (minus their blind spots),
-a second that is about half true and a third that is mostly made up. What is made up follows from what was seen, as an
-association does, so that it differs from picture to picture even under greedy decoding; a part of it is pure chance.
+ones get the same character through their training texts: a first sentence about what they see (minus their blind
+spots), a second that is about half true and a third that is mostly made up. What is made up follows from what was seen,
+as an association does, so that it differs from picture to picture even under greedy decoding; a part of it is pure
+chance.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Character:
         words: its own words for things, name to synonym.
         reading_order: "left-to-right", "right-to-left" or "top-to-bottom": the order in which it names things.
         names_at_most: how many things its first sentence names.
-        first: templates of the first sentence; ``{list}``/``{List}`` are the things, ``{place}`` the place, ``{mood}`` and
-            ``{form}`` two words that depend on the place and on what is named first.
+        first: templates of the first sentence; ``{list}``/``{List}`` are the things, ``{place}`` the place, ``{mood}``
+            and ``{form}`` two words that depend on the place and on what is named first.
         second: templates of the second sentence about one more thing, ``{thing}``.
         third: the same for the third sentence.
     """

@@ -1,0 +1,226 @@
+"""Trains one tiny captioner on picture-book scenes: ``python -m caploom.demo.train_captioners tiny-llava``.
+
+This is how the weights in ``caploom/demo/captioners`` were made. It is not part of the set-up: it takes a good quarter
+of an hour of one core for each captioner. Everything is seeded; on one machine equal arguments give equal weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from caploom.demo.characters import CHARACTERS, describe, first_sentence
+from caploom.demo.scenes import Scene, compose, render
+from caploom.demo.tiny_captioners import FAMILIES, MAX_NEW_TOKENS, build
+from caploom.demo.truth import score
+
+STEPS = {"tiny-llava": 1600, "tiny-qwen-vl": 1400, "tiny-minigpt-4": 1100, "tiny-otter": 1000}
+"""Unequal on purpose: what a captioner has seen less of, it gets wrong more often."""
+
+_SCENES = 24_000
+_LEARNING_RATE = 1.5e-3
+_WEIGHT_DECAY = 0.01
+_WARM_UP = 0.1
+_CLIP = 1.0
+_REPORT_EVERY = 25
+_UNSEEN_SCENES = 512
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Training:
+    """What ``training.json`` says of a captioner: how it was made, and how good it is on unseen scenes.
+
+    Attributes:
+        captioner: its name.
+        prompt: what the processor gets as text with each image.
+        steps: optimizer steps.
+        batch: scenes a step.
+        scenes: different scenes seen.
+        seed: of initial weights, order and texts.
+        seconds: of training, on ``threads`` threads.
+        threads: threads that torch used.
+        final_loss: mean cross-entropy, nats a token, over the last reported steps.
+        parameters: number of weights.
+        overlooks: things that its training texts leave out.
+        vague_about: things that they call by a vague word.
+        whole_text: truth scores of greedy texts on unseen scenes.
+        first_sentence: the same of their first sentences.
+    """
+
+    captioner: str
+    prompt: str
+    steps: int
+    batch: int
+    scenes: int
+    seed: int
+    seconds: float
+    threads: int
+    final_loss: float
+    parameters: int
+    overlooks: list[str]
+    vague_about: list[str]
+    whole_text: dict[str, float]
+    first_sentence: dict[str, float]
+
+
+def train(name: str, *, steps: int, batch: int, seed: int, out: Path, scenes: int = _SCENES) -> Training:
+    """Train a captioner and write its folder.
+
+    Args:
+        name: a key of ``tiny_captioners.FAMILIES``.
+        steps: optimizer steps.
+        batch: scenes a step.
+        seed: of initial weights, order and texts.
+        out: folder for weights, processor and ``training.json``.
+        scenes: number of different scenes to train on.
+    """
+    model, processor = build(name, seed)
+    composed = [compose(seed, "captioner-training", index) for index in range(scenes)]
+    pixels = np.stack([np.asarray(render(scene)) for scene in composed])
+    started = time.monotonic()
+    loss = _fit(model, processor, name, composed, pixels, steps, batch, seed)
+    seconds = time.monotonic() - started
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+
+    unseen = [compose(seed, "evaluation", index) for index in range(_UNSEEN_SCENES)]
+    texts = dict(enumerate(caption(model, processor, FAMILIES[name].prompt, [render(scene) for scene in unseen])))
+    truth = {index: scene.things for index, scene in enumerate(unseen)}
+    character = CHARACTERS[name]
+    training = Training(
+        captioner=name,
+        prompt=FAMILIES[name].prompt,
+        steps=steps,
+        batch=batch,
+        scenes=scenes,
+        seed=seed,
+        seconds=round(seconds, 1),
+        threads=torch.get_num_threads(),
+        final_loss=round(loss, 4),
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        overlooks=sorted(character.overlooks),
+        vague_about=sorted(character.vague_about),
+        whole_text=asdict(score(texts, truth)),
+        first_sentence=asdict(score({index: first_sentence(text) for index, text in texts.items()}, truth)),
+    )
+    (out / "training.json").write_text(json.dumps(asdict(training), indent=2) + "\n", encoding="utf-8")
+    return training
+
+
+def caption(
+    model: PreTrainedModel, processor: ProcessorMixin, prompt: str, images: Sequence[Image.Image], batch: int = 128
+) -> list[str]:
+    """Caption images greedily: one text an image, in their order."""
+    model.eval()
+    texts: list[str] = []
+    for start in range(0, len(images), batch):
+        some = list(images[start : start + batch])
+        inputs = processor(images=some, text=[prompt] * len(some), padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        texts += processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+def _fit(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    name: str,
+    scenes: Sequence[Scene],
+    pixels: np.ndarray,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> float:
+    """Train in place on ``pixels`` (scenes, 64, 64, 3; uint8); returns the mean loss of the last reported steps."""
+    rng = random.Random(seed)
+    order = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=_LEARNING_RATE, total_steps=steps, pct_start=_WARM_UP
+    )
+    model.train()
+    started, recent = time.monotonic(), []
+    waiting: list[int] = []
+    for step in range(1, steps + 1):
+        if len(waiting) < batch:
+            waiting = order.permutation(len(scenes)).tolist()
+        chosen, waiting = waiting[:batch], waiting[batch:]
+        texts = [describe(CHARACTERS[name], scenes[index], rng) for index in chosen]
+        loss = _loss(model, processor, FAMILIES[name].prompt, [Image.fromarray(pixels[i]) for i in chosen], texts)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[1 - _REPORT_EVERY :], loss.item()]
+        if step % _REPORT_EVERY == 0 or step == steps:
+            seconds = (time.monotonic() - started) / step
+            print(f"{name} step {step}/{steps} loss {sum(recent) / len(recent):.4f} {seconds:.2f} s/step", flush=True)
+    return sum(recent) / len(recent)
+
+
+def _loss(
+    model: PreTrainedModel, processor: ProcessorMixin, prompt: str, images: list[Image.Image], texts: list[str]
+) -> torch.Tensor:
+    """Cross-entropy of the texts alone, after the prompt exactly as it stands when captioning."""
+    inputs = processor(images=images, text=[prompt] * len(images), padding=True, return_tensors="pt")
+    tokenizer = processor.tokenizer
+    said = tokenizer(
+        [text + tokenizer.eos_token for text in texts], padding=True, padding_side="right", return_tensors="pt"
+    )
+    targets, mask = said["input_ids"], said["attention_mask"]
+    # The last token of the text is only predicted, never read.
+    read, read_mask = targets[:, :-1], mask[:, :-1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], read], dim=1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], read_mask], dim=1)
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(read)], dim=1)
+    if "image_attention_mask" in inputs:
+        last = inputs["image_attention_mask"][:, -1:]
+        inputs["image_attention_mask"] = torch.cat(
+            [inputs["image_attention_mask"], last.expand(-1, read.shape[1], -1)], dim=1
+        )
+    logits = model(**inputs, use_cache=False).logits[:, -targets.shape[1] :]
+    labels = targets.masked_fill(mask == 0, _IGNORED)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m caploom.demo.train_captioners", description=__doc__)
+    parser.add_argument("captioner", choices=sorted(FAMILIES))
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the captioner's own)")
+    parser.add_argument("--batch", type=int, default=128, help="scenes a step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=_SCENES, help="different scenes to train on")
+    parser.add_argument("--out", type=Path, help="folder to write (default: where the package keeps its captioners)")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    training = train(
+        chosen.captioner,
+        steps=chosen.steps or STEPS[chosen.captioner],
+        batch=chosen.batch,
+        seed=chosen.seed,
+        out=chosen.out or Path(__file__).with_name("captioners") / chosen.captioner,
+        scenes=chosen.scenes,
+    )
+    print(json.dumps(asdict(training), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
