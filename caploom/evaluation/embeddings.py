@@ -1,0 +1,72 @@
+"""Embeddings of images and texts by a trained checkpoint, in blocks."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from caploom.errors import EvaluationError
+from caploom.training.clip_model import ClipModel
+from caploom.training.images import ImageDecoder, ImageUnavailable
+
+_BLOCK = 256
+
+
+def embed_images(
+    model: ClipModel, paths: Sequence[str], *, device: torch.device, progress: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """L2-normalized float32 embeddings of shape (images, d), in the order of `paths`.
+
+    `progress` is called with the number of images done. Raises `EvaluationError` when an image cannot be read, for a
+    recall over the images left would be another set's, or when an embedding is not a number.
+    """
+    decoder = ImageDecoder(model.preprocessing)
+
+    def encode(block: Sequence[str]) -> torch.Tensor:
+        try:
+            pixels = np.stack([decoder.decode(path) for path in block])
+        except ImageUnavailable as error:
+            raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
+        images = decoder.normalize(torch.from_numpy(pixels).to(device))
+        features: torch.Tensor = model.network.encode_image(images, normalize=True)  # type: ignore[operator]
+        return features
+
+    return _embed(model, paths, encode, device, progress)
+
+
+def embed_texts(
+    model: ClipModel, texts: Sequence[str], *, device: torch.device, progress: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """L2-normalized float32 embeddings of shape (texts, d), in order. Raises `EvaluationError` as `embed_images` does."""
+
+    def encode(block: Sequence[str]) -> torch.Tensor:
+        tokens = model.tokenize(list(block)).to(device)
+        features: torch.Tensor = model.network.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        return features
+
+    return _embed(model, texts, encode, device, progress)
+
+
+def _embed(
+    model: ClipModel,
+    items: Sequence[str],
+    encode: Callable[[Sequence[str]], torch.Tensor],
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> np.ndarray:
+    model.network.to(device).eval()
+    blocks = []
+    with torch.inference_mode():
+        for start in range(0, len(items), _BLOCK):
+            block = items[start : start + _BLOCK]
+            embeddings = encode(block).float().cpu().numpy()
+            wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+            if len(wrong):
+                raise EvaluationError(
+                    f'The model\'s embedding of "{block[wrong[0]]}" is not a number; its training went wrong: '
+                    "train it again with a lower learning rate."
+                )
+            blocks.append(embeddings)
+            if progress is not None:
+                progress(start + len(block))
+    return np.concatenate(blocks)

@@ -1,0 +1,177 @@
+"""CLIP models of open_clip: made from an architecture's name or file, written to a checkpoint folder, and loaded back.
+
+A checkpoint folder holds `model.safetensors` and `open_clip_config.json` in open_clip's own layout, so plain open_clip
+loads it too: `open_clip.create_model_and_transforms("local-dir:FOLDER")`.
+"""
+
+import copy
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg
+from safetensors.torch import save_file
+
+from caploom.errors import StoreError, TrainingError
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+"""Caploom's own architectures: JSON files in open_clip's format, named by their stem."""
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "open_clip_config.json"
+
+_REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """A CLIP network with everything that is needed to feed it.
+
+    Attributes:
+        network: open_clip's `CLIP` or `CustomTextCLIP`.
+        architecture: its configuration in open_clip's format.
+        preprocessing: size, resampling, mean and standard deviation of the images that it takes.
+        tokenize: a list of N texts -> int64 token ids of shape (N, context length); longer texts are cut.
+    """
+
+    network: torch.nn.Module
+    architecture: dict[str, Any]
+    preprocessing: PreprocessCfg
+    tokenize: Callable[[list[str]], torch.Tensor]
+
+
+def read_architecture(model: str) -> dict[str, Any]:
+    """The open_clip configuration that `model` names: an open_clip name, one of Caploom's own, or a JSON file's path.
+
+    Raises `TrainingError` when there is none of that name, or the file is no architecture.
+    """
+    if model.endswith(".json"):
+        return _read_architecture_file(Path(model))
+    own = ARCHITECTURES / f"{model}.json"
+    if own.name in {file.name for file in ARCHITECTURES.iterdir()}:
+        return _read_architecture_file(own)
+    known = [*(file.stem for file in ARCHITECTURES.glob("*.json")), *open_clip.list_models()]
+    if model not in known:
+        lower = {name.lower(): name for name in known}
+        near = [lower[match] for match in difflib.get_close_matches(model.lower(), list(lower), n=3)]
+        hint = f"near names: {', '.join(near)}" if near else "none is near"
+        raise TrainingError(
+            f'There is no CLIP architecture "{model}" ({hint}); '
+            "name one of open_clip's, one of Caploom's own, or the path of a .json file."
+        )
+    config: dict[str, Any] = open_clip.get_model_config(model)
+    return config
+
+
+def create_clip_model(model: str, *, seed: int) -> ClipModel:
+    """An untrained CLIP of the architecture that `model` names; its weights depend on `seed` alone. Never downloads.
+
+    Raises `TrainingError` for an unknown or wrong architecture.
+    """
+    architecture = read_architecture(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _instantiate(architecture, source=model)
+    preprocessing = PreprocessCfg(size=network.visual.image_size)
+    return ClipModel(network, architecture, preprocessing, _tokenizer(architecture))
+
+
+def save_checkpoint(model: ClipModel, folder: Path) -> None:
+    """Write the weights and all that is needed to load them again into an existing folder."""
+    # Memory formats such as channels-last do not survive the file, so they are undone before it is written.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = {"model_cfg": model.architecture, "preprocess_cfg": asdict(model.preprocessing)}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> ClipModel:
+    """The model of a checkpoint folder, on the CPU and in evaluation mode.
+
+    Raises `StoreError` when a file is missing or does not fit the other.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise StoreError(f"{folder}: this is no checkpoint, it has no {name}; train the recipe again.")
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        architecture, preprocessing = config["model_cfg"], PreprocessCfg(**config["preprocess_cfg"])
+        network = _instantiate(architecture, source=str(folder / CONFIG_FILE))
+        open_clip.load_checkpoint(network, str(folder / WEIGHTS_FILE))
+    except Exception as error:  # open_clip, torch and safetensors each raise their own kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"{folder}: the checkpoint's {CONFIG_FILE} and {WEIGHTS_FILE} do not load together ({reason}); "
+            "train the recipe again."
+        ) from error
+    return ClipModel(network.eval(), architecture, preprocessing, _tokenizer(architecture))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that `device` names; `auto` is the GPU when there is one, else the CPU. Raises `TrainingError`."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f'The device "{device}" cannot be used ({reason}); write auto, cpu, or a GPU that is there, such as cuda:0.'
+        ) from None
+    return resolved
+
+
+def _read_architecture_file(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{file}: there is no such architecture file; give the path of an open_clip JSON."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file}: it cannot be read as JSON ({error}).") from None
+    missing = [key for key in _REQUIRED_KEYS if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise TrainingError(
+            f"{file}: an open_clip architecture has the keys {', '.join(_REQUIRED_KEYS)}; missing: {', '.join(missing)}."
+        )
+    return config
+
+
+def _instantiate(architecture: dict[str, Any], *, source: str) -> torch.nn.Module:
+    """The network of a configuration, as `open_clip.create_model` builds it but without its registry of names.
+
+    A user's file may be called like one of open_clip's own; registering it there would change that name's meaning.
+    """
+    config = copy.deepcopy(architecture)
+    text = config["text_cfg"]
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in text
+    if "multimodal_cfg" in config:
+        raise TrainingError(f"{source}: this is a captioning (CoCa) architecture; name one of CLIP's two towers.")
+    # Recipes are compared from scratch: neither tower may start from somebody's weights, nor download them.
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    try:
+        network: torch.nn.Module = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+        raise TrainingError(f"{source}: open_clip cannot build this architecture ({error}).") from error
+    return network
+
+
+def _tokenizer(architecture: dict[str, Any]) -> Callable[[list[str]], torch.Tensor]:
+    text = architecture["text_cfg"]
+    context_length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    options = text.get("tokenizer_kwargs") or {}
+    if "hf_tokenizer_name" in text or "hf_model_name" in text:
+        name = text.get("hf_tokenizer_name") or text["hf_model_name"]
+        mode = text.get("tokenizer_mode")
+        return open_clip.HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
+    return open_clip.SimpleTokenizer(context_length=context_length, **options)
