@@ -1,0 +1,201 @@
+"""The factory's YAML as typed models: pairs, captioners, shears, mixes, trainers, evaluation sets and recipes.
+
+The models are the reference of the YAML: every field says what it means. `load_config` is the only way in; a wrong key
+or value is refused with the key's path, the value and what is allowed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from caploom.captioning.settings import CaptionerSettings
+from caploom.errors import ConfigError
+from caploom.names import NAME_PATTERN, RAW_SOURCE
+from caploom.readers.registry import Reader
+from caploom.settings import Settings, describe_validation_error, nearest, resolve_path
+from caploom.shearing.settings import ShearStep
+from caploom.training.settings import TrainerSettings
+from caploom.training_set.settings import MixSettings
+
+DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class RecipeSettings(Settings):
+    """One arm of an ablation: which captions, how they are sheared and mixed, how CLIP is trained on them."""
+
+    captioners: Literal["all"] | list[str] = Field(
+        description="Names of captioners whose captions join the raw ones; `all` is every captioner, `[]` is raw only."
+    )
+    shear: str = Field(default="none", description="Name of a shear; `none` keeps the captions whole.")
+    mix: MixSettings = Field(
+        default_factory=MixSettings, description="How training draws among an image's captions: `uniform` unless said."
+    )
+    trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
+    evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
+
+
+class Recipe(Settings):
+    """A recipe with every name resolved, for one seed: the value of a `recipe` partition."""
+
+    name: str
+    base: str = Field(description="The recipe's name in the YAML; arms that differ only in their seed share it.")
+    seed: int
+    captioners: tuple[str, ...]
+    shear: str
+    mix: MixSettings
+    trainer: TrainerSettings
+    evaluation_sets: tuple[str, ...]
+
+
+class FactoryConfig(Settings):
+    """The whole factory, as written in one YAML file."""
+
+    name: Name = Field(description="Names the factory in the UI and in its reports.")
+    store: Annotated[Path, BeforeValidator(resolve_path)] = Field(
+        description="Folder of all artifacts; a relative path is relative to the YAML's own folder."
+    )
+    pairs: Reader = Field(description="Where the raw pairs come from.")
+    shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
+    captioners: dict[Name, CaptionerSettings] = Field(default_factory=dict)
+    shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
+    trainers: dict[Name, TrainerSettings]
+    evaluation_sets: dict[Name, Reader]
+    training_json: bool = Field(
+        default=True, description="Whether a training set is also written as the seed's JSON, for people to open."
+    )
+    seeds: list[int] = Field(
+        default=[0], min_length=1, description="Every recipe is trained once a seed; the first keeps the plain name."
+    )
+    recipes: dict[Name, RecipeSettings] = Field(min_length=1)
+
+    @field_validator("captioners")
+    @classmethod
+    def _no_captioner_is_called_raw(cls, value: dict[str, CaptionerSettings]) -> dict[str, CaptionerSettings]:
+        if RAW_SOURCE in value:
+            raise ValueError(f'"{RAW_SOURCE}" names the raw captions themselves: give the captioner another name')
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"{value} holds a seed twice: each seed once")
+        return value
+
+    @field_validator("shears")
+    @classmethod
+    def _none_means_none(cls, value: dict[str, list[ShearStep]]) -> dict[str, list[ShearStep]]:
+        if value.get("none"):
+            raise ValueError('the shear "none" is built in and keeps captions whole: give this one another name')
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        for name, recipe in self.recipes.items():
+            where = f"recipes.{name}"
+            if recipe.captioners != "all":
+                for captioner in recipe.captioners:
+                    _known(f"{where}.captioners", captioner, list(self.captioners), "captioner")
+                if len(set(recipe.captioners)) != len(recipe.captioners):
+                    raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: each once")
+            _known(f"{where}.shear", recipe.shear, ["none", *self.shears], "shear")
+            if recipe.trainer is not None:
+                _known(f"{where}.trainer", recipe.trainer, list(self.trainers), "trainer")
+            elif len(self.trainers) != 1:
+                raise ValueError(f"{where}.trainer: say which of {', '.join(self.trainers)} trains this recipe")
+            if recipe.evaluation_sets != "all":
+                for evaluation_set in recipe.evaluation_sets:
+                    _known(f"{where}.evaluation_sets", evaluation_set, list(self.evaluation_sets), "evaluation set")
+        arms = [recipe.name for recipe in self.expanded_recipes()]
+        if len(set(arms)) != len(arms):
+            raise ValueError(f"recipes: with the seeds {self.seeds} two recipes would be called the same: rename one")
+        return self
+
+    def expanded_recipes(self) -> list[Recipe]:
+        """Every recipe once a seed, names resolved, in the YAML's order with the seeds inside."""
+        return [self._expand(base, seed) for base in self.recipes for seed in self.seeds]
+
+    def recipe(self, name: str) -> Recipe:
+        """The expanded recipe of that name; raises `ConfigError` when there is none."""
+        for recipe in self.expanded_recipes():
+            if recipe.name == name:
+                return recipe
+        known = [recipe.name for recipe in self.expanded_recipes()]
+        raise ConfigError(f'There is no recipe "{name}"; known: {", ".join(known)}{nearest(name, known)}.')
+
+    def shear_steps(self, name: str) -> list[ShearStep]:
+        """The steps of the shear of that name; `none` has none."""
+        return [] if name == "none" else self.shears[name]
+
+    def _expand(self, base: str, seed: int) -> Recipe:
+        recipe = self.recipes[base]
+        trainer = self.trainers[recipe.trainer or next(iter(self.trainers))]
+        return Recipe(
+            name=base if seed == self.seeds[0] else f"{base}-seed-{seed}",
+            base=base,
+            seed=seed,
+            captioners=tuple(self.captioners if recipe.captioners == "all" else recipe.captioners),
+            shear=recipe.shear,
+            mix=recipe.mix,
+            trainer=trainer,
+            evaluation_sets=tuple(
+                self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets
+            ),
+        )
+
+
+def _known(where: str, name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        allowed = ", ".join(known) or "none is defined"
+        raise ValueError(f'{where}: there is no {what} "{name}"; allowed: {allowed}{nearest(name, known)}')
+
+
+def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:
+    """Validate what a YAML file holds; `base` is the folder that relative paths start from, `source` names it in errors.
+
+    Raises `ConfigError` with one sentence for each thing that is wrong.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: a factory is a YAML mapping of keys to values, and this is {type(data).__name__}.")
+    try:
+        return FactoryConfig.model_validate(data, context={"base": base})
+    except ValidationError as error:
+        problems = describe_validation_error(error, FactoryConfig)
+        raise ConfigError("\n".join(f"{source}: {problem}." for problem in problems)) from None
+
+
+def load_config(path: Path, *, seeds: list[int] | None = None) -> FactoryConfig:
+    """Read and validate a factory's YAML; `seeds` overrides the file's own. Raises `ConfigError`."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; name the factory's YAML.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: it cannot be read as UTF-8 text ({error}).") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: it is not valid YAML: {' '.join(str(error).split())}.") from None
+    if seeds is not None and isinstance(data, dict):
+        data = {**data, "seeds": seeds}
+    return parse_config(data, base=path.resolve().parent, source=str(path))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, of which plain YAML would silently keep the last (a lost captioner)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'the key "{key}" stands twice', key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,37 @@
+"""The error tree: whatever a user can cause is a `CaploomError` whose one sentence says what is wrong and what to do."""
+
+
+class CaploomError(Exception):
+    """Base of every error that a person can mend; its message is shown without a traceback."""
+
+
+class ConfigError(CaploomError):
+    """The factory's YAML is wrong: the message names the file, the key's path, the value and what is allowed."""
+
+
+class SourceError(CaploomError):
+    """A whole source of pairs cannot be read (a single bad row is a failure row instead, never this error)."""
+
+
+class StoreError(CaploomError):
+    """An artifact is missing, unfinished or damaged in the store."""
+
+
+class MissingArtifactError(StoreError):
+    """An artifact that this stage reads has not been made yet; the message names it and the command that makes it."""
+
+
+class CaptionerError(CaploomError):
+    """A captioner's model cannot be loaded or used (a single failing image is a failure row instead)."""
+
+
+class ShearError(CaploomError):
+    """A shear rule or its parameters are wrong."""
+
+
+class TrainingError(CaploomError):
+    """Training cannot start or go on: no usable rows, an unknown architecture, a loss that is not a number."""
+
+
+class EvaluationError(CaploomError):
+    """Retrieval cannot be measured: an image without captions, embeddings that are not numbers, K above the candidates."""

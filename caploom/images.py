@@ -1,0 +1,67 @@
+"""Reading image files: every decode in Caploom goes through here, so that a bad image is the same failure everywhere."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 200_000_000
+"""Images with more pixels are refused: a decompression bomb of a few kilobytes can ask for gigabytes."""
+
+
+class ImageFault(Exception):
+    """Why one image cannot be used: `reason` is a short word to count by, `detail` one sentence. A row, never a crash."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of an image file; raises `ImageFault` when it is missing, unreadable or empty."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageFault("missing_image", f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise ImageFault("unreadable_image", f"{path}: it cannot be read ({error.strerror}).") from None
+    if not data:
+        raise ImageFault("empty_image", f"{path}: the file has no bytes.")
+    return data
+
+
+def decode_image(data: bytes, name: str) -> "Image":
+    """Decode to RGB: really decoded, turned as EXIF says, transparency laid on white, the first frame of an animation.
+
+    `name` names the image in the `ImageFault` that is raised when the bytes are no image, are cut off, or ask for more
+    than `MAX_PIXELS`.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS below is the rule here
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageFault(
+                        "image_too_large", f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}."
+                    )
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                    layer = upright.convert("RGBA")
+                    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+                    return Image.alpha_composite(white, layer).convert("RGB")
+                return upright.convert("RGB")
+    except ImageFault:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageFault("image_too_large", f"{name}: it asks for more than {MAX_PIXELS:,} pixels.") from None
+    # Pillow's decoders raise many kinds of error on damaged bytes (OSError, SyntaxError, ValueError, struct.error, ...);
+    # whichever it is, this one image is bad and the others are not.
+    except Exception as error:
+        raise ImageFault("undecodable_image", f"{name}: it is no image that can be decoded ({error}).") from None

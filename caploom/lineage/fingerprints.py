@@ -1,0 +1,54 @@
+"""Fingerprints: short hashes of configuration and content, the same on every machine."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_WHOLE_FILE_LIMIT = 64 * 2**20  # bytes
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+
+
+def content_version(rows: Iterable[str]) -> str:
+    """A data version: 16 hexadecimal digits of the SHA-256 of rows of text, in the order given."""
+    digest = hashlib.sha256()
+    for row in rows:
+        data = row.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_folder_fingerprint(folder: Path) -> str:
+    """A hash of a model folder's content: what it says depends on the weights, not on where they lie.
+
+    Files up to 64 MiB are hashed whole; of a larger one, its size, first and last MiB (a 14 GB checkpoint must not be
+    read through every time the definitions load).
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{name.as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= _WHOLE_FILE_LIMIT:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(2**20))
+                file.seek(-(2**20), 2)
+                digest.update(file.read())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,7 @@
+"""Names that people give and that become folders, asset keys and partition keys."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""Letters, digits, dot, underscore, hyphen: safe as a file name, an asset key and a partition key everywhere."""
+
+RAW_SOURCE = "raw"
+"""The `source` of a raw caption in a training set; no captioner may be called so."""

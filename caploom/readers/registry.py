@@ -1,0 +1,10 @@
+"""Every reader by its name in the YAML. A new reader is one module and one name in this union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from caploom.demo.reader import PictureBookReader
+from caploom.readers.image_captions import ImageCaptionsReader
+
+Reader = Annotated[ImageCaptionsReader | PictureBookReader, Field(discriminator="reader")]

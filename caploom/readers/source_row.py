@@ -1,0 +1,19 @@
+"""What a reader yields (apart from the Arrow schemas, so that reading the YAML needs no Arrow)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row as the user wrote it, before anything is checked.
+
+    `row` counts from 1 in the user's own file. A row that is bad already carries its `reason` (a short word to count by)
+    and `detail` (one sentence); `path`, the image's absolute path, is then None and must not be opened.
+    """
+
+    row: int
+    image: str
+    caption: str | None
+    path: str | None
+    reason: str | None = None
+    detail: str | None = None

@@ -1,0 +1,109 @@
+"""The rows that travel between stages and their Arrow schemas: the one place that says which columns a stage gives.
+
+Everything joins on `image_id` (SHA-256 of the image file's bytes) and `pair_id` (hash of that and the raw caption);
+nothing joins on position.
+"""
+
+import hashlib
+
+import pyarrow as pa
+
+
+def image_identity(data: bytes) -> str:
+    """The identity of an image: hexadecimal SHA-256 of its file's bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def pair_identity(image_id: str, caption: str) -> str:
+    """The identity of a pair: hexadecimal SHA-256 of the image's identity, a newline, and the raw caption in UTF-8."""
+    # surrogatepass: JSON may carry lone surrogates, and an identity must exist for whatever text was accepted.
+    return hashlib.sha256(f"{image_id}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+SOURCE_ROWS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # 1-based row in the user's file
+        pa.field("image", pa.string(), nullable=False),  # as the user wrote it
+        pa.field("caption", pa.string()),
+        pa.field("path", pa.string()),  # absolute path, null when it must not be opened
+        pa.field("reason", pa.string()),  # why the row is bad already, null when it is not
+        pa.field("detail", pa.string()),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # the user's own path, kept for the exports
+        pa.field("path", pa.string(), nullable=False),  # absolute path
+        pa.field("raw_caption", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),  # pixels
+        pa.field("height", pa.int32(), nullable=False),  # pixels
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
+FAILURES = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),  # the row number or the image's identity
+        pa.field("image", pa.string(), nullable=False),  # the user's own path
+        pa.field("reason", pa.string(), nullable=False),  # a short word to count by, e.g. "missing_image"
+        pa.field("detail", pa.string(), nullable=False),  # one sentence for a person
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("captioner", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),  # of the captioner
+        pa.field("text", pa.string(), nullable=False),  # unsheared
+        pa.field("tokens", pa.int32(), nullable=False),  # new tokens, in the captioner's own tokenizer
+        pa.field("finish_reason", pa.string(), nullable=False),  # "stop" (its end token) or "length" (the cap)
+        pa.field("seconds", pa.float32(), nullable=False),  # this image's share of its batch's time
+        pa.field("attempt", pa.int32(), nullable=False),
+    ]
+)
+
+SHEARED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("captioner", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),  # the caption is text[start:end] of the ledger's text,
+        pa.field("end", pa.int32(), nullable=False),  # counted in characters
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("source_words", pa.int32(), nullable=False),  # length before, in words
+        pa.field("words", pa.int32(), nullable=False),  # length after, in words
+    ]
+)
+
+TRAINING_ROWS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # the user's own path
+        pa.field("path", pa.string(), nullable=False),  # absolute path
+        # The three lists run side by side: captions[i] was said by sources[i] and is drawn with weights[i].
+        pa.field("captions", pa.list_(pa.string()), nullable=False),
+        pa.field("sources", pa.list_(pa.string()), nullable=False),
+        pa.field("weights", pa.list_(pa.float32()), nullable=False),  # they add up to 1
+    ]
+)
+
+EVALUATION_PAIRS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("captions", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+RANKS = pa.schema(
+    [
+        pa.field("direction", pa.string(), nullable=False),  # "image_to_text" or "text_to_image"
+        pa.field("query", pa.string(), nullable=False),  # image_id, or image_id#caption-index
+        pa.field("rank", pa.int32(), nullable=False),  # 1 is best: rank of the best positive
+    ]
+)

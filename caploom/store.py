@@ -1,0 +1,365 @@
+"""Where artifacts lie, how they are written whole or not at all, and the manifest that says what made each.
+
+An artifact is a folder `<root>/<kind>/<name...>/<fingerprint>` with its files and `manifest.json`, which is written last.
+The fingerprint covers everything that the artifact depends on, so the same work is found again instead of done again,
+and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
+"""
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import caploom
+from caploom.errors import MissingArtifactError, StoreError
+from caploom.lineage.fingerprints import file_sha256, fingerprint
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+_RECORDED_PACKAGES = (
+    "accelerate duckdb numpy open_clip_torch pandas pillow pyarrow tokenizers torch transformers".split()
+)
+
+
+class RowCount(BaseModel):
+    """The identity of a stage: `rows_in` = `rows_out` + `rows_failed`, each failure with its reason."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows_in: int
+    rows_out: int
+    rows_failed: int
+    unit: str = Field(description='What a row is: "rows of the source", "images", "captions", ...')
+    reasons: dict[str, int] = Field(default_factory=dict, description="Failed rows by reason.")
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was lost, doubled or invented."""
+        return self.rows_in == self.rows_out + self.rows_failed == self.rows_out + sum(self.reasons.values())
+
+
+class InputRecord(BaseModel):
+    """An artifact that another was made from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: str
+    data_version: str
+
+
+class FileRecord(BaseModel):
+    """A file of an artifact."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: str
+    size: int = Field(description="Bytes.")
+
+
+class Manifest(BaseModel):
+    """What made an artifact: enough to make it again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    manifest_version: int = MANIFEST_VERSION
+    kind: str
+    address: str = Field(description="Folder below the store's root, `/` between its parts.")
+    fingerprint: str = Field(description="Hash of the configuration, code version and inputs.")
+    data_version: str = Field(description="Hash of what was written: equal results have equal data versions.")
+    code_version: str = Field(description="Version of the stage's own code, raised when its results change.")
+    configuration: dict[str, Any]
+    inputs: list[InputRecord] = Field(default_factory=list)
+    seeds: dict[str, int] = Field(default_factory=dict)
+    rows: RowCount | None = None
+    summary: dict[str, Any] = Field(default_factory=dict, description="The stage's own figures.")
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    caploom_version: str = caploom.__version__
+    packages: dict[str, str] = Field(default_factory=dict)
+    device: str = "cpu"
+    run_id: str | None = Field(default=None, description="The Dagster run, when one made it.")
+    started: str
+    seconds: float
+
+
+class Artifact:
+    """A finished artifact: its folder and its manifest. `reused` says that it was there already."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, reused: bool) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.reused = reused
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.manifest.address!r})"
+
+    @property
+    def data_version(self) -> str:
+        """Hash of what was written."""
+        return self.manifest.data_version
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files; raises `StoreError` when it is gone."""
+        path = self.folder / name
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: the manifest beside it names this file and it is gone; "
+                f"delete the folder {self.folder} and make the artifact again."
+            )
+        return path
+
+    def as_input(self) -> InputRecord:
+        """How an artifact made from this one records it."""
+        return InputRecord(address=self.manifest.address, data_version=self.data_version)
+
+
+class Draft:
+    """An artifact being made: `folder` takes the files, the other fields go into the manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_version: str | None = None
+        self.rows: RowCount | None = None
+        self.summary: dict[str, Any] = {}
+        self.seeds: dict[str, int] = {}
+        self.device = "cpu"
+
+
+class Plan(BaseModel):
+    """What is about to be made, known before any work: its kind, name, configuration and inputs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    name: tuple[str, ...] = ()
+    code_version: str
+    configuration: dict[str, Any]
+    inputs: tuple[InputRecord, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that the artifact depends on."""
+        return fingerprint(
+            {
+                "kind": self.kind,
+                "code_version": self.code_version,
+                "configuration": self.configuration,
+                "inputs": [record.model_dump() for record in self.inputs],
+            }
+        )
+
+    @property
+    def address(self) -> str:
+        """Folder of the artifact below the store's root."""
+        return "/".join((self.kind, *self.name, self.fingerprint))
+
+
+class Store:
+    """The folder of all artifacts of a factory."""
+
+    def __init__(self, root: Path, *, run_id: str | None = None) -> None:
+        self.root = Path(root)
+        self.run_id = run_id
+
+    @classmethod
+    def opened(cls, root: Path, *, run_id: str | None = None) -> Self:
+        """The store at `root`, its folder made when missing; raises `StoreError` when that is not possible."""
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
+        return cls(root, run_id=run_id)
+
+    def path(self, address: str) -> Path:
+        """The folder of an address; raises `StoreError` when it would leave the store."""
+        path = (self.root / address).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise StoreError(f"{address}: this address leaves the store {self.root}.")
+        return path
+
+    def find(self, plan: Plan) -> Artifact | None:
+        """The finished artifact of a plan, or None."""
+        return self.read(plan.address)
+
+    def require(self, plan: Plan, *, make_with: str) -> Artifact:
+        """The finished artifact of a plan; raises `MissingArtifactError` saying what makes it."""
+        artifact = self.find(plan)
+        if artifact is None:
+            what = "/".join((plan.kind, *plan.name))
+            raise MissingArtifactError(f"{what} has not been made for the present configuration: {make_with} first.")
+        return artifact
+
+    def read(self, address: str) -> Artifact | None:
+        """The finished artifact at an address, or None; raises `StoreError` when its manifest is damaged."""
+        folder = self.path(address)
+        manifest_path = folder / MANIFEST
+        try:
+            text = manifest_path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = Manifest.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "its text"
+            raise StoreError(
+                f"{manifest_path}: it is no manifest of version {MANIFEST_VERSION} ({where}: {first['msg']}); "
+                f"delete the folder and make the artifact again."
+            ) from None
+        return Artifact(folder, manifest, reused=True)
+
+    def list(self, *parts: str) -> list[Artifact]:
+        """Every finished artifact below a kind or name, in the order of their addresses."""
+        folder = self.path("/".join(parts))
+        found = []
+        for manifest in sorted(folder.rglob(MANIFEST)):
+            if any(part.startswith(".") for part in manifest.relative_to(folder).parts):
+                continue
+            artifact = self.read(manifest.parent.relative_to(self.root.resolve()).as_posix())
+            if artifact is not None:
+                found.append(artifact)
+        return found
+
+    @contextmanager
+    def writing(self, plan: Plan) -> Iterator[Draft]:
+        """Make a plan's artifact in a hidden folder, which becomes the artifact in one rename when the block ends well.
+
+        When the block raises, nothing remains. A folder left by a killed process is swept by the next attempt.
+        """
+        target = self.path(plan.address)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in target.parent.glob(f".{target.name}.*"):
+            if _is_abandoned(left_over):
+                shutil.rmtree(left_over, ignore_errors=True)
+        draft = Draft(target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        draft.folder.mkdir()
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            yield draft
+            if draft.rows is not None and not draft.rows.holds:
+                raise StoreError(
+                    f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out and "
+                    f"{draft.rows.rows_failed} failed: rows were lost or doubled, so nothing was written; report this bug."
+                )
+            manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
+            write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+            _publish(draft.folder, target)
+        finally:
+            shutil.rmtree(draft.folder, ignore_errors=True)
+
+    def make(self, plan: Plan, build: Any) -> Artifact:
+        """The plan's artifact: found when it is finished already, else made by `build(draft)` and committed."""
+        found = self.find(plan)
+        if found is not None:
+            return found
+        with self.writing(plan) as draft:
+            build(draft)
+        made = self.read(plan.address)
+        if made is None:
+            raise StoreError(f"{plan.address}: it was written and is gone again; does something else clean this folder?")
+        made.reused = False
+        return made
+
+    def _manifest(self, plan: Plan, draft: Draft, started: datetime, seconds: float) -> Manifest:
+        files = {
+            path.relative_to(draft.folder).as_posix(): FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
+            for path in sorted(draft.folder.rglob("*"))
+            if path.is_file()
+        }
+        for path in draft.folder.rglob("*"):
+            _fsync(path)
+        return Manifest(
+            kind=plan.kind,
+            address=plan.address,
+            fingerprint=plan.fingerprint,
+            data_version=draft.data_version or fingerprint({name: record.sha256 for name, record in files.items()}),
+            code_version=plan.code_version,
+            configuration=plan.configuration,
+            inputs=list(plan.inputs),
+            seeds=draft.seeds,
+            rows=draft.rows,
+            summary=draft.summary,
+            files=files,
+            packages=_package_versions(),
+            device=draft.device,
+            run_id=self.run_id,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(seconds, 3),
+        )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    _fsync(folder)
+    if target.exists() and not (target / MANIFEST).exists():
+        shutil.rmtree(target)  # unfinished work of a killed process
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not (target / MANIFEST).exists():
+            raise
+        # Another process finished the same plan first: its artifact stays, ours is thrown away by the caller.
+    _fsync(target.parent)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the process that was writing a hidden folder is gone."""
+    pid = folder.name.split(".")[-2]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of one of the store's own files; raises `StoreError` when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.") from None

@@ -1,0 +1,50 @@
+"""Reading and writing the store's Parquet tables with their declared schemas."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from caploom.errors import StoreError
+from caploom.records import FAILURES
+from caploom.store import RowCount
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A table of rows; a column that the schema forbids to be null and is, is a bug and raises."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write Parquet (zstd). The same rows give the same bytes."""
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read Parquet; raises `StoreError` when the file is gone or damaged."""
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.") from None
+
+
+def failure(stage: str, key: str, image: str, reason: str, detail: str) -> dict[str, str]:
+    """A row of a failures table."""
+    return {"stage": stage, "key": key, "image": image, "reason": reason, "detail": detail}
+
+
+def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mapping[str, str]]) -> RowCount:
+    """The row identity of a stage, its failures counted by reason."""
+    reasons: dict[str, int] = {}
+    for row in failures:
+        reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+    return RowCount(
+        unit=unit, rows_in=rows_in, rows_out=rows_out, rows_failed=sum(reasons.values()), reasons=reasons
+    )
+
+
+def write_failures(failures: Iterable[Mapping[str, str]], folder: Path) -> None:
+    """Write the failures table of an artifact."""
+    write_table(table_of(failures, FAILURES), folder / "failures.parquet")
