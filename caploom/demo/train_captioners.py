@@ -76,7 +76,16 @@ class Training:
     first_sentence: dict[str, float]
 
 
-def train(name: str, *, steps: int, batch: int, seed: int, out: Path, scenes: int = _SCENES) -> Training:
+def train(
+    name: str,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    out: Path,
+    scenes: int = _SCENES,
+    unseen_scenes: int = _UNSEEN_SCENES,
+) -> Training:
     """Train a captioner and write its folder.
 
     Args:
@@ -86,6 +95,7 @@ def train(name: str, *, steps: int, batch: int, seed: int, out: Path, scenes: in
         seed: of initial weights, order and texts.
         out: folder for weights, processor and ``training.json``.
         scenes: number of different scenes to train on.
+        unseen_scenes: number of other scenes to measure on.
     """
     model, processor = build(name, seed)
     composed = [compose(seed, "captioner-training", index) for index in range(scenes)]
@@ -96,7 +106,7 @@ def train(name: str, *, steps: int, batch: int, seed: int, out: Path, scenes: in
     model.save_pretrained(out)
     processor.save_pretrained(out)
 
-    unseen = [compose(seed, "evaluation", index) for index in range(_UNSEEN_SCENES)]
+    unseen = [compose(seed, "evaluation", index) for index in range(unseen_scenes)]
     texts = dict(enumerate(caption(model, processor, FAMILIES[name].prompt, [render(scene) for scene in unseen])))
     truth = {index: scene.things for index, scene in enumerate(unseen)}
     character = CHARACTERS[name]

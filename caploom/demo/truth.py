@@ -36,10 +36,8 @@ def _words() -> tuple[re.Pattern[str], dict[str, str]]:
     """A pattern that finds any word for a thing, longest first, and the thing that each word means."""
     meaning = {}
     for thing in THINGS:
-        for word in (thing.name, *thing.synonyms):
+        for word in (thing.name, thing.plural, *thing.synonyms, *(synonym + "s" for synonym in thing.synonyms)):
             meaning[word] = thing.name
-            meaning[word + "s"] = thing.name
-        meaning[thing.plural] = thing.name
     longest_first = sorted(meaning, key=len, reverse=True)
     return re.compile(r"\b(" + "|".join(map(re.escape, longest_first)) + r")\b", re.IGNORECASE), meaning
 
