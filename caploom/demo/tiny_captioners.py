@@ -1,7 +1,7 @@
 """Builds the four tiny captioners from nothing: one model and full processor of each family that the paper used.
 
 They are ordinary members of their families in every respect but size, so that the demo loads and runs them through the
-very path that the big ones take: ``AutoProcessor`` and ``AutoModelForImageTextToText`` on a folder. About 1.2 to 1.4
+very path that the big ones take: ``AutoProcessor`` and ``AutoModelForImageTextToText`` on a folder. About 0.9 to 1.4
 million parameters each; the words of a text are its tokens, and the vocabulary is what the four captioners say.
 
 This module imports torch and transformers: import it only where models are built or trained.
@@ -200,27 +200,27 @@ def _build_llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, P
 
 
 def _build_qwen_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, ProcessorMixin]:
-    patch, merge, width = 8, 2, 96
+    patch, merge, width, depth = 8, 2, 96, 2
     pixels = {"shortest_edge": SCENE_SIZE**2, "longest_edge": SCENE_SIZE**2}
     head = _WIDTH // _HEADS
     config = Qwen2_5_VLConfig(
         vision_config={
             "hidden_size": width,
             "intermediate_size": 2 * width,
-            "depth": 3,
+            "depth": depth,
             "num_heads": _HEADS,
             "patch_size": patch,
             "spatial_merge_size": merge,
             "temporal_patch_size": 2,
             "out_hidden_size": _WIDTH,
             "window_size": SCENE_SIZE,
-            "fullatt_block_indexes": [0, 1, 2],
+            "fullatt_block_indexes": list(range(depth)),
         },
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": _WIDTH,
             "intermediate_size": 3 * _WIDTH,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": _HEADS,
             "num_key_value_heads": _HEADS,
             "max_position_embeddings": _POSITIONS,
