@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -140,13 +141,14 @@ def _tokens_of_prompt(family: Family) -> set[str]:
     return _tokens_of(" ".join(text.split())) | set(re.findall(r"[\w-]+", text))
 
 
-def _words_of_all_captioners() -> set[str]:
+@cache
+def _words_of_all_captioners() -> frozenset[str]:
     words: set[str] = set()
     for character in CHARACTERS.values():
         for index in range(_SCENES_FOR_VOCABULARY):
             scene = compose(0, "captioner-training", index)
             words |= _tokens_of(describe(character, scene, random.Random(index)))
-    return words
+    return frozenset(words)
 
 
 def _size(side: int = SCENE_SIZE) -> dict[str, int]:

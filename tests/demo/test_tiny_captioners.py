@@ -1,4 +1,4 @@
-"""The shipped captioners: real members of their families, loaded as the big ones are, and as good and as bad as stated."""
+"""The shipped captioners: members of their families, loaded as the big ones are, as good and as bad as stated."""
 
 import json
 from functools import cache
