@@ -40,9 +40,9 @@ class Ledger:
         with duckdb.connect() as connection:
             connection.register("wanted", pa.table({"image_id": list(image_ids)}))
             columns = ", ".join(f"any_value({name}) as {name}" for name in CAPTIONS.names if name != "image_id")
-            found = connection.execute(
+            found = connection.sql(
                 f"select image_id, {columns} from read_parquet(?) semi join wanted using (image_id) group by image_id",
-                [files],
+                params=[files],
             ).to_arrow_table()
         table = found.select(CAPTIONS.names).cast(CAPTIONS)
         return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))

@@ -29,14 +29,14 @@ class PictureBookReader(Settings):
         """Render the pictures, unless they are there already."""
         from caploom.demo.picture_book import write_picture_book
 
-        with track(f"drawing {self.split} scenes", self.scenes, "scene") as progress:
+        with track(f"drawing {self.split} scenes", "scenes") as bar:
             write_picture_book(
                 self.folder,
                 split=self.split,
                 scenes=self.scenes,
                 seed=self.seed,
                 mismatched=self.mismatched if self.split == "training" else 0.0,
-                progress=progress,
+                progress=bar.part(),
             )
 
     def rows(self) -> Iterator[SourceRow]:

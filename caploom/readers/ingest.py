@@ -1,6 +1,6 @@
 """The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure with its reason."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
 
     def build(draft: Draft) -> None:
         rows = list(shard_rows(listing))
-        pairs, failures = _validate(rows, _pairs_of_other_shards(factory, shard), progress)
+        pairs, failures = validate_rows(rows, _pairs_of_other_shards(factory, shard), progress)
         table = table_of(pairs, PAIRS)
         write_table(table, draft.folder / "pairs.parquet")
         write_failures(failures, draft.folder)
@@ -55,10 +55,10 @@ def ingested_shards(factory: Factory) -> list[Artifact]:
     return factory.store.list(KIND, source_fingerprint(factory))
 
 
-def _validate(
-    rows: Iterable[SourceRow], elsewhere: "OtherPairs", progress: Progress | None
+def validate_rows(
+    rows: Sequence[SourceRow], elsewhere: "OtherPairs | None" = None, progress: Progress | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    rows = list(rows)
+    """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows."""
     pairs: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, str]] = []
     for done, row in enumerate(rows, start=1):
@@ -74,7 +74,7 @@ def _validate(
             failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
         if progress is not None:
             progress(done, len(rows))
-    for pair_id, where in elsewhere.find(list(pairs)).items():
+    for pair_id, where in (elsewhere.find(list(pairs)) if elsewhere else {}).items():
         pair = pairs.pop(pair_id)
         detail = f"row {pair['row']}: the same image with the same caption already stands in {where}."
         failures.append(failure(KIND, str(pair["row"]), pair["image"], "duplicate_pair", detail))
@@ -131,3 +131,9 @@ def _pairs_of_other_shards(factory: Factory, shard: str) -> OtherPairs:
 def read_pairs(artifact: Artifact) -> pa.Table:
     """The pairs of an ingested shard (schema PAIRS)."""
     return read_table(artifact.file("pairs.parquet"))
+
+
+def raw_lengths(factory: Factory) -> list[int]:
+    """Words of every raw caption, over all ingested shards."""
+    tables = (read_table(artifact.file("pairs.parquet"), ["raw_caption"]) for artifact in ingested_shards(factory))
+    return [len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist()]

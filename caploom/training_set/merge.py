@@ -162,8 +162,7 @@ def _summarize(connection: duckdb.DuckDBPyConnection, pairs: list[str]) -> dict[
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> tuple[Any, ...]:
-    row = connection.execute(sql, parameters or []).fetchone()
-    return row if row is not None else ()
+    return connection.execute(sql, parameters or []).fetchall()[0]
 
 
 def _row_blocks(reader: pa.RecordBatchReader, mix: MixSettings) -> Iterator[list[dict[str, Any]]]:

@@ -1,0 +1,57 @@
+"""What the demo can say and no real data set can: how much of a picture each captioner names, and how much is true."""
+
+from dataclasses import dataclass
+
+from caploom.captioning.caption_shard import captions_plan, read_captions
+from caploom.config import Recipe
+from caploom.demo.reader import PictureBookReader
+from caploom.demo.truth import CaptionTruth, read_truth, score
+from caploom.factory import Factory
+from caploom.readers.shards import shard_names
+from caploom.shearing.shear import shear_span
+
+
+@dataclass(frozen=True)
+class CaptionerTruth:
+    """A captioner's whole texts and its sheared ones against what is in the pictures."""
+
+    captioner: str
+    shear: str
+    whole: CaptionTruth
+    sheared: CaptionTruth
+
+
+def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
+    """Each captioner against the truth, for the shears that recipes give it; empty when the source is no picture book."""
+    reader = factory.config.pairs
+    if not isinstance(reader, PictureBookReader):
+        return []
+    truth = read_truth(reader.folder / "truth.parquet")
+    found = []
+    for captioner in factory.config.captioners:
+        texts = _texts(factory, captioner)
+        if not texts:
+            continue
+        for shear in _shears_of(factory.config.expanded_recipes(), captioner):
+            steps = factory.config.shear_steps(shear)
+            sheared = {}
+            for image_id, text in texts.items():
+                start, end = shear_span(text, steps)
+                sheared[image_id] = text[start:end]
+            found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
+    return found
+
+
+def _texts(factory: Factory, captioner: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for shard in shard_names(factory):
+        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+        if artifact is not None:
+            table = read_captions(artifact)
+            texts.update(zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True))
+    return texts
+
+
+def _shears_of(recipes: list[Recipe], captioner: str) -> list[str]:
+    shears = dict.fromkeys(recipe.shear for recipe in recipes if captioner in recipe.captioners)
+    return [shear for shear in shears if shear != "none"]

@@ -1,0 +1,107 @@
+"""What must always hold of an artifact, counted again from its tables and not taken from its manifest."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from caploom.captioning.caption_shard import read_captions, shard_images
+from caploom.evaluation.measure import KIND as METRICS_KIND
+from caploom.factory import Factory
+from caploom.lineage.results import DIRECTIONS
+from caploom.readers.ingest import read_pairs
+from caploom.readers.shards import shard_listing
+from caploom.store import Artifact
+from caploom.tables import read_table
+from caploom.training_set.merge import training_files
+
+ROWS_ACCOUNTED = "rows_accounted"
+ORPHAN_FREE = "orphan_free"
+NEVER_EMPTY = "never_empty"
+LOSS_IS_FINITE = "loss_is_finite"
+BETTER_THAN_CHANCE = "better_than_chance"
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """A check's name, whether it holds, one sentence, and its figures."""
+
+    name: str
+    passed: bool
+    sentence: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def check_raw_pairs(factory: Factory, artifact: Artifact) -> list[CheckOutcome]:
+    """Rows of the source in = pairs + failures."""
+    listing = shard_listing(factory, artifact.manifest.configuration["shard"])
+    rows_in = len(read_table(listing.file("rows.parquet"), ["row"]))
+    return [_accounted(rows_in, len(read_pairs(artifact)), len(read_table(artifact.file("failures.parquet"))))]
+
+
+def check_captions(factory: Factory, artifact: Artifact) -> list[CheckOutcome]:
+    """Images in = captions + failures; each caption is of an image of the shard, and no image has two."""
+    images = {ref.image_id for ref in shard_images(factory, artifact.manifest.configuration["shard"])}
+    captions = read_captions(artifact).column("image_id").to_pylist()
+    failed = read_table(artifact.file("failures.parquet")).column("key").to_pylist()
+    return [
+        _accounted(len(images), len(captions), len(failed)),
+        _orphan_free(orphans=len({*captions, *failed} - images), doubled=len(captions) - len(set(captions))),
+    ]
+
+
+def check_sheared(artifact: Artifact, parts: list[Artifact]) -> list[CheckOutcome]:
+    """Captions in = captions out, and none became empty."""
+    rows = artifact.manifest.rows
+    tables = [read_table(part.file("sheared.parquet"), ["caption"]) for part in parts]
+    captions = [caption for table in tables for caption in table.column("caption").to_pylist()]
+    empty = sum(not caption.strip() for caption in captions)
+    return [
+        _accounted(rows.rows_in if rows else 0, len(captions), 0),
+        CheckOutcome(NEVER_EMPTY, empty == 0, f"{empty} sheared captions are empty.", {"empty": empty}),
+    ]
+
+
+def check_training_set(factory: Factory, artifact: Artifact, pairs: list[Artifact]) -> list[CheckOutcome]:
+    """Captions in = captions out + those repeated; each row's image is a raw pair's."""
+    known = {image for each in pairs for image in read_pairs(each).column("image_id").to_pylist()}
+    rows = artifact.manifest.rows
+    tables = pa.concat_tables(read_table(path, ["image_id", "captions"]) for path in training_files(artifact))
+    out = sum(len(captions) for captions in tables.column("captions").to_pylist())
+    orphans = len(set(tables.column("image_id").to_pylist()) - known)
+    return [
+        _accounted(rows.rows_in if rows else 0, out, rows.rows_failed if rows else 0),
+        _orphan_free(orphans=orphans, doubled=0),
+    ]
+
+
+def check_checkpoint(artifact: Artifact) -> list[CheckOutcome]:
+    """The loss is a number to the end and has fallen."""
+    first, last = artifact.manifest.summary["first_loss"], artifact.manifest.summary["final_loss"]
+    sentence = f"The loss went from {first:.3f} to {last:.3f}."
+    # False for NaN too: no comparison with it holds.
+    return [CheckOutcome(LOSS_IS_FINITE, last < float("inf"), sentence, {"first": first, "final": last})]
+
+
+def check_metrics(artifact: Artifact) -> list[CheckOutcome]:
+    """Recall@1 is above chance, both ways, on every evaluation set."""
+    assert artifact.manifest.kind == METRICS_KIND
+    worse = [
+        f"{name} {direction.replace('_', ' ')} {metrics[direction]['recall@1']:.4f}"
+        for name, metrics in artifact.manifest.summary.items()
+        for direction in DIRECTIONS
+        if metrics[direction]["recall@1"] <= metrics[direction]["chance@1"]
+    ]
+    sentence = f"Not above chance: {', '.join(worse)}." if worse else "Recall@1 is above chance both ways."
+    return [CheckOutcome(BETTER_THAN_CHANCE, not worse, sentence, {"not_above_chance": worse})]
+
+
+def _accounted(rows_in: int, rows_out: int, rows_failed: int) -> CheckOutcome:
+    figures = {"rows_in": rows_in, "rows_out": rows_out, "rows_failed": rows_failed}
+    sentence = f"{rows_in} rows in, {rows_out} out, {rows_failed} failed."
+    return CheckOutcome(ROWS_ACCOUNTED, rows_in == rows_out + rows_failed, sentence, figures)
+
+
+def _orphan_free(*, orphans: int, doubled: int) -> CheckOutcome:
+    sentence = f"{orphans} rows are of no known image, {doubled} are there twice."
+    return CheckOutcome(ORPHAN_FREE, orphans == 0 and doubled == 0, sentence, {"orphans": orphans, "doubled": doubled})

@@ -1,0 +1,78 @@
+"""The gallery: a few images with everything that was said of each, side by side, as Markdown or HTML."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caploom.images import ImageFault, decode_image, read_image_file
+
+_THUMBNAIL = 128  # pixels, the longer side
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """An image and what was said of it: (who, text) pairs in the order to be shown."""
+
+    path: str
+    said: tuple[tuple[str, str], ...]
+
+
+def thumbnail_uri(path: str) -> str | None:
+    """A small picture as a `data:` URI, so that a page needs no other file; None when the image is gone."""
+    try:
+        image = decode_image(read_image_file(Path(path)), path)
+    except ImageFault:
+        return None
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return data_uri(buffer.getvalue())
+
+
+def data_uri(png: bytes) -> str:
+    """PNG bytes as a `data:` URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def gallery_markdown(exhibits: Sequence[Exhibit]) -> str:
+    """A Markdown table, one row an image, one column a speaker. Captions are shown as text, whatever is in them."""
+    speakers = _speakers(exhibits)
+    lines = ["| image | " + " | ".join(markdown_text(speaker) for speaker in speakers) + " |"]
+    lines.append("|" + " --- |" * (len(speakers) + 1))
+    for exhibit in exhibits:
+        uri = thumbnail_uri(exhibit.path)
+        picture = f"![image]({uri})" if uri else "(gone)"
+        texts = (
+            " // ".join(markdown_text(text) for who, text in exhibit.said if who == speaker) for speaker in speakers
+        )
+        lines.append(f"| {picture} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def gallery_html(exhibits: Sequence[Exhibit]) -> str:
+    """The same as an HTML table."""
+    speakers = _speakers(exhibits)
+    head = "".join(f"<th>{html.escape(speaker)}</th>" for speaker in speakers)
+    rows = []
+    for exhibit in exhibits:
+        uri = thumbnail_uri(exhibit.path)
+        picture = f'<img alt="{html.escape(Path(exhibit.path).name)}" src="{uri}">' if uri else "(gone)"
+        cells = "".join(
+            "<td>" + "<br>".join(html.escape(text) for who, text in exhibit.said if who == speaker) + "</td>"
+            for speaker in speakers
+        )
+        rows.append(f"<tr><td>{picture}</td>{cells}</tr>")
+    return f"<table><thead><tr><th>image</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def markdown_text(text: str) -> str:
+    """Any text as plain text inside a Markdown table: no markup, no HTML, no line break, no cell border of its own."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{character}" if character in "\\`*_[]|~#!<>" else character for character in escaped)
+
+
+def _speakers(exhibits: Sequence[Exhibit]) -> list[str]:
+    return list(dict.fromkeys(who for exhibit in exhibits for who, _ in exhibit.said))

@@ -1,0 +1,31 @@
+"""How CLIP is trained: the trainer's part of the factory's YAML."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from caploom.settings import Settings
+
+
+class TrainerSettings(Settings):
+    """A CLIP trainer. Every recipe that names it trains for the same number of steps: no recipe costs more."""
+
+    model: str = Field(
+        description="An open_clip architecture name, one of Caploom's own (`picture-book`), or the path of a JSON file."
+    )
+    steps: PositiveInt = Field(description="Optimizer steps; samples seen = steps x batch_size.")
+    batch_size: PositiveInt = Field(default=256, description="Pairs a step.")
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, description="Linear warm-up, then cosine decay to zero.")
+    grad_clip_norm: PositiveFloat | None = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = Field(default="auto", description="`auto` is the GPU when there is one, else the CPU.")
+    workers: int = Field(default=0, ge=0, description="Processes that decode images; 0 decodes in the trainer.")
+    image_cache_mb: int = Field(
+        default=1024, ge=0, description="Memory for decoded, resized images kept between epochs; 0 keeps none."
+    )
+
+    def fingerprinted(self) -> dict[str, object]:
+        """All but what only decides where and how fast it runs."""
+        return self.model_dump(mode="json", exclude={"device", "workers", "image_cache_mb"})

@@ -1,0 +1,32 @@
+"""The `ablation_report` asset."""
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.lineage import report
+from dagster_project.assets.materialization import recipe_result, user_errors
+from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
+from dagster_project.resources.factory import FactoryResource
+
+ABLATION_REPORT = dg.AssetKey("ablation_report")
+
+
+def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+    """The asset over the recipes that are measured."""
+
+    @dg.asset(
+        key=ABLATION_REPORT,
+        deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
+        code_version=report.CODE_VERSION,
+        group_name="experiments",
+        kinds={"html", "markdown"},
+        description=f"What every recipe of {config.name} reached, in one table, and which won by how much.",
+    )
+    def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
+        with user_errors():
+            artifact = report.make_report(factory.open(context.run_id))
+            text = artifact.file("report.md").read_text(encoding="utf-8")
+            page = dg.MetadataValue.path(str(artifact.file("report.html")))
+            return recipe_result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
+
+    return ablation_report

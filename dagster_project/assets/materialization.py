@@ -1,0 +1,131 @@
+"""What every asset does around its one library call: user errors as sentences, metadata, checks, data versions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from caploom.errors import CaploomError
+from caploom.lineage.checks import BETTER_THAN_CHANCE, CheckOutcome
+from caploom.lineage.fingerprints import fingerprint
+from caploom.lineage.gallery import Exhibit, data_uri, gallery_markdown
+from caploom.store import Artifact
+
+DATA_VERSION_TAG = "dagster/data_version"
+_ADVISORY_CHECKS = {BETTER_THAN_CHANCE}  # a finding about the data and no fault: it warns and blocks nothing
+
+AssetEvents = Iterator[dg.MaterializeResult | dg.AssetMaterialization]
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake becomes a failed step with its one sentence, not a traceback, and is not retried."""
+    try:
+        yield
+    except CaploomError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+def check_specs(asset: dg.AssetKey | str, *names: str) -> list[dg.AssetCheckSpec]:
+    """The checks that an asset's own step reports; all but the advisory ones block what is downstream."""
+    return [dg.AssetCheckSpec(name, asset=asset, blocking=name not in _ADVISORY_CHECKS) for name in names]
+
+
+def shard_events(
+    context: dg.AssetExecutionContext,
+    artifacts: Mapping[str, Artifact],
+    outcomes: Mapping[str, Sequence[CheckOutcome]],
+    extra: Mapping[str, Mapping[str, Any]],
+) -> AssetEvents:
+    """The result of a step over one or many shards: metadata a shard, checks over all, and a data version a shard."""
+    for shard, artifact in artifacts.items():
+        context.add_asset_metadata({**artifact_metadata(artifact), **extra.get(shard, {})}, partition_key=shard)
+    versions = [artifact.data_version for artifact in artifacts.values()]
+    yield dg.MaterializeResult(
+        data_version=dg.DataVersion(versions[0] if len(versions) == 1 else fingerprint(versions)), check_results=_check_results(outcomes)
+    )
+    if len(artifacts) > 1:
+        yield from _corrected_data_versions(context, artifacts)
+
+
+def recipe_result(
+    artifact: Artifact, outcomes: Sequence[CheckOutcome] = (), extra: Mapping[str, Any] | None = None
+) -> dg.MaterializeResult:
+    """The result of a step over one recipe."""
+    return dg.MaterializeResult(
+        metadata={**artifact_metadata(artifact), **(extra or {})},
+        data_version=dg.DataVersion(artifact.data_version),
+        check_results=_check_results({"": outcomes}),
+    )
+
+
+def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
+    """What a person looks at first: counts, reasons of failure, where it lies and what made it."""
+    manifest = artifact.manifest
+    metadata: dict[str, Any] = {
+        "reused": artifact.reused,
+        "seconds": manifest.seconds,
+        "folder": dg.MetadataValue.path(str(artifact.folder)),
+        "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json", exclude={"files", "summary"})),
+        "summary": dg.MetadataValue.json(manifest.summary),
+    }
+    if manifest.rows is not None:
+        metadata |= {
+            "rows_in": manifest.rows.rows_in,
+            "rows_out": manifest.rows.rows_out,
+            "rows_failed": manifest.rows.rows_failed,
+        }
+        if manifest.rows.reasons:
+            metadata["failures_by_reason"] = dg.MetadataValue.json(manifest.rows.reasons)
+    return metadata
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A plot in the UI."""
+    return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")
+
+
+def gallery(exhibits: Sequence[Exhibit]) -> dg.MarkdownMetadataValue:
+    """Images with all their captions side by side in the UI."""
+    return dg.MetadataValue.md(gallery_markdown(exhibits))
+
+
+def _check_results(outcomes: Mapping[str, Sequence[CheckOutcome]]) -> list[dg.AssetCheckResult]:
+    by_name: dict[str, list[tuple[str, CheckOutcome]]] = {}
+    for partition, each in outcomes.items():
+        for outcome in each:
+            by_name.setdefault(outcome.name, []).append((partition, outcome))
+    return [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=all(outcome.passed for _, outcome in found),
+            severity=dg.AssetCheckSeverity.WARN if name in _ADVISORY_CHECKS else dg.AssetCheckSeverity.ERROR,
+            description=" ".join(f"{partition}: {o.sentence}".removeprefix(": ") for partition, o in found),
+            metadata={"figures": dg.MetadataValue.json({partition or "all": o.figures for partition, o in found})},
+        )
+        for name, found in by_name.items()
+    ]
+
+
+def _corrected_data_versions(
+    context: dg.AssetExecutionContext, artifacts: Mapping[str, Artifact]
+) -> Iterator[dg.AssetMaterialization]:
+    """Give each shard of a multi-shard step its own data version.
+
+    Dagster stamps every partition of a step with one data version. A shard made again alone would then look changed to
+    what is downstream, though its content is the same; so each shard's event is said once more with its own version.
+    """
+    for shard, artifact in artifacts.items():
+        records = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=[shard]), limit=1
+        ).records
+        said = records[0].asset_materialization if records else None
+        if said is None:
+            continue
+        yield dg.AssetMaterialization(
+            asset_key=context.asset_key,
+            partition=shard,
+            metadata=said.metadata,
+            tags={**(said.tags or {}), DATA_VERSION_TAG: artifact.data_version},
+        )

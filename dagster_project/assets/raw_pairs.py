@@ -1,0 +1,40 @@
+"""The `raw_pairs` asset."""
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.lineage.checks import ROWS_ACCOUNTED, check_raw_pairs
+from caploom.lineage.exhibits import shard_exhibits
+from caploom.lineage.fingerprints import fingerprint
+from caploom.progress import track
+from caploom.readers import ingest
+from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
+from dagster_project.partitions import SHARDS
+from dagster_project.resources.factory import FactoryResource
+
+RAW_PAIRS = dg.AssetKey("raw_pairs")
+
+
+def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+    """The asset over the configured source."""
+
+    @dg.asset(
+        key=RAW_PAIRS,
+        partitions_def=SHARDS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted()]),
+        check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
+        group_name="data",
+        kinds={"parquet"},
+    )
+    def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:
+        """Images that really decode, each with its raw caption; a bad row of the source is a failure with its reason."""
+        with user_errors():
+            opened, shards = factory.open(context.run_id), context.partition_keys
+            with track("raw_pairs", "rows", parts=len(shards)) as bar:
+                made = {shard: ingest.ingest_shard(opened, shard, bar.part()) for shard in shards}
+            checks = {shard: check_raw_pairs(opened, artifact) for shard, artifact in made.items()}
+            extra = {shard: {"gallery": gallery(shard_exhibits(opened, shard, []))} for shard in shards}
+        yield from shard_events(context, made, checks, extra)
+
+    return raw_pairs

@@ -1,0 +1,52 @@
+"""The `retrieval_metrics` asset."""
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.evaluation.measure import CODE_VERSION
+from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
+from caploom.lineage.fingerprints import fingerprint
+from caploom.lineage.report import markdown_table, recall_table
+from caploom.lineage.results import ArmResult, result_rows
+from caploom.progress import track
+from dagster_project.assets.checkpoint import CHECKPOINT
+from dagster_project.assets.materialization import check_specs, recipe_result, user_errors
+from dagster_project.partitions import recipe_partitions
+from dagster_project.pools import GPU_POOL
+from dagster_project.resources.clip_trainer import ClipTrainer
+from dagster_project.resources.factory import FactoryResource
+
+RETRIEVAL_METRICS = dg.AssetKey("retrieval_metrics")
+
+
+def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+    """The asset over all recipes."""
+    sets = {name: reader.fingerprinted() for name, reader in config.evaluation_sets.items()}
+    configured = {recipe.name: list(recipe.evaluation_sets) for recipe in config.expanded_recipes()}
+
+    @dg.asset(
+        key=RETRIEVAL_METRICS,
+        deps=[CHECKPOINT],
+        partitions_def=recipe_partitions(config),
+        pool=GPU_POOL,
+        code_version=fingerprint([CODE_VERSION, sets, configured]),
+        check_specs=check_specs(RETRIEVAL_METRICS, BETTER_THAN_CHANCE),
+        group_name="experiments",
+        kinds={"json"},
+    )
+    def retrieval_metrics(
+        context: dg.AssetExecutionContext, factory: FactoryResource, clip_trainer: ClipTrainer
+    ) -> dg.MaterializeResult:
+        """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
+        with user_errors():
+            opened = factory.open(context.run_id)
+            recipe = opened.config.recipe(context.partition_key)
+            with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=len(recipe.evaluation_sets)) as bar:
+                artifact = clip_trainer.measure(opened, recipe, bar)
+            rows = result_rows([ArmResult(recipe, artifact)])
+            extra = {
+                f"{row.evaluation_set} recall": dg.MetadataValue.md(markdown_table(recall_table([row]))) for row in rows
+            } | {f"{row.evaluation_set} mean Recall@1": row.mean_recall_at_1 for row in rows}
+            return recipe_result(artifact, check_metrics(artifact), extra)
+
+    return retrieval_metrics

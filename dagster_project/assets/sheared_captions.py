@@ -1,0 +1,58 @@
+"""The `sheared_captions` asset."""
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.lineage.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared
+from caploom.lineage.fingerprints import fingerprint
+from caploom.lineage.plots import length_histogram
+from caploom.progress import track
+from caploom.readers.ingest import raw_lengths
+from caploom.shearing import shear
+from dagster_project.assets.captions import captions_key
+from dagster_project.assets.materialization import check_specs, picture, recipe_result, user_errors
+from dagster_project.partitions import recipe_partitions
+from dagster_project.resources.factory import FactoryResource
+
+SHEARED_CAPTIONS = dg.AssetKey("sheared_captions")
+
+
+def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+    """The asset over all recipes."""
+    configured = {
+        recipe.name: [
+            list(recipe.captioners),
+            [step.model_dump(mode="json") for step in config.shear_steps(recipe.shear)],
+        ]
+        for recipe in config.expanded_recipes()
+    }
+
+    @dg.asset(
+        key=SHEARED_CAPTIONS,
+        # A recipe reads every shard of its captioners.
+        deps=[
+            dg.AssetDep(captions_key(captioner), partition_mapping=dg.AllPartitionMapping())
+            for captioner in config.captioners
+        ],
+        partitions_def=recipe_partitions(config),
+        code_version=fingerprint([shear.CODE_VERSION, configured]),
+        check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
+        group_name="data",
+        kinds={"parquet"},
+    )
+    def sheared_captions(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
+        """The recipe's captions, shortened by its shear; each is a span of the ledger's text."""
+        with user_errors():
+            opened = factory.open(context.run_id)
+            recipe = opened.config.recipe(context.partition_key)
+            with track(f"sheared_captions [{recipe.name}]", "tables") as bar:
+                artifact = shear.shear_recipe(opened, recipe, bar.part())
+            lengths = {"raw": raw_lengths(opened)}
+            for captioner in recipe.captioners:
+                before, after = shear.captioner_lengths(opened, recipe, captioner)
+                lengths |= {f"{captioner}, whole": before, f"{captioner}, sheared": after}
+            plot = picture(length_histogram(lengths, f"Caption lengths: {recipe.name}"), "caption lengths")
+            checks = check_sheared(artifact, shear.sheared_tables(opened, recipe))
+            return recipe_result(artifact, checks, {"lengths": plot, "shear": recipe.shear})
+
+    return sheared_captions

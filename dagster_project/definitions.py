@@ -1,0 +1,64 @@
+"""The code location: the asset graph of one factory's YAML, named by the environment variable CAPLOOM_CONFIG.
+
+Without it, the graph is that of the embedded demo.
+"""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from caploom.config import DEMO_CONFIG, FactoryConfig, load_config
+from dagster_project.assets.ablation_report import ablation_report_asset
+from dagster_project.assets.captions import captions_assets
+from dagster_project.assets.checkpoint import checkpoint_asset
+from dagster_project.assets.raw_pairs import raw_pairs_asset
+from dagster_project.assets.retrieval_metrics import retrieval_metrics_asset
+from dagster_project.assets.sheared_captions import sheared_captions_asset
+from dagster_project.assets.training_set import training_set_asset
+from dagster_project.jobs import factory_jobs
+from dagster_project.resources.captioner_models import CaptionerModels
+from dagster_project.resources.clip_trainer import ClipTrainer
+from dagster_project.resources.factory import FactoryResource
+from dagster_project.sensors.new_images import new_images
+
+CONFIG_VARIABLE = "CAPLOOM_CONFIG"
+
+
+def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
+    """The definitions of a factory; `resource` opens the same factory inside a run."""
+    return dg.Definitions(
+        assets=[
+            raw_pairs_asset(config),
+            *captions_assets(config),
+            sheared_captions_asset(config),
+            training_set_asset(config),
+            checkpoint_asset(config),
+            retrieval_metrics_asset(config),
+            ablation_report_asset(config),
+        ],
+        jobs=factory_jobs(config),
+        sensors=[new_images],
+        resources={
+            "factory": resource,
+            "captioner_models": CaptionerModels(),
+            "clip_trainer": ClipTrainer(),
+        },
+    )
+
+
+def definitions_of(path: Path, *, seeds: list[int] | None = None) -> dg.Definitions:
+    """The definitions of a YAML file; raises `ConfigError`."""
+    resource = FactoryResource(config_path=str(path.resolve()), seeds=seeds)
+    return build_definitions(load_config(path, seeds=seeds), resource)
+
+
+def configured_path() -> Path:
+    """The YAML that this code location serves."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or DEMO_CONFIG)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `workspace.yaml` loads."""
+    return definitions_of(configured_path())

@@ -1,0 +1,34 @@
+"""The Dagster instance of a factory: it lies in the factory's own store, so that the UI shows what a headless run made."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.store import Store, write_atomically
+
+_SETTINGS = b"""\
+telemetry: {enabled: false}
+nux: {enabled: false}
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: op
+"""
+
+
+def instance_home(config: FactoryConfig) -> Path:
+    """The instance's folder, made with its settings when missing (a file that is there is the user's and stays)."""
+    home = Store.opened(config.store).root / "dagster"
+    home.mkdir(exist_ok=True)
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        write_atomically(settings, _SETTINGS)
+    return home
+
+
+def open_instance(config: FactoryConfig) -> dg.DagsterInstance:
+    """The factory's instance; DAGSTER_HOME, when set, names another."""
+    os.environ.setdefault("DAGSTER_HOME", str(instance_home(config)))
+    return dg.DagsterInstance.get()

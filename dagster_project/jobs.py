@@ -1,0 +1,36 @@
+"""The jobs that runs are launched as: captions by shard, experiments by recipe, the report over all."""
+
+from typing import Any
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from dagster_project.partitions import SHARDS, recipe_partitions
+
+CAPTION_SHARDS = "caption_shards"
+RUN_RECIPE = "run_recipe"
+REPORT = "report"
+
+
+def factory_jobs(config: FactoryConfig) -> list[Any]:
+    """The three jobs; run in this order they are the whole graph."""
+    captions = dg.AssetSelection.assets(*(["captions", captioner] for captioner in config.captioners))
+    raw_pairs = dg.AssetSelection.assets("raw_pairs")
+    experiments = dg.AssetSelection.assets("sheared_captions", "training_set", "checkpoint", "retrieval_metrics")
+    return [
+        dg.define_asset_job(
+            CAPTION_SHARDS,
+            selection=raw_pairs | captions if config.captioners else raw_pairs,
+            partitions_def=SHARDS,
+            description="Ingests shards and has every captioner caption them.",
+        ),
+        dg.define_asset_job(
+            RUN_RECIPE,
+            selection=experiments,
+            partitions_def=recipe_partitions(config),
+            description="Shears, merges, trains and measures a recipe.",
+        ),
+        dg.define_asset_job(
+            REPORT, selection=dg.AssetSelection.assets("ablation_report"), description="Compares the recipes."
+        ),
+    ]

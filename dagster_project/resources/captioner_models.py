@@ -1,0 +1,39 @@
+"""The GPU resource that carries the captioners' weights: a model is loaded once a run, however many shards it captions."""
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from caploom.captioning.backend import Backend, load_backend
+from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.settings import CaptionerSettings
+
+
+class CaptionerModels(dg.ConfigurableResource):
+    """At most one captioner's weights at a time, since one GPU holds one model."""
+
+    _fingerprint: str | None = PrivateAttr(default=None)
+    _backend: Backend | None = PrivateAttr(default=None)
+
+    def load(self, settings: CaptionerSettings) -> Backend:
+        """The captioner's model, loaded unless it is the one in memory; another one is let go first."""
+        fingerprint = captioner_fingerprint(settings)
+        if self._backend is None or self._fingerprint != fingerprint:
+            self.release()
+            self._backend = load_backend(settings)
+            self._fingerprint = fingerprint
+        return self._backend
+
+    def release(self) -> None:
+        """Let the weights go, the GPU's memory too."""
+        if self._backend is None:
+            return
+        on_gpu = self._backend.device.startswith("cuda")
+        self._backend = self._fingerprint = None
+        if on_gpu:
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Dagster calls this when the run ends."""
+        self.release()

@@ -1,0 +1,19 @@
+"""The store and the configuration, as a resource."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from caploom.factory import Factory
+
+
+class FactoryResource(dg.ConfigurableResource):
+    """The factory of one YAML file."""
+
+    config_path: str = Field(description="The factory's YAML.")
+    seeds: list[int] | None = Field(default=None, description="Overrides the YAML's seeds.")
+
+    def open(self, run_id: str | None = None) -> Factory:
+        """The factory; artifacts made through it record the run."""
+        return Factory.from_yaml(Path(self.config_path), seeds=self.seeds, run_id=run_id)

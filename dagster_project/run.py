@@ -1,0 +1,114 @@
+"""A headless run of the whole graph, in this process: `python -m dagster_project.run --config FILE`.
+
+Cuts new rows into shards, captions the shards, runs every recipe, writes the report, and prints it. One failing recipe
+doesn't stop the others; the exit code is 0 only if everything was materialized.
+"""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+
+from caploom.config import DEMO_CONFIG, load_config
+from caploom.errors import CaploomError
+from caploom.factory import Factory
+from caploom.lineage.report import KIND as REPORT_KIND
+from caploom.readers.shards import cut_new_shards, shard_names
+from dagster_project.definitions import definitions_of
+from dagster_project.instance import open_instance
+from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
+from dagster_project.partitions import SHARD, shard_range_tags
+
+# Dagster's own log has a line for each of its steps' states: a person at a terminal wants the bars and the failures.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class HeadlessRun:
+    """Runs a factory's jobs one after another and collects what failed."""
+
+    def __init__(self, path: Path, seeds: list[int] | None) -> None:
+        self._config = load_config(path, seeds=seeds)
+        self._definitions = definitions_of(path, seeds=seeds)
+        self._instance = open_instance(self._config)
+        self.factory = Factory.from_config(self._config)
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """The whole graph, in order."""
+        self._add_shards()
+        shards = shard_names(self.factory)
+        if not shards:
+            raise CaploomError("The source has no rows, so there is nothing to caption; check `pairs` in the YAML.")
+        self._execute(CAPTION_SHARDS, tags=shard_range_tags(shards[0], shards[-1]))
+        for recipe in self._config.expanded_recipes():
+            self._execute(RUN_RECIPE, partition_key=recipe.name)
+        self._execute(REPORT)
+
+    def _add_shards(self) -> None:
+        cut_new_shards(self.factory)
+        known = self._instance.get_dynamic_partitions(SHARD)
+        names = shard_names(self.factory)
+        self._instance.add_dynamic_partitions(SHARD, [name for name in names if name not in known])
+
+    def _execute(self, job: str, *, partition_key: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+        result = self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance, partition_key=partition_key, tags=tags, run_config=_QUIET, raise_on_error=False
+        )
+        where = f"{job} [{partition_key}]" if partition_key else job
+        for event in result.all_events:
+            if event.is_step_failure:
+                self.failures.append(f"{where}: {event.step_key}: {_reason(event)}")
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """Why a step failed: a user's mistake in its sentence, a bug with its traceback."""
+    data: Any = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    return str(data.error_display_string) if data.error else "it failed without a reason"
+
+
+@click.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default=DEMO_CONFIG, help="The factory's YAML; the demo's if left out."
+)
+@click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
+def main(path: Path, seeds: str | None) -> None:
+    """Run a factory's whole graph in this process and print its report."""
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    started = time.monotonic()
+    try:
+        headless = HeadlessRun(path, _parse_seeds(seeds))
+        headless.run()
+    except CaploomError as error:
+        click.echo(f"{error}", err=True)
+        sys.exit(2)
+    reports = headless.factory.store.list(REPORT_KIND)
+    if reports and not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
+        newest = max(reports, key=lambda artifact: artifact.manifest.started)
+        click.echo(newest.file("report.md").read_text(encoding="utf-8"))
+        click.echo(f"Report: {newest.file('report.html')}")
+    for failure in headless.failures:
+        click.echo(f"FAILED {failure}", err=True)
+    click.echo(f"Took {time.monotonic() - started:.0f} s.")
+    sys.exit(1 if headless.failures else 0)
+
+
+def _parse_seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise CaploomError(f"--seeds {text!r}: write whole numbers with commas between them, such as 0,1,2.") from None
+
+
+if __name__ == "__main__":
+    main()
