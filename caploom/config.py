@@ -142,9 +142,7 @@ class FactoryConfig(Settings):
             shear=recipe.shear,
             mix=recipe.mix,
             trainer=trainer,
-            evaluation_sets=tuple(
-                self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets
-            ),
+            evaluation_sets=tuple(self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets),
         )
 
 
@@ -155,12 +153,12 @@ def _known(where: str, name: str, known: list[str], what: str) -> None:
 
 
 def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:
-    """Validate what a YAML file holds; `base` is the folder that relative paths start from, `source` names it in errors.
+    """Validate what a YAML file holds; relative paths start from the folder `base`, errors name `source`.
 
     Raises `ConfigError` with one sentence for each thing that is wrong.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: a factory is a YAML mapping of keys to values, and this is {type(data).__name__}.")
+        raise ConfigError(f"{source}: a factory is a YAML mapping of keys to values; this is {type(data).__name__}.")
     try:
         return FactoryConfig.model_validate(data, context={"base": base})
     except ValidationError as error:

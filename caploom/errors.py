@@ -1,4 +1,4 @@
-"""The error tree: whatever a user can cause is a `CaploomError` whose one sentence says what is wrong and what to do."""
+"""The error tree: what a user can cause is a `CaploomError` whose sentence says what is wrong and what to do."""
 
 
 class CaploomError(Exception):
@@ -34,4 +34,4 @@ class TrainingError(CaploomError):
 
 
 class EvaluationError(CaploomError):
-    """Retrieval cannot be measured: an image without captions, embeddings that are not numbers, K above the candidates."""
+    """Retrieval cannot be measured: an image without captions, embeddings with NaN, K above the candidates."""

@@ -1,4 +1,4 @@
-"""Reading image files: every decode in Caploom goes through here, so that a bad image is the same failure everywhere."""
+"""Reading image files: every decode goes through here, so that a bad image is the same failure everywhere."""
 
 import io
 import warnings
@@ -13,7 +13,7 @@ MAX_PIXELS = 200_000_000
 
 
 class ImageFault(Exception):
-    """Why one image cannot be used: `reason` is a short word to count by, `detail` one sentence. A row, never a crash."""
+    """Why one image cannot be used: `reason` is a short word to count by, `detail` one sentence."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -48,7 +48,8 @@ def decode_image(data: bytes, name: str) -> "Image":
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageFault(
-                        "image_too_large", f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}."
+                        "image_too_large",
+                        f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}.",
                     )
                 image.load()
                 upright = ImageOps.exif_transpose(image)
@@ -61,7 +62,7 @@ def decode_image(data: bytes, name: str) -> "Image":
         raise
     except Image.DecompressionBombError:
         raise ImageFault("image_too_large", f"{name}: it asks for more than {MAX_PIXELS:,} pixels.") from None
-    # Pillow's decoders raise many kinds of error on damaged bytes (OSError, SyntaxError, ValueError, struct.error, ...);
+    # Pillow's decoders raise many kinds of error on damaged bytes (OSError, SyntaxError, struct.error, ...);
     # whichever it is, this one image is bad and the others are not.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         raise ImageFault("undecodable_image", f"{name}: it is no image that can be decoded ({error}).") from None

@@ -26,6 +26,7 @@ class StageBar:
     def part(self) -> Progress:
         """The progress of the next part; a part that finds its work done never calls it."""
         finished = self._bar.n if self._bar is not None else 0
+        first = True
 
         def report(done: int, total: int) -> None:
             nonlocal first
@@ -36,7 +37,6 @@ class StageBar:
             assert self._bar is not None
             self._bar.update(finished + done - self._bar.n)
 
-        first = True
         return report
 
     def close(self) -> None:

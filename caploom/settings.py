@@ -13,12 +13,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     def fingerprinted(self) -> dict[str, Any]:
-        """The fields that decide what is made, as plain JSON values; subclasses leave out those that only decide how fast."""
+        """The fields that decide what is made, as JSON values; subclasses leave out those that decide how fast."""
         return self.model_dump(mode="json")
 
 
 def resolve_path(value: Any, info: ValidationInfo) -> Any:
-    """Make a path of the YAML absolute: relative ones are relative to the YAML's own folder (`context={"base": ...}`)."""
+    """Make a path of the YAML absolute: relative ones start from the YAML's own folder (`context={"base": ...}`)."""
     if not isinstance(value, str | Path):
         return value
     base = (info.context or {}).get("base", Path.cwd())

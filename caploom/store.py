@@ -1,6 +1,6 @@
 """Where artifacts lie, how they are written whole or not at all, and the manifest that says what made each.
 
-An artifact is a folder `<root>/<kind>/<name...>/<fingerprint>` with its files and `manifest.json`, which is written last.
+An artifact is a folder `<root>/<kind>/<name...>/<fingerprint>` with its files and `manifest.json`, written last.
 The fingerprint covers everything that the artifact depends on, so the same work is found again instead of done again,
 and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
 """
@@ -26,9 +26,18 @@ from caploom.lineage.fingerprints import file_sha256, fingerprint
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
-_RECORDED_PACKAGES = (
-    "accelerate duckdb numpy open_clip_torch pandas pillow pyarrow tokenizers torch transformers".split()
-)
+_RECORDED_PACKAGES = [
+    "accelerate",
+    "duckdb",
+    "numpy",
+    "open_clip_torch",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "tokenizers",
+    "torch",
+    "transformers",
+]
 
 
 class RowCount(BaseModel):
@@ -247,8 +256,9 @@ class Store:
             yield draft
             if draft.rows is not None and not draft.rows.holds:
                 raise StoreError(
-                    f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out and "
-                    f"{draft.rows.rows_failed} failed: rows were lost or doubled, so nothing was written; report this bug."
+                    f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out "
+                    f"and {draft.rows.rows_failed} failed: rows were lost or doubled, so nothing was written; "
+                    "report this bug."
                 )
             manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
             write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
@@ -265,7 +275,9 @@ class Store:
             build(draft)
         made = self.read(plan.address)
         if made is None:
-            raise StoreError(f"{plan.address}: it was written and is gone again; does something else clean this folder?")
+            raise StoreError(
+                f"{plan.address}: it was written and is gone again; does something else clean this folder?"
+            )
         made.reused = False
         return made
 
@@ -305,7 +317,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)
@@ -316,7 +328,7 @@ def _publish(folder: Path, target: Path) -> None:
     if target.exists() and not (target / MANIFEST).exists():
         shutil.rmtree(target)  # unfinished work of a killed process
     try:
-        os.rename(folder, target)
+        folder.rename(target)
     except OSError:
         if not (target / MANIFEST).exists():
             raise
@@ -362,4 +374,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.") from None
+        raise StoreError(
+            f"{path}: it cannot be read ({error}); delete its folder and make the artifact again."
+        ) from None

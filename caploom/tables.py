@@ -27,7 +27,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.") from None
+        raise StoreError(
+            f"{path}: it cannot be read ({error}); delete its folder and make the artifact again."
+        ) from None
 
 
 def failure(stage: str, key: str, image: str, reason: str, detail: str) -> dict[str, str]:
@@ -40,9 +42,7 @@ def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mappin
     reasons: dict[str, int] = {}
     for row in failures:
         reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return RowCount(
-        unit=unit, rows_in=rows_in, rows_out=rows_out, rows_failed=sum(reasons.values()), reasons=reasons
-    )
+    return RowCount(unit=unit, rows_in=rows_in, rows_out=rows_out, rows_failed=sum(reasons.values()), reasons=reasons)
 
 
 def write_failures(failures: Iterable[Mapping[str, str]], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Dagster instance of a factory: it lies in the factory's own store, so that the UI shows what a headless run made."""
+"""The Dagster instance of a factory: it lies in the factory's store, so that the UI shows what a headless run made."""
 
 import os
 from pathlib import Path

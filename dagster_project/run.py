@@ -76,7 +76,11 @@ def _reason(event: dg.DagsterEvent) -> str:
 
 @click.command()
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=DEMO_CONFIG, help="The factory's YAML; the demo's if left out."
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEMO_CONFIG,
+    help="The factory's YAML; the demo's if left out.",
 )
 @click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
 def main(path: Path, seeds: str | None) -> None:

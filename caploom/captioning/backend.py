@@ -26,8 +26,10 @@ class Backend(Protocol):
     device: str
 
     def caption(self, images: Sequence["Image"], image_ids: Sequence[str]) -> list[Generation]:
-        """One generation for each RGB image, in their order. The ids key the sampling, so that the same image gets the
-        same text in whatever batch it comes. Raises whatever the model raises; the engine then finds the image at fault.
+        """One generation for each RGB image, in their order.
+
+        The ids key the sampling, so that the same image gets the same text in whatever batch it comes. Raises whatever
+        the model raises; the engine then finds the image at fault.
         """
         ...
 

@@ -23,11 +23,12 @@ CODE_VERSION = "1"
 
 
 def captions_plan(factory: Factory, captioner: str, shard: str) -> Plan:
-    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before the shard is ingested."""
+    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before it is ingested."""
     known = factory.config.captioners
     if captioner not in known:
         raise ConfigError(
-            f'There is no captioner "{captioner}"; known: {", ".join(known) or "none"}{nearest(captioner, list(known))}.'
+            f'There is no captioner "{captioner}"; known: {", ".join(known) or "none"}'
+            f"{nearest(captioner, list(known))}."
         )
     pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
     fingerprint = captioner_fingerprint(known[captioner])
@@ -52,7 +53,9 @@ def caption_shard(
     load: Callable[[], Backend],
     progress: Progress | None = None,
 ) -> Artifact:
-    """Caption a shard's images, but those that the ledger knows: `captions.parquet` (schema CAPTIONS) and `failures.parquet`.
+    """Caption a shard's images, but for those that the ledger knows.
+
+    Writes `captions.parquet` (schema CAPTIONS) and `failures.parquet`.
 
     `load` is called only when something must be generated. A killed run goes on where it stopped: every batch is kept.
     """
@@ -99,7 +102,9 @@ def caption_shard(
         draft.seeds = {"sampling": settings.seed}
         draft.rows = count_rows("images", len(images), len(table), failures)
         said = zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True)
-        draft.data_version = content_version([*(f"{image}\t{text}" for image, text in said), *(f["key"] for f in failures)])
+        draft.data_version = content_version(
+            [*(f"{image}\t{text}" for image, text in said), *(f["key"] for f in failures)]
+        )
         draft.summary = _summary(table, generated=len(missing), seconds=seconds)
 
     artifact = factory.store.make(plan, build)

@@ -75,7 +75,7 @@ def _generate(backend: Backend, opened: "list[tuple[ImageRef, Image]]") -> tuple
     try:
         generations = backend.caption([image for _, image in opened], [ref.image_id for ref, _ in opened])
     # A model raises what it likes (out of memory among it): it becomes this image's failure row, or a smaller batch.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         if len(opened) == 1:
             ref = opened[0][0]
             return [], [Failed(ref, "generation_error", f"{ref.image}: {type(error).__name__}: {error}")]

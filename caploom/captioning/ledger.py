@@ -1,7 +1,7 @@
 """The ledger: every caption ever generated, found by (image, captioner's fingerprint), and never generated twice.
 
-Finished captions lie in the `captions` artifacts; those of a shard under way lie in parts beside them, one a batch, each
-written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is finished.
+Finished captions lie in the `captions` artifacts; those of a shard under way lie in parts beside them, one a batch,
+each written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is done.
 """
 
 import io

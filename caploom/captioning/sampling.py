@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 
-class GumbelSampler(LogitsProcessor):
+class GumbelSampler(LogitsProcessor):  # type: ignore[misc]
     """Adds Gumbel noise to the warped logits, so that arg-max draws exactly from their softmax.
 
     Each row has its own generator, seeded by (image, seed) and advanced one draw a step: the same image gets the same
@@ -20,14 +20,14 @@ class GumbelSampler(LogitsProcessor):
         if top_p < 1:
             self._warpers.append(TopPLogitsWarper(top_p))
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Shape in and out: (batch, vocabulary)."""
-        scores = scores.float()
+        warped = scores.float()
         for warper in self._warpers:
-            scores = warper(input_ids, scores)
+            warped = warper(input_ids, warped)
         uniform = torch.stack([torch.rand(scores.shape[1], generator=each) for each in self._generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
-        return scores + noise.to(scores.device)
+        return warped + noise.to(scores.device)
 
 
 def _seed(image_id: str, seed: int) -> int:

@@ -49,7 +49,7 @@ class CaptionerSettings(Settings):
     )
     revision: str | None = Field(default=None, description="Commit or tag on the hub; pin it for work that matters.")
     prompt: str = Field(
-        description="The raw prompt with the family's own image placeholder; or the question when chat_template is true."
+        description="The raw prompt with the family's own image placeholder; with chat_template, the question alone."
     )
     chat_template: bool = Field(default=False, description="Wrap prompt and image in the model's own chat template.")
     decoding: DecodingSettings = Field(default_factory=DecodingSettings)

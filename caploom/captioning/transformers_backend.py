@@ -38,7 +38,9 @@ class TransformersBackend:
             reason = str(error).strip().splitlines()[0]
             raise CaptionerError(f"{settings.model}: the model does not load ({reason}).") from error
         if not hasattr(self._processor, "tokenizer"):
-            raise CaptionerError(f"{settings.model}: it has a tokenizer but no image processor, so it cannot see images.")
+            raise CaptionerError(
+                f"{settings.model}: it has a tokenizer but no image processor, so it cannot see images."
+            )
         self._model.to(self.device).eval()
         # Decoder-only models go on from the last position of the prompt: padding must stand before it.
         self._processor.tokenizer.padding_side = "left"

@@ -22,7 +22,7 @@ class CaptionerTruth:
 
 
 def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
-    """Each captioner against the truth, for the shears that recipes give it; empty when the source is no picture book."""
+    """Each captioner against the truth, for the shears that recipes give it; empty for any other source."""
     reader = factory.config.pairs
     if not isinstance(reader, PictureBookReader):
         return []

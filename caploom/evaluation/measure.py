@@ -32,7 +32,7 @@ def retrieval_metrics_plan(factory: Factory, recipe: Recipe) -> Plan:
 
 
 def measure_recipe(factory: Factory, recipe: Recipe, bar: StageBar | None = None) -> Artifact:
-    """Measure a recipe's retrieval, unless it is measured: `<set>/metrics.json` and `<set>/ranks.parquet` (schema RANKS)."""
+    """Measure a recipe, unless it is measured: `<set>/metrics.json` and `<set>/ranks.parquet` (schema RANKS)."""
     plan = retrieval_metrics_plan(factory, recipe)
 
     def build(draft: Draft) -> None:

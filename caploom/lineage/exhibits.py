@@ -34,4 +34,3 @@ def training_exhibits(training_set: Artifact, count: int = 5) -> list[Exhibit]:
     """The first images of a training set with the captions that training draws from."""
     rows = read_table(training_files(training_set)[0]).slice(0, count).to_pylist()
     return [Exhibit(row["path"], tuple(zip(row["sources"], row["captions"], strict=True))) for row in rows]
-

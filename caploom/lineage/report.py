@@ -102,7 +102,9 @@ def cost_table(arms: Sequence[ArmResult], factory: Factory) -> Table:
 def markdown_table(table: Table) -> str:
     """A Markdown table, padded so that it reads in a terminal too."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
@@ -130,7 +132,9 @@ def _write_files(
         page += [f"<p><strong>{html.escape(verdict(group))}</strong></p>"]
         page += [f'<img alt="Recall@1 of each recipe on {html.escape(evaluation_set)}" src="{data_uri(chart)}">']
     if truths:
-        title = "Captioners against the truth (percent of things present that are named; of things named that are there)"
+        title = (
+            "Captioners against the truth (percent of things present that are named; of things named that are there)"
+        )
         markdown += [f"## {title}", markdown_table(truth_table(truths))]
         page += [f"<h2>{html.escape(title)}</h2>", _html_table(truth_table(truths))]
     costs = cost_table(arms, factory)
@@ -169,7 +173,8 @@ def _html_table(table: Table) -> str:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: left; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: left; }}
 td {{ font-variant-numeric: tabular-nums; }} img {{ max-width: 100%; }}
 </style></head><body>
 {body}

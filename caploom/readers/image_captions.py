@@ -99,7 +99,9 @@ def _no_array(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     if not start.startswith(b"["):
-        raise SourceError(f"{path}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}.")
+        raise SourceError(
+            f"{path}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
+        )
     yield from ()
 
 
@@ -110,7 +112,9 @@ def _csv_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
         for key in (reader.image_key, reader.caption_key):
             if key not in (lines.fieldnames or []):
                 columns = ", ".join(lines.fieldnames or []) or "none"
-                raise SourceError(f'{path}: the header has no column "{key}" (columns: {columns}); name it in the YAML.')
+                raise SourceError(
+                    f'{path}: the header has no column "{key}" (columns: {columns}); name it in the YAML.'
+                )
         yield from lines
 
 

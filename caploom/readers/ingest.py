@@ -1,4 +1,4 @@
-"""The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure with its reason."""
+"""The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +67,8 @@ def validate_rows(
             if pair["pair_id"] in pairs:
                 first = pairs[pair["pair_id"]]["row"]
                 raise ImageFault(
-                    "duplicate_pair", f"row {row.row}: the same image with the same caption already stands in row {first}."
+                    "duplicate_pair",
+                    f"row {row.row}: the same image with the same caption already stands in row {first}.",
                 )
             pairs[pair["pair_id"]] = pair
         except ImageFault as fault:
@@ -112,7 +113,8 @@ class OtherPairs:
         with duckdb.connect() as connection:
             connection.register("wanted", pa.table({"pair_id": pair_ids}))
             rows = connection.execute(
-                "select distinct pair_id, filename from read_parquet(?, filename = true) semi join wanted using (pair_id)",
+                "select distinct pair_id, filename from read_parquet(?, filename = true)"
+                " semi join wanted using (pair_id)",
                 [list(self._shard_of_file)],
             ).fetchall()
         return {pair_id: self._shard_of_file[filename] for pair_id, filename in rows}

@@ -1,4 +1,4 @@
-"""Cuts the source into shards: each row of the source belongs to one shard for good, so new rows cost only themselves."""
+"""Cuts the source into shards: each row belongs to one shard for good, so that new rows cost only themselves."""
 
 import hashlib
 from collections import Counter
@@ -64,7 +64,9 @@ def shard_listing(factory: Factory, shard: str) -> Artifact:
     """The listing of one shard; raises `StoreError` when there is no such shard."""
     found = factory.store.list(KIND, source_fingerprint(factory), shard)
     if not found:
-        raise StoreError(f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.')
+        raise StoreError(
+            f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
+        )
     return found[0]
 
 

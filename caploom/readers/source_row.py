@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class SourceRow:
     """One row as the user wrote it, before anything is checked.
 
-    `row` counts from 1 in the user's own file. A row that is bad already carries its `reason` (a short word to count by)
-    and `detail` (one sentence); `path`, the image's absolute path, is then None and must not be opened.
+    `row` counts from 1 in the user's own file. A row that is bad already carries its `reason` (a short word to count
+    by) and `detail` (one sentence); `path`, the image's absolute path, is then None and must not be opened.
     """
 
     row: int

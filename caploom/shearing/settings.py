@@ -28,5 +28,7 @@ class ShearStep(Settings):
         else:
             raise ValueError(f"{value!r} is no rule; write a name or {{name: parameter}}; known: {', '.join(RULES)}")
         if rule not in RULES:
-            raise ValueError(f'there is no shear rule "{rule}"; known: {", ".join(RULES)}{nearest(str(rule), list(RULES))}')
+            raise ValueError(
+                f'there is no shear rule "{rule}"; known: {", ".join(RULES)}{nearest(str(rule), list(RULES))}'
+            )
         return {"rule": rule, "parameters": bind(rule, parameters)}

@@ -1,7 +1,7 @@
 """The `sheared_captions` stage: a recipe's captions, shortened by its shear.
 
-Inside, work is kept by captioner, shear and shard: two recipes with the same captioner and shear share the result, and a
-new shard costs only itself.
+Inside, work is kept by captioner, shear and shard: two recipes with the same captioner and shear share the result, and
+a new shard costs only itself.
 """
 
 import statistics
@@ -27,7 +27,7 @@ CODE_VERSION = "1"
 
 
 def shear_span(text: str, steps: Sequence[ShearStep]) -> Span:
-    """The span `(start, end)` of a text, in characters, that a shear's steps keep, each working on what the last left."""
+    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left."""
     start, end = 0, len(text)
     for step in steps:
         inner = RULES[step.rule].function(text[start:end], **step.parameters)
@@ -41,7 +41,7 @@ def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
 
 
 def sheared_shard_plan(factory: Factory, recipe: Recipe, captioner: str, shard: str) -> Plan:
-    """The plan of one captioner's sheared captions of a shard; raises `MissingArtifactError` before they are captioned."""
+    """The plan of a captioner's sheared captions of a shard; raises `MissingArtifactError` before there are any."""
     steps = factory.config.shear_steps(recipe.shear)
     captions = factory.store.require(
         captions_plan(factory, captioner, shard), make_with=f"materialize captions/{captioner} [{shard}]"

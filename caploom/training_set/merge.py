@@ -112,9 +112,9 @@ def _write(
         summary = _summarize(connection, pairs)
         out = 0
         with _json_writer(folder / "training.json", enabled=factory.config.training_json) as write_json:
-            reader = connection.sql(
-                _ROWS_SQL, params={"pairs": pairs, "seed": str(_ORDER_SEED)}
-            ).to_arrow_reader(ROWS_A_FILE)
+            reader = connection.sql(_ROWS_SQL, params={"pairs": pairs, "seed": str(_ORDER_SEED)}).to_arrow_reader(
+                ROWS_A_FILE
+            )
             for number, rows in enumerate(_row_blocks(reader, recipe.mix)):
                 write_table(table_of(rows, TRAINING_ROWS), folder / f"rows-{number:05d}.parquet")
                 write_json(rows)
@@ -181,7 +181,7 @@ def _row_blocks(reader: pa.RecordBatchReader, mix: MixSettings) -> Iterator[list
 
 @contextmanager
 def _json_writer(path: Path, *, enabled: bool) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """Streams the seed's format, `[{"image", "caption", "source"}, ...]`, one caption a line; closed by its bracket always."""
+    """Streams the seed's format, `[{"image", "caption", "source"}, ...]`, one caption a line."""
     if not enabled:
         yield lambda rows: None
         return

@@ -1,4 +1,4 @@
-"""The mixes: with which probability training draws each of an image's captions. Pure functions, one line each in `MIXES`."""
+"""The mixes: with which probability training draws each of an image's captions. One line each in `MIXES`."""
 
 from collections.abc import Callable, Sequence
 

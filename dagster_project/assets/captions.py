@@ -52,9 +52,7 @@ def _captions_asset(captioner: str, settings: CaptionerSettings) -> dg.AssetsDef
             opened, shards = factory.open(context.run_id), context.partition_keys
             with track(f"captions/{captioner}", "images", parts=len(shards)) as bar:
                 made = {
-                    shard: caption_shard(
-                        opened, captioner, shard, lambda: captioner_models.load(settings), bar.part()
-                    )
+                    shard: caption_shard(opened, captioner, shard, lambda: captioner_models.load(settings), bar.part())
                     for shard in shards
                 }
             checks = {shard: check_captions(opened, artifact) for shard, artifact in made.items()}

@@ -35,7 +35,7 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def checkpoint(
         context: dg.AssetExecutionContext, factory: FactoryResource, clip_trainer: ClipTrainer
     ) -> dg.MaterializeResult:
-        """A CLIP model trained on the recipe's training set; every recipe of a trainer takes the same number of steps."""
+        """A CLIP model trained on the recipe's training set; all recipes of a trainer take the same number of steps."""
         with user_errors():
             opened = factory.open(context.run_id)
             recipe = opened.config.recipe(context.partition_key)

@@ -43,7 +43,8 @@ def shard_events(
         context.add_asset_metadata({**artifact_metadata(artifact), **extra.get(shard, {})}, partition_key=shard)
     versions = [artifact.data_version for artifact in artifacts.values()]
     yield dg.MaterializeResult(
-        data_version=dg.DataVersion(versions[0] if len(versions) == 1 else fingerprint(versions)), check_results=_check_results(outcomes)
+        data_version=dg.DataVersion(versions[0] if len(versions) == 1 else fingerprint(versions)),
+        check_results=_check_results(outcomes),
     )
     if len(artifacts) > 1:
         yield from _corrected_data_versions(context, artifacts)

@@ -28,7 +28,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         kinds={"parquet"},
     )
     def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:
-        """Images that really decode, each with its raw caption; a bad row of the source is a failure with its reason."""
+        """Images that really decode, each with its raw caption; a bad row is a failure with its reason."""
         with user_errors():
             opened, shards = factory.open(context.run_id), context.partition_keys
             with track("raw_pairs", "rows", parts=len(shards)) as bar:

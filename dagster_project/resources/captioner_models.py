@@ -1,4 +1,4 @@
-"""The GPU resource that carries the captioners' weights: a model is loaded once a run, however many shards it captions."""
+"""The GPU resource that carries the captioners' weights: a model is loaded once a run, for all its shards."""
 
 import dagster as dg
 from pydantic import PrivateAttr

@@ -1,0 +1,29 @@
+"""Every failed row of the factory's present artifacts, in one place."""
+
+from collections.abc import Iterator
+
+from caploom.captioning.caption_shard import captions_plan
+from caploom.errors import MissingArtifactError
+from caploom.factory import Factory
+from caploom.readers.ingest import ingested_shards
+from caploom.store import Artifact
+from caploom.tables import read_table
+
+
+def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where, row of FAILURES) for every shard and captioner of the present configuration."""
+    for artifact in ingested_shards(factory):
+        shard = artifact.manifest.configuration["shard"]
+        yield from _rows(f"raw_pairs [{shard}]", artifact)
+        for captioner in factory.config.captioners:
+            try:
+                captions = factory.store.find(captions_plan(factory, captioner, shard))
+            except MissingArtifactError:
+                continue
+            if captions is not None:
+                yield from _rows(f"captions/{captioner} [{shard}]", captions)
+
+
+def _rows(where: str, artifact: Artifact) -> Iterator[tuple[str, dict[str, str]]]:
+    for row in read_table(artifact.file("failures.parquet")).to_pylist():
+        yield where, row
