@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
 
@@ -37,12 +37,11 @@ def describe_validation_error(error: ValidationError, model: type[BaseModel]) ->
 
 
 def _describe(item: Any, model: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in item["loc"]) or "the top level"
+    keys, fields = _walk(model, item["loc"])
+    path = ".".join(keys) or "the top level"
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, item["loc"][:-1])
-        key = str(item["loc"][-1])
-        allowed = f"; allowed: {', '.join(known)}{nearest(key, known)}" if known else ""
-        return f'{path}: there is no key "{key}" here{allowed}'
+        allowed = f"; allowed: {', '.join(fields)}{nearest(keys[-1], fields)}" if fields else ""
+        return f'{path}: there is no key "{keys[-1]}" here{allowed}'
     if item["type"] == "missing":
         return f"{path}: this key is required and missing"
     message = item["msg"].removeprefix("Value error, ")
@@ -51,17 +50,36 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
     return f"{path}: {item['input']!r} is wrong: {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(model: Any, location: tuple[Any, ...]) -> list[str]:
-    """The keys allowed at a place of the configuration, or none where the place holds no model of its own."""
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """The keys of a place as the YAML has them, and the fields of the model that holds the last of them.
+
+    Pydantic puts the name of a chosen model of a union into the location too; the YAML has no such key.
+    """
+    keys: list[str] = []
+    fields: list[str] = []
+    place: Any = model
     for part in location:
-        fields = getattr(model, "model_fields", None)
-        if fields is not None:
-            if part not in fields:
-                return []
-            model = fields[part].annotation
-        # A mapping or list of models: step into its element type, whatever the key.
-        arguments = getattr(model, "__args__", None)
-        if arguments and not hasattr(model, "model_fields"):
-            models = [a for a in arguments if hasattr(a, "model_fields")]
-            model = models[-1] if models else arguments[-1]
-    return list(getattr(model, "model_fields", {}))
+        place = _unwrapped(place)
+        chosen = [each for each in get_args(place) if isinstance(each, type) and part in _tags(each)]
+        if chosen:
+            place = chosen[0]
+            continue
+        keys.append(str(part))
+        if isinstance(place, type) and issubclass(place, BaseModel):
+            fields = list(place.model_fields)
+            place = place.model_fields[part].annotation if part in place.model_fields else None
+        else:
+            fields = []
+            place = get_args(place)[-1] if get_args(place) else None  # the values of a mapping or a list
+    return keys, fields
+
+
+def _unwrapped(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _tags(model: type) -> list[str]:
+    """The values of a model's literal fields, by one of which a union chooses it."""
+    if not issubclass(model, BaseModel):
+        return []
+    return [value for field in model.model_fields.values() for value in get_args(field.annotation)]
