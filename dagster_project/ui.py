@@ -1,7 +1,7 @@
 """The Dagster UI of a factory: `python -m dagster_project.ui --config FILE`.
 
-Starts `dagster dev` (webserver and daemon) on the factory's own instance, so that the UI shows what a headless run made,
-and takes it down as a whole: `dagster dev` alone leaves its code server behind for most of a minute.
+Starts `dagster dev` (webserver and daemon) on the factory's own instance, so that the UI shows what a headless run
+made, and takes it down as a whole: `dagster dev` alone leaves its code server behind for most of a minute.
 """
 
 import os
@@ -26,7 +26,7 @@ from dagster_project.instance import instance_home
 WORKSPACE = Path(__file__).parents[1] / "workspace.yaml"
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PATIENCE = 15.0  # seconds that the services get to end by themselves, before each sharper signal
+_PATIENCE = 12.0  # seconds that the services get to end by themselves, before each sharper signal
 _POLL = 0.25  # seconds
 # Dagster's notes on its own API to those who write definitions: no news for those who open the UI. Matched by their
 # beginning, since a category outside the standard library cannot be named in PYTHONWARNINGS.
@@ -67,6 +67,8 @@ def _stop_requests() -> Iterator[list[int]]:
         received.append(number)
 
     before = {number: signal.signal(number, note) for number in _STOP_SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `nohup` asks to outlive the terminal
     try:
         yield received
     finally:
@@ -89,23 +91,23 @@ def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str) -> int:
         deadline = time.monotonic() + _PATIENCE
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL)
-    if child.poll() is None:
-        _end_group(child)
+        if child.poll() is None:
+            _end_group(child)
     return child.wait()
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     """End what is left of the child's process group, politely first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _PATIENCE
-        try:
-            os.killpg(child.pid, number)
-            while time.monotonic() < deadline:
-                child.poll()  # takes the child's exit code, else it would count as left over for ever
-                os.killpg(child.pid, 0)
-                time.sleep(_POLL)
-        except ProcessLookupError:
-            return
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            child.poll()  # takes the child's exit code, else it would count as left over for ever
+            os.killpg(child.pid, 0)
+            time.sleep(_POLL)
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # nothing is left
 
 
 def _answers(url: str) -> bool:
