@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from caploom.errors import EvaluationError
-from caploom.training.clip_model import ClipModel
+from caploom.training.clip_model import ClipModel, encode_text, trim_padding
 from caploom.training.images import ImageDecoder, ImageUnavailable
 
 _BLOCK = 256
@@ -28,7 +28,7 @@ def embed_images(
         except ImageUnavailable as error:
             raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
         images = decoder.normalize(torch.from_numpy(pixels).to(device))
-        features: torch.Tensor = model.network.encode_image(images, normalize=True)  # type: ignore[operator]
+        features: torch.Tensor = model.network.encode_image(images, normalize=True)
         return features
 
     return _embed(model, paths, encode, device, progress)
@@ -37,12 +37,11 @@ def embed_images(
 def embed_texts(
     model: ClipModel, texts: Sequence[str], *, device: torch.device, progress: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """L2-normalized float32 embeddings of shape (texts, d), in order. Raises `EvaluationError` as `embed_images` does."""
+    """L2-normalized float32 embeddings of shape (texts, d), in order. Raises `EvaluationError` like `embed_images`."""
 
     def encode(block: Sequence[str]) -> torch.Tensor:
-        tokens = model.tokenize(list(block)).to(device)
-        features: torch.Tensor = model.network.encode_text(tokens, normalize=True)  # type: ignore[operator]
-        return features
+        tokens = trim_padding(model.network, model.tokenize(list(block)))
+        return encode_text(model.network, tokens.to(device))
 
     return _embed(model, texts, encode, device, progress)
 

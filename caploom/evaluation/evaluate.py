@@ -128,7 +128,9 @@ def _read_pairs(pairs: Path) -> tuple[list[str], list[str], list[list[str]]]:
         table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in columns]))
     except (OSError, pa.ArrowException) as error:
         raise EvaluationError(f"{pairs}: these are no evaluation pairs ({str(error).splitlines()[0]}).") from None
-    image_ids, paths, captions = (table[name].to_pylist() for name in columns)
+    image_ids: list[str] = table["image_id"].to_pylist()
+    paths: list[str] = table["path"].to_pylist()
+    captions: list[list[str]] = table["captions"].to_pylist()
     for path, texts in zip(paths, captions, strict=True):
         if not texts:
             raise EvaluationError(

@@ -10,11 +10,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg
+from open_clip.transformer import text_global_pool
 from safetensors.torch import save_file
 
 from caploom.errors import StoreError, TrainingError
@@ -24,6 +25,9 @@ ARCHITECTURES = Path(__file__).parent / "architectures"
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "open_clip_config.json"
+
+Network: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
+Tokenize: TypeAlias = Callable[[list[str]], torch.Tensor]
 
 _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
@@ -39,10 +43,10 @@ class ClipModel:
         tokenize: a list of N texts -> int64 token ids of shape (N, context length); longer texts are cut.
     """
 
-    network: torch.nn.Module
+    network: Network
     architecture: dict[str, Any]
     preprocessing: PreprocessCfg
-    tokenize: Callable[[list[str]], torch.Tensor]
+    tokenize: Tokenize
 
 
 def read_architecture(model: str) -> dict[str, Any]:
@@ -100,7 +104,13 @@ def load_checkpoint(folder: Path) -> ClipModel:
             raise StoreError(f"{folder}: this is no checkpoint, it has no {name}; train the recipe again.")
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        architecture, preprocessing = config["model_cfg"], PreprocessCfg(**config["preprocess_cfg"])
+        architecture = config["model_cfg"]
+        preprocessing = PreprocessCfg(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in config["preprocess_cfg"].items()
+            }
+        )
         network = _instantiate(architecture, source=str(folder / CONFIG_FILE))
         open_clip.load_checkpoint(network, str(folder / WEIGHTS_FILE))
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds for a damaged file
@@ -110,6 +120,34 @@ def load_checkpoint(folder: Path) -> ClipModel:
             "train the recipe again."
         ) from error
     return ClipModel(network.eval(), architecture, preprocessing, _tokenizer(architecture))
+
+
+def trim_padding(network: Network, tokens: torch.Tensor) -> torch.Tensor:
+    """Token ids (N, context length) without the columns in which every text is over, where the network allows it.
+
+    open_clip computes every text to the full context length. Under a causal mask what follows the end-of-text token
+    changes nothing, so the same features (see `encode_text`) cost as little as the longest of the texts.
+    """
+    if not _takes_short_texts(network):
+        return tokens
+    # The end-of-text token has the highest id, so argmax finds it, as it does in open_clip's own pooling.
+    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+
+
+def encode_text(network: Network, tokens: torch.Tensor) -> torch.Tensor:
+    """L2-normalized text features (N, d) of token ids (N, length), which `trim_padding` may have shortened."""
+    if not _takes_short_texts(network):
+        features: torch.Tensor = network.encode_text(tokens, normalize=True)
+        return features
+    # As in open_clip's CLIP.encode_text, which insists on the full length.
+    length = tokens.shape[1]
+    states = network.token_embedding(tokens) + network.positional_embedding[:length]
+    states = network.ln_final(network.transformer(states, attn_mask=network.attn_mask[:length, :length]))
+    pooled = text_global_pool(states, tokens, network.text_pool_type)
+    projection = network.text_projection
+    if projection is not None:
+        pooled = projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+    return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -129,7 +167,7 @@ def resolve_device(device: str) -> torch.device:
 
 def _read_architecture_file(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TrainingError(
             f"{file}: there is no such architecture file; give the path of an open_clip JSON."
@@ -138,13 +176,14 @@ def _read_architecture_file(file: Path) -> dict[str, Any]:
         raise TrainingError(f"{file}: it cannot be read as JSON ({error}).") from None
     missing = [key for key in _REQUIRED_KEYS if not isinstance(config, dict) or key not in config]
     if missing:
+        required = ", ".join(_REQUIRED_KEYS)
         raise TrainingError(
-            f"{file}: an open_clip architecture has the keys {', '.join(_REQUIRED_KEYS)}; missing: {', '.join(missing)}."
+            f"{file}: an open_clip architecture has the keys {required}; missing: {', '.join(missing)}."
         )
     return config
 
 
-def _instantiate(architecture: dict[str, Any], *, source: str) -> torch.nn.Module:
+def _instantiate(architecture: dict[str, Any], *, source: str) -> Network:
     """The network of a configuration, as `open_clip.create_model` builds it but without its registry of names.
 
     A user's file may be called like one of open_clip's own; registering it there would change that name's meaning.
@@ -154,24 +193,30 @@ def _instantiate(architecture: dict[str, Any], *, source: str) -> torch.nn.Modul
     custom_text = config.pop("custom_text", False) or "hf_model_name" in text
     if "multimodal_cfg" in config:
         raise TrainingError(f"{source}: this is a captioning (CoCa) architecture; name one of CLIP's two towers.")
-    # Recipes are compared from scratch: neither tower may start from somebody's weights, nor download them.
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_pretrained"] = False
-    if "hf_model_name" in text:
-        text["hf_model_pretrained"] = False
     try:
-        network: torch.nn.Module = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+        # Recipes are compared from scratch: neither tower may start from somebody's weights, nor download them.
+        if "timm_model_name" in config["vision_cfg"]:
+            config["vision_cfg"]["timm_model_pretrained"] = False
+        if "hf_model_name" in text:
+            text["hf_model_pretrained"] = False
+        network: Network = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise TrainingError(f"{source}: open_clip cannot build this architecture ({error}).") from error
     return network
 
 
-def _tokenizer(architecture: dict[str, Any]) -> Callable[[list[str]], torch.Tensor]:
+def _tokenizer(architecture: dict[str, Any]) -> Tokenize:
     text = architecture["text_cfg"]
     context_length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
     options = text.get("tokenizer_kwargs") or {}
     if "hf_tokenizer_name" in text or "hf_model_name" in text:
         name = text.get("hf_tokenizer_name") or text["hf_model_name"]
         mode = text.get("tokenizer_mode")
-        return open_clip.HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
-    return open_clip.SimpleTokenizer(context_length=context_length, **options)
+        tokenize: Tokenize = open_clip.HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
+    else:
+        tokenize = open_clip.SimpleTokenizer(context_length=context_length, **options)
+    return tokenize
+
+
+def _takes_short_texts(network: Network) -> bool:
+    return isinstance(network, open_clip.CLIP) and network.attn_mask is not None and network.text_pool_type == "argmax"

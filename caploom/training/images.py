@@ -49,7 +49,7 @@ class ImageDecoder:
         except Exception as error:  # PIL's plugins raise nearly anything for a damaged file
             empty = Path(path).is_file() and Path(path).stat().st_size == 0
             reason = "empty_image" if empty else "unreadable_image"
-            raise ImageUnavailable(reason, f"{path}: the image cannot be decoded ({error}).") from None
+            raise ImageUnavailable(reason, f"{path}: the image cannot be decoded ({error}).") from error
         return (pixels * 255).round().to(torch.uint8).numpy()
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Trains a CLIP model on a training set: the symmetric contrastive loss of Radford et al. (2021), AdamW, warm-up and cosine.
+"""Trains a CLIP model on a training set: symmetric contrastive loss (Radford et al., 2021), AdamW, warm-up and cosine.
 
 Everything random comes from one seed: the initial weights, the order of the rows and the captions drawn. On the CPU the
 same seed, settings and number of threads give the same weights, bit for bit.
@@ -16,7 +16,14 @@ import torch
 from open_clip.loss import ClipLoss
 
 from caploom.errors import TrainingError
-from caploom.training.clip_model import ClipModel, create_clip_model, resolve_device, save_checkpoint
+from caploom.training.clip_model import (
+    ClipModel,
+    create_clip_model,
+    encode_text,
+    resolve_device,
+    save_checkpoint,
+    trim_padding,
+)
 from caploom.training.data import Batch, BatchStream, TrainingRows
 from caploom.training.images import ImageDecoder
 from caploom.training.settings import TrainerSettings
@@ -133,7 +140,8 @@ class _Steps:
         self, model: ClipModel, decoder: ImageDecoder, settings: TrainerSettings, device: torch.device
     ) -> None:
         self._settings, self._device, self._decoder = settings, device, decoder
-        self._network = model.network.to(device).train()
+        # Convolutions run up to twice as fast with channels last; other layers are indifferent.
+        self._network = model.network.to(device, memory_format=torch.channels_last).train()
         self._loss = ClipLoss()
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         # Gains, biases and the logit scale have fewer than two dimensions; pulling them to zero helps nothing.
@@ -179,12 +187,13 @@ class _Steps:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         images = self._decoder.normalize(batch.images.to(self._device, non_blocking=True))
-        tokens = batch.tokens.to(self._device, non_blocking=True)
+        images = images.contiguous(memory_format=torch.channels_last)
+        tokens = trim_padding(self._network, batch.tokens).to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, self._autocast_type, enabled=self._settings.precision != "fp32"):
             image_features = self._network.encode_image(images, normalize=True)
-            text_features = self._network.encode_text(tokens, normalize=True)
+            text_features = encode_text(self._network, tokens)
         # In full precision: the logits are scaled by up to a hundred, where half precision has few digits left.
-        loss = self._loss(image_features.float(), text_features.float(), self._network.logit_scale.exp())
+        loss: torch.Tensor = self._loss(image_features.float(), text_features.float(), self._network.logit_scale.exp())
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)

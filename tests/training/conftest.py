@@ -1,0 +1,112 @@
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from caploom.records import TRAINING_ROWS, image_identity
+from caploom.training.settings import TrainerSettings
+
+torch.set_num_threads(1)
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 200, 60),
+    "blue": (40, 60, 220),
+    "yellow": (240, 220, 40),
+    "black": (15, 15, 15),
+    "white": (245, 245, 245),
+    "purple": (140, 40, 170),
+    "orange": (250, 140, 20),
+}
+
+TINY_ARCHITECTURE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def tiny_architecture(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.json"
+    file.write_text(json.dumps(TINY_ARCHITECTURE))
+    return file
+
+
+@pytest.fixture
+def tiny_trainer(tiny_architecture: Path) -> Callable[..., TrainerSettings]:
+    def make(**changes: Any) -> TrainerSettings:
+        settings = {
+            "model": str(tiny_architecture),
+            "steps": 6,
+            "batch_size": 8,
+            "learning_rate": 3e-3,
+            "device": "cpu",
+        }
+        return TrainerSettings(**{**settings, **changes})
+
+    return make
+
+
+class TrainingFiles:
+    """Writes the images and Parquet shards of small training sets into one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def images(self, count: int) -> list[tuple[Path, str]]:
+        """Plain pictures of one colour with some noise, and the colour's name."""
+        (self.folder / "images").mkdir(exist_ok=True)
+        random = np.random.default_rng(0)
+        images = []
+        for index in range(count):
+            name = list(COLOURS)[index % len(COLOURS)]
+            pixels = np.clip(np.array(COLOURS[name]) + random.integers(-12, 12, (40, 40, 3)), 0, 255)
+            path = self.folder / "images" / f"{index:03d}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+            images.append((path, name))
+        return images
+
+    def row(self, path: Path, captions: Sequence[str], weights: Sequence[float] | None = None) -> dict[str, Any]:
+        return {
+            "image_id": image_identity(path.read_bytes()),
+            "image": path.name,
+            "path": str(path),
+            "captions": list(captions),
+            "sources": [f"source-{index}" for index in range(len(captions))],
+            "weights": list(weights) if weights is not None else [1 / len(captions) for _ in captions],
+        }
+
+    def shard(self, name: str, rows: list[dict[str, Any]]) -> Path:
+        file = self.folder / f"{name}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=TRAINING_ROWS), file)
+        return file
+
+    def numbered_shard(self, count: int, missing: Sequence[int] = ()) -> Path:
+        """A shard in which row i's caption is its number; the images of the `missing` rows are deleted."""
+        images = self.images(count)
+        shard = self.shard("numbered", [self.row(path, [str(index)]) for index, (path, _) in enumerate(images)])
+        for index in missing:
+            images[index][0].unlink()
+        return shard
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TrainingFiles:
+    return TrainingFiles(tmp_path)
+
+
+@pytest.fixture
+def colours_shard(files: TrainingFiles) -> Path:
+    """24 rows of plain colours with two captions each."""
+    rows = [
+        files.row(path, [f"a {name} picture", f"the colour {name}, nothing else"]) for path, name in files.images(24)
+    ]
+    return files.shard("colours", rows)

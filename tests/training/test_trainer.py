@@ -1,0 +1,125 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from caploom.errors import TrainingError
+from caploom.training.clip_model import create_clip_model, load_checkpoint
+from caploom.training.settings import TrainerSettings
+from caploom.training.trainer import LOSSES, learning_rate_factor, train_clip
+
+Trainer = Callable[..., TrainerSettings]
+
+
+def out_folder(tmp_path: Path, name: str) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    return folder
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    outs = [out_folder(tmp_path, name) for name in ("one", "same", "workers", "other")]
+    for out, seed, workers in zip(outs, (7, 7, 7, 8), (0, 0, 1, 0), strict=True):
+        train_clip([colours_shard], tiny_trainer(workers=workers), seed=seed, out=out)
+    one, same, workers, other = ((out / "model.safetensors").read_bytes() for out in outs)
+    assert one == same == workers
+    assert one != other
+
+
+def test_training_learns_colours_and_says_what_it_cost(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    out, seen = out_folder(tmp_path, "out"), []
+    settings = tiny_trainer(steps=40, warmup_steps=5)
+    result = train_clip(
+        [colours_shard], settings, seed=0, out=out, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(step, 40) for step in range(1, 41)]
+    assert (result.steps, result.samples_seen, result.device, result.failures) == (40, 320, "cpu", {})
+    # Guessing among eight pairs costs log 8; a batch holds about two pairs of a colour, which nothing can tell apart.
+    assert result.losses[0][1] > math.log(8) - 0.1
+    assert result.final_loss == result.losses[-1][1] < 1.2
+    assert 0 < result.data_wait_share < 1
+    assert result.samples_per_second > 320 / result.seconds
+    curve = pq.read_table(out / "losses.parquet")
+    assert curve.schema == LOSSES
+    assert curve["step"].to_pylist() == [step for step, _ in result.losses]
+    assert curve["learning_rate"][0].as_py() == pytest.approx(settings.learning_rate / 5)
+    assert load_checkpoint(out).architecture["embed_dim"] == 16
+
+
+def test_bfloat16_trains_and_writes_full_precision_weights(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    out = out_folder(tmp_path, "out")
+    result = train_clip([colours_shard], tiny_trainer(precision="bf16", steps=20), seed=0, out=out)
+    assert result.final_loss < result.losses[0][1]
+    assert all(weight.dtype == torch.float32 for weight in load_file(out / "model.safetensors").values())
+
+
+def test_half_precision_without_a_gpu_is_refused(tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer) -> None:
+    with pytest.raises(TrainingError, match="fp16 needs a GPU"):
+        train_clip([colours_shard], tiny_trainer(precision="fp16"), seed=0, out=tmp_path)
+
+
+def test_loss_that_is_no_number_stops_training(tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer) -> None:
+    settings = tiny_trainer(learning_rate=1e30, grad_clip_norm=None, steps=10)
+    with pytest.raises(TrainingError, match=r"The loss stopped being a number between steps .*learning_rate"):
+        train_clip([colours_shard], settings, seed=0, out=tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_batch_larger_than_the_training_set_is_refused(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    with pytest.raises(TrainingError, match="A batch of 32 needs as many rows, and the training set has 24"):
+        train_clip([colours_shard], tiny_trainer(batch_size=32), seed=0, out=tmp_path)
+
+
+def test_deleted_images_are_reported_and_training_goes_on(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    (tmp_path / "images" / "004.png").unlink()
+    result = train_clip([colours_shard], tiny_trainer(), seed=0, out=out_folder(tmp_path, "out"))
+    assert result.failures == {"missing_image": 1}
+    assert result.samples_seen == 48
+
+
+def test_logit_scale_never_exceeds_a_hundred(tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer) -> None:
+    out = out_folder(tmp_path, "out")
+    train_clip([colours_shard], tiny_trainer(steps=30, learning_rate=0.5), seed=0, out=out)
+    assert load_checkpoint(out).network.logit_scale.item() <= math.log(100) + 1e-6
+
+
+def test_gains_biases_and_logit_scale_are_not_decayed(
+    tmp_path: Path, colours_shard: Path, tiny_trainer: Trainer
+) -> None:
+    # A rate too small to learn by, and a decay so strong that what is decayed visibly shrinks.
+    out = out_folder(tmp_path, "out")
+    settings = tiny_trainer(learning_rate=1e-7, weight_decay=1e6, steps=4)
+    train_clip([colours_shard], settings, seed=0, out=out)
+    trained = load_checkpoint(out).network
+    assert trained.logit_scale.item() == pytest.approx(math.log(1 / 0.07), abs=1e-4)
+    assert trained.ln_final.weight.mean().item() == pytest.approx(1.0, abs=1e-4)
+    untrained = create_clip_model(settings.model, seed=0).network
+    assert trained.token_embedding.weight.norm() < 0.9 * untrained.token_embedding.weight.norm()
+
+
+def test_learning_rate_warms_up_linearly_and_decays_to_zero() -> None:
+    rates = [learning_rate_factor(step, steps=100, warmup_steps=10) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates == [*rates[:10], *sorted(rates[10:], reverse=True)]
+    assert rates[-1] < 0.001
+
+
+def test_warm_up_that_never_ends_is_refused(tiny_trainer: Trainer) -> None:
+    with pytest.raises(ValueError, match=r"warmup_steps \(6\) must be below steps \(6\)"):
+        tiny_trainer(warmup_steps=6)
