@@ -1,8 +1,8 @@
 """How CLIP is trained: the trainer's part of the factory's YAML."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from caploom.settings import Settings
 
@@ -25,6 +25,12 @@ class TrainerSettings(Settings):
     image_cache_mb: int = Field(
         default=1024, ge=0, description="Memory for decoded, resized images kept between epochs; 0 keeps none."
     )
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        return self
 
     def fingerprinted(self) -> dict[str, object]:
         """All but what only decides where and how fast it runs."""
