@@ -86,7 +86,7 @@ def _json_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
                 yield record
     except (ijson.JSONError, UnicodeDecodeError) as error:
         # The rows before the damage are good; what follows it cannot be counted, and that is said as one row.
-        incomplete = isinstance(error, ijson.IncompleteJSONError)
+        incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
         detail = f"{path.name}: the JSON {what} after row {count} ({' '.join(str(error).split())}); mend the file."
         yield _bad(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)

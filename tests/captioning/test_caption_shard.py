@@ -1,0 +1,150 @@
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import ColourBackend
+
+from caploom.captioning.caption_shard import caption_shard, captions_plan, read_captions
+from caploom.errors import ConfigError, MissingArtifactError
+from caploom.lineage.checks import check_captions
+from caploom.readers.ingest import ingest_shard
+from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.tables import read_table
+
+
+def ingested(factory):
+    cut_new_shards(factory)
+    for shard in shard_names(factory):
+        ingest_shard(factory, shard)
+    return factory
+
+
+def no_model():
+    pytest.fail("a model was loaded though nothing is missing")
+
+
+def test_a_shard_is_captioned_once_and_then_found_without_loading_a_model(write_source, make_factory):
+    factory = ingested(make_factory(write_source(10)))
+    made = caption_shard(factory, "colours", "shard-00000", ColourBackend)
+    assert len(read_captions(made)) == 10
+    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert caption_shard(factory, "colours", "shard-00000", no_model).reused
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(write_source, make_factory):
+    factory = ingested(make_factory(write_source(10)))
+
+    class Stopping(ColourBackend):
+        def caption(self, images, image_ids):
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().caption(images, image_ids)
+
+    stopping, going_on = Stopping(), ColourBackend()
+    with pytest.raises(KeyboardInterrupt):
+        caption_shard(factory, "colours", "shard-00000", lambda: stopping)
+    made = caption_shard(factory, "colours", "shard-00000", lambda: going_on)
+    first, second = ({image for call in each.calls for image in call} for each in (stopping, going_on))
+    assert (len(first), len(second)) == (8, 2)
+    assert not first & second
+    assert len(read_captions(made)) == 10
+
+
+def test_another_prompt_generates_again_and_the_old_captions_stay(write_source, make_factory):
+    source = write_source(6)
+    factory = ingested(make_factory(source))
+    old = caption_shard(factory, "colours", "shard-00000", ColourBackend)
+    captioner = {"model": "demo:tiny-llava", "prompt": "What is in <image>?"}
+    changed, backend = make_factory(source, captioners={"colours": captioner}), ColourBackend()
+    new = caption_shard(changed, "colours", "shard-00000", lambda: backend)
+    assert sum(len(call) for call in backend.calls) == 6
+    assert old.folder != new.folder
+    assert len(read_captions(old)) == 6
+
+
+def test_a_renamed_captioner_finds_its_captions_again(write_source, make_factory):
+    source = write_source(6)
+    caption_shard(ingested(make_factory(source)), "colours", "shard-00000", ColourBackend)
+    captioner = {"model": "demo:tiny-llava", "prompt": "Describe <image>:", "batch_size": 2}
+    renamed = make_factory(source, captioners={"tints": captioner})
+    table = read_captions(caption_shard(renamed, "tints", "shard-00000", no_model))
+    assert table.column("captioner").to_pylist() == ["tints"] * 6
+
+
+def test_an_image_that_came_in_an_earlier_shard_is_not_captioned_again(write_source, make_factory):
+    source = write_source(10, [{"image": "0004.png", "caption": "the same picture again"}])
+    factory, backend = ingested(make_factory(source, shard_size=10)), ColourBackend()
+    caption_shard(factory, "colours", "shard-00000", lambda: backend)
+    again = caption_shard(factory, "colours", "shard-00001", no_model)
+    assert len(read_captions(again)) == 1
+
+
+def test_a_failing_image_is_a_failure_row_of_that_captioner(write_source, make_factory):
+    source = write_source(6)
+    factory = ingested(make_factory(source))
+    (source / "images" / "0002.png").unlink()
+    made = caption_shard(factory, "colours", "shard-00000", ColourBackend)
+    failures = read_table(made.file("failures.parquet")).to_pylist()
+    assert [(row["image"], row["reason"]) for row in failures] == [("0002.png", "missing_image")]
+    assert made.manifest.rows.rows_out == 5
+    assert all(outcome.passed for outcome in check_captions(factory, made))
+
+
+def test_unknown_captioners_and_shards_that_are_not_ingested_are_said(write_source, make_factory):
+    factory = make_factory(write_source(3))
+    cut_new_shards(factory)
+    with pytest.raises(MissingArtifactError, match=r"materialize raw_pairs \[shard-00000\] first"):
+        captions_plan(factory, "colours", "shard-00000")
+    with pytest.raises(ConfigError, match='no captioner "colour"; known: colours'):
+        captions_plan(factory, "colour", "shard-00000")
+
+
+@pytest.mark.slow
+def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_factory, tmp_path):
+    """Ten processes are killed at different moments of captioning one shard; the eleventh finishes it."""
+    factory = ingested(make_factory(write_source(60), shard_size=100))
+    log = tmp_path / "captioned.log"
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from pathlib import Path
+        from conftest import ColourBackend
+        from caploom.captioning.caption_shard import caption_shard
+        from caploom.factory import Factory
+
+        class Logging(ColourBackend):
+            def caption(self, images, image_ids):
+                time.sleep(0.05)
+                with open({str(log)!r}, "a") as log:
+                    log.writelines(image_id + "\\n" for image_id in image_ids)
+                return super().caption(images, image_ids)
+
+        factory = Factory.from_yaml(Path({str(tmp_path / "factory.yaml")!r}))
+        print("ready", flush=True)
+        caption_shard(factory, "colours", "shard-00000", Logging)
+        """
+    )
+    kills = 0
+    for attempt in range(10):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        try:
+            process.wait(timeout=0.02 + 0.05 * attempt)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills > 0
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).returncode == 0
+    made = factory.store.find(captions_plan(factory, "colours", "shard-00000"))
+    images = read_captions(made).column("image_id").to_pylist()
+    assert (len(images), len(set(images))) == (60, 60)
+    # Only the batch that was under way when a process was killed is generated a second time.
+    assert len(log.read_text().splitlines()) <= 60 + 4 * kills
+    assert all(outcome.passed for outcome in check_captions(factory, made))
+    left_over = [path for path in made.folder.parent.iterdir() if path.name.startswith(".")]
+    assert left_over == []
