@@ -1,0 +1,55 @@
+import json
+
+import dagster as dg
+
+from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
+from dagster_project.resources.factory import FactoryResource
+from dagster_project.sensors.new_images import new_images
+
+
+def tick(config, instance):
+    with dg.build_sensor_context(
+        instance=instance, resources={"factory": FactoryResource(config_path=str(config))}
+    ) as context:
+        return new_images(context)
+
+
+def apply(result, instance):
+    for request in result.dynamic_partitions_requests:
+        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+
+
+def test_new_rows_become_partitions_and_one_run_and_a_second_tick_does_nothing(write_source, make_factory, tmp_path):
+    source = write_source(25)
+    make_factory(source)
+    config = tmp_path / "factory.yaml"
+    with dg.instance_for_test() as instance:
+        first = tick(config, instance)
+        assert first.dynamic_partitions_requests[0].partition_keys == ["shard-00000", "shard-00001", "shard-00002"]
+        assert len(first.run_requests) == 1
+        assert first.run_requests[0].tags[RANGE_START_TAG] == "shard-00000"
+        assert first.run_requests[0].tags[RANGE_END_TAG] == "shard-00002"
+        apply(first, instance)
+        assert isinstance(tick(config, instance), dg.SkipReason)
+
+        rows = json.loads((source / "captions.json").read_text())
+        (source / "captions.json").write_text(json.dumps([*rows, {"image": "0000.png", "caption": "new"}]))
+        assert tick(config, instance).dynamic_partitions_requests[0].partition_keys == ["shard-00003"]
+
+
+def test_a_tick_that_was_killed_before_its_partitions_were_added_is_made_good(write_source, make_factory, tmp_path):
+    make_factory(write_source(5))
+    config = tmp_path / "factory.yaml"
+    with dg.instance_for_test() as instance:
+        lost = tick(config, instance)
+        again = tick(config, instance)
+        assert again.run_requests[0].run_key == lost.run_requests[0].run_key
+        assert instance.get_dynamic_partitions(SHARD) == []
+
+
+def test_a_source_that_cannot_be_read_is_said_and_does_not_crash(write_source, make_factory, tmp_path):
+    source = write_source(5)
+    make_factory(source)
+    (source / "captions.json").unlink()
+    with dg.instance_for_test() as instance:
+        assert "there is no such file" in tick(tmp_path / "factory.yaml", instance).skip_message

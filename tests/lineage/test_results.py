@@ -1,0 +1,26 @@
+from caploom.lineage.report import markdown_table, recall_table
+from caploom.lineage.results import ResultRow, verdict
+
+
+def row(recipe, recall, seeds=(0,), spread=None):
+    places = [f"{direction}@{k}" for direction in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+    return ResultRow("scenes", recipe, seeds, dict.fromkeys(places, recall), dict.fromkeys(places, 0.01), recall, 0.01, spread)
+
+
+def test_the_verdict_names_winner_margin_and_chance():
+    rows = [row("raw-only", 0.05), row("one", 0.1), row("four", 0.2)]
+    assert verdict(rows) == (
+        "four wins with a mean Recall@1 of 20.0 %, 20.0 times chance; 10.0 points ahead of one and 15.0 points ahead of "
+        "raw-only (1 seed)."
+    )
+
+
+def test_a_single_recipe_has_nothing_to_beat():
+    assert verdict([row("raw-only", 0.05)]).endswith("there is no other recipe to compare it with.")
+
+
+def test_the_table_shows_recall_chance_and_spread():
+    table = recall_table([row("four", 0.123, seeds=(0, 1, 2), spread=0.011)])
+    assert table[1] == ["four", "3", *["12.3"] * 6, "12.3 ± 1.1", "12.3"]
+    assert table[2] == ["(chance)", "", *["1.0"] * 6, "1.0", "1.0"]
+    assert len(set(map(len, markdown_table(table).splitlines()))) == 1
