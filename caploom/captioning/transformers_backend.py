@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 
 from caploom.captioning.backend import Generation
@@ -34,7 +35,7 @@ class TransformersBackend:
             self._model = AutoModelForImageTextToText.from_pretrained(
                 location, dtype=settings.dtype, use_safetensors=True, **common
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CaptionerError(f"{settings.model}: the model does not load ({reason}).") from error
         if not hasattr(self._processor, "tokenizer"):
@@ -115,10 +116,10 @@ def _check_folder(location: str) -> None:
     if not folder.is_dir():
         raise CaptionerError(f"{folder}: there is no such model folder; correct the captioner's `model`.")
     needed = {
-        "the model's configuration": ("config.json",),
+        "configuration": ("config.json",),
         "weights in safetensors": ("*.safetensors",),
-        "a processor": ("processor_config.json", "preprocessor_config.json"),
-        "a tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"),
+        "image processor": ("processor_config.json", "preprocessor_config.json"),
+        "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"),
     }
     for what, patterns in needed.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):

@@ -1,0 +1,44 @@
+import pytest
+from click.testing import CliRunner
+from conftest import settings_of
+
+from caploom.cli import main
+from caploom.factory import Factory
+from caploom.readers.ingest import ingest_shard
+from caploom.readers.shards import cut_new_shards
+
+
+@pytest.fixture
+def call():
+    def run(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return run
+
+
+def test_check_lists_what_a_factory_would_make(call, write_source, write_config):
+    result = call("check", write_config(settings_of(write_source(1))))
+    assert result.exit_code == 0
+    assert "captioner colours: demo:tiny-llava" in result.output
+    assert "recipe sheared: colours; shear first; mix uniform; seed 0" in result.output
+
+
+def test_a_mistake_is_a_sentence_and_exit_code_2(call, write_source, write_config):
+    result = call("check", write_config(settings_of(write_source(1), shard_sise=3)))
+    assert result.exit_code == 2
+    assert 'did you mean "shard_size"' in result.output
+    assert "Traceback" not in result.output
+
+
+def test_failures_lists_every_failed_row_with_its_reason(call, write_source, write_config):
+    config = write_config(settings_of(write_source(2, [{"image": "none.png", "caption": "x"}])))
+    factory = Factory.from_yaml(config)
+    cut_new_shards(factory)
+    ingest_shard(factory, "shard-00000")
+    result = call("failures", config)
+    assert "raw_pairs [shard-00000]\tmissing_image\t" in result.output
+    assert "1 failed rows." in result.output
+
+
+def test_results_say_what_is_not_measured(call, write_source, write_config):
+    assert "Not measured yet: raw-only, sheared." in call("results", write_config(settings_of(write_source(1)))).output
