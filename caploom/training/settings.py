@@ -1,17 +1,22 @@
 """How CLIP is trained: the trainer's part of the factory's YAML."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
-from caploom.settings import Settings
+from caploom.settings import Settings, resolve_path
+
+
+def _resolve_file(model: Any, info: ValidationInfo) -> Any:
+    """A file's path is relative to the YAML's folder, like every path there; a name stays a name."""
+    return str(resolve_path(model, info)) if isinstance(model, str) and model.endswith(".json") else model
 
 
 class TrainerSettings(Settings):
     """A CLIP trainer. Every recipe that names it trains for the same number of steps: no recipe costs more."""
 
-    model: str = Field(
-        description="An open_clip architecture name, one of Caploom's own (`picture-book`), or the path of a JSON file."
+    model: Annotated[str, BeforeValidator(_resolve_file)] = Field(
+        description="An open_clip architecture name, one of Caploom's own (`picture-book`), or a .json file's path."
     )
     steps: PositiveInt = Field(description="Optimizer steps; samples seen = steps x batch_size.")
     batch_size: PositiveInt = Field(default=256, description="Pairs a step.")

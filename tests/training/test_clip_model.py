@@ -4,6 +4,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from training_files import write_tiny_architecture
 
 from caploom.errors import StoreError, TrainingError
 from caploom.training.clip_model import (
@@ -16,7 +17,14 @@ from caploom.training.clip_model import (
     trim_padding,
 )
 
+torch.set_num_threads(1)
+
 TEXTS = ["a dog", "a cat and a very long bus at night, seen from above", ""]
+
+
+@pytest.fixture
+def tiny_architecture(tmp_path: Path) -> Path:
+    return write_tiny_architecture(tmp_path)
 
 
 def images(size: int = 64) -> torch.Tensor:

@@ -2,7 +2,6 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,6 +9,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
+from training_files import TrainingFiles
 
 from caploom.errors import TrainingError
 from caploom.training.data import BatchStream, ImageCache, TrainingRows, epoch_order
@@ -23,6 +23,11 @@ def count_letters(texts: list[str]) -> torch.Tensor:
 
 def readable(tokens: torch.Tensor) -> list[str]:
     return ["".join(map(chr, row)).strip() for row in tokens.tolist()]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TrainingFiles:
+    return TrainingFiles(tmp_path)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def stream(tmp_path: Path) -> Callable[..., BatchStream]:
     return make
 
 
-def test_an_epoch_shows_each_row_once_and_the_next_epoch_another_order(files: Any, stream: Callable) -> None:
+def test_an_epoch_shows_each_row_once_and_the_next_epoch_another_order(files: TrainingFiles, stream: Callable) -> None:
     batches = islice(stream([files.numbered_shard(12)], batch_size=4), 6)
     shown = [readable(batch.tokens) for batch in batches]
     first, second = ([row for batch in part for row in batch] for part in (shown[:3], shown[3:]))
@@ -50,7 +55,7 @@ def test_an_epoch_shows_each_row_once_and_the_next_epoch_another_order(files: An
     assert first != second
 
 
-def test_no_batch_spans_two_epochs(files: Any, stream: Callable) -> None:
+def test_no_batch_spans_two_epochs(files: TrainingFiles, stream: Callable) -> None:
     for batch in islice(stream([files.numbered_shard(10)], batch_size=8), 5):
         assert len(set(readable(batch.tokens))) == 8
 
@@ -63,7 +68,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert epoch_order(np.arange(8), seed=0, epoch=0).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
 
 
-def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: Any) -> None:
+def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: TrainingFiles) -> None:
     (path, _), *_ = files.images(1)
     row = files.row(path, ["never", "often", "seldom", "never"], [0.0, 0.75, 0.25, 0.0])
     rows = TrainingRows([files.shard("shard", [row])])
@@ -72,7 +77,7 @@ def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: Any) -> Non
     assert drawn["often"] / 2000 == pytest.approx(0.75, abs=0.04)
 
 
-def test_draws_of_a_row_do_not_depend_on_other_rows_or_order(files: Any) -> None:
+def test_draws_of_a_row_do_not_depend_on_other_rows_or_order(files: TrainingFiles) -> None:
     images = files.images(3)
     shard = files.shard("shard", [files.row(path, list("abcde")) for path, _ in images])
     rows = TrainingRows([shard])
@@ -83,7 +88,7 @@ def test_draws_of_a_row_do_not_depend_on_other_rows_or_order(files: Any) -> None
 
 
 def test_missing_damaged_and_empty_images_are_counted_and_their_places_filled(
-    tmp_path: Path, files: Any, stream: Callable
+    tmp_path: Path, files: TrainingFiles, stream: Callable
 ) -> None:
     shard = files.numbered_shard(12, missing=(3, 7))
     (tmp_path / "images" / "005.png").write_bytes(b"")
@@ -95,7 +100,7 @@ def test_missing_damaged_and_empty_images_are_counted_and_their_places_filled(
     assert data.failures == {"missing_image": 2, "empty_image": 1, "unreadable_image": 1}
 
 
-def test_images_belong_to_their_captions_when_some_are_missing(files: Any, stream: Callable) -> None:
+def test_images_belong_to_their_captions_when_some_are_missing(files: TrainingFiles, stream: Callable) -> None:
     images = files.images(16)
     shard = files.shard("shard", [files.row(path, [path.stem]) for path, _ in images])
     decoder = ImageDecoder(PreprocessCfg(size=8))
@@ -107,7 +112,7 @@ def test_images_belong_to_their_captions_when_some_are_missing(files: Any, strea
             assert np.array_equal(pixels, expected[name])
 
 
-def test_row_without_captions_is_counted(files: Any, stream: Callable) -> None:
+def test_row_without_captions_is_counted(files: TrainingFiles, stream: Callable) -> None:
     images = files.images(5)
     rows = [files.row(path, ["x"] if index else []) for index, (path, _) in enumerate(images)]
     data = stream([files.shard("shard", rows)], batch_size=4)
@@ -116,7 +121,7 @@ def test_row_without_captions_is_counted(files: Any, stream: Callable) -> None:
 
 
 @pytest.mark.parametrize("cache", [0, 3 * 8 * 8 * 4, 2**20])
-def test_worker_processes_and_cache_sizes_change_nothing(files: Any, stream: Callable, cache: int) -> None:
+def test_worker_processes_and_cache_sizes_change_nothing(files: TrainingFiles, stream: Callable, cache: int) -> None:
     shard = files.numbered_shard(14, missing=(2,))
     plain = list(islice(stream([shard], batch_size=4, cache=0), 8))
     workers = 2 if cache else 0
@@ -126,7 +131,7 @@ def test_worker_processes_and_cache_sizes_change_nothing(files: Any, stream: Cal
         assert torch.equal(one.tokens, other.tokens)
 
 
-def test_rows_of_several_shards_are_shuffled_together(files: Any, stream: Callable) -> None:
+def test_rows_of_several_shards_are_shuffled_together(files: TrainingFiles, stream: Callable) -> None:
     images = files.images(20)
     shards = [
         files.shard(f"{name}", [files.row(path, [name]) for path, _ in part])
@@ -149,18 +154,18 @@ def test_full_cache_keeps_what_it_holds_and_stays_in_bounds() -> None:
     assert asked == ["a", "b", "c", "c"]
 
 
-def test_too_few_rows_for_a_batch_is_said_with_both_numbers(files: Any, stream: Callable) -> None:
+def test_too_few_rows_for_a_batch_is_said_with_both_numbers(files: TrainingFiles, stream: Callable) -> None:
     with pytest.raises(TrainingError, match="A batch of 16 needs as many rows, and the training set has 12"):
         stream([files.numbered_shard(12)], batch_size=16)
 
 
-def test_too_few_readable_images_for_a_batch_end_the_stream(files: Any, stream: Callable) -> None:
+def test_too_few_readable_images_for_a_batch_end_the_stream(files: TrainingFiles, stream: Callable) -> None:
     data = stream([files.numbered_shard(8, missing=(1, 2, 3))], batch_size=6)
     with pytest.raises(TrainingError, match=r"A batch of 6 cannot be filled.*3 missing_image"):
         next(iter(data))
 
 
-def test_training_set_without_a_usable_row_is_refused(files: Any) -> None:
+def test_training_set_without_a_usable_row_is_refused(files: TrainingFiles) -> None:
     with pytest.raises(TrainingError, match="has no rows"):
         TrainingRows([])
     with pytest.raises(TrainingError, match="has no rows"):
@@ -179,7 +184,7 @@ def test_training_set_without_a_usable_row_is_refused(files: Any) -> None:
     ],
 )
 def test_weights_that_cannot_be_drawn_by_are_refused(
-    files: Any, captions: list[str], weights: list[float], message: str
+    files: TrainingFiles, captions: list[str], weights: list[float], message: str
 ) -> None:
     (path, _), *_ = files.images(1)
     shard = files.shard("wrong", [files.row(path, captions, weights)])

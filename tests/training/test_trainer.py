@@ -1,18 +1,38 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_files import TrainingFiles, write_tiny_architecture
 
 from caploom.errors import TrainingError
 from caploom.training.clip_model import create_clip_model, load_checkpoint
 from caploom.training.settings import TrainerSettings
 from caploom.training.trainer import LOSSES, learning_rate_factor, train_clip
 
+torch.set_num_threads(1)
+
 Trainer = Callable[..., TrainerSettings]
+
+
+@pytest.fixture
+def tiny_trainer(tmp_path: Path) -> Trainer:
+    model = str(write_tiny_architecture(tmp_path))
+
+    def make(**changes: Any) -> TrainerSettings:
+        settings = {"model": model, "steps": 6, "batch_size": 8, "learning_rate": 3e-3, "device": "cpu"}
+        return TrainerSettings.model_validate({**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def colours_shard(tmp_path: Path) -> Path:
+    return TrainingFiles(tmp_path).colours_shard()
 
 
 def out_folder(tmp_path: Path, name: str) -> Path:
@@ -123,3 +143,11 @@ def test_learning_rate_warms_up_linearly_and_decays_to_zero() -> None:
 def test_warm_up_that_never_ends_is_refused(tiny_trainer: Trainer) -> None:
     with pytest.raises(ValueError, match=r"warmup_steps \(6\) must be below steps \(6\)"):
         tiny_trainer(warmup_steps=6)
+
+
+def test_architecture_file_is_relative_to_the_yaml_and_a_name_stays_a_name(tmp_path: Path) -> None:
+    def model(value: str) -> str:
+        return TrainerSettings.model_validate({"model": value, "steps": 1}, context={"base": tmp_path}).model
+
+    assert model("mine.json") == str(tmp_path / "mine.json")
+    assert model("ViT-B-32") == "ViT-B-32"

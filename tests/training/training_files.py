@@ -1,19 +1,16 @@
+"""Small training sets and a tiny architecture for the tests beside this file."""
+
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-import torch
 from PIL import Image
 
 from caploom.records import TRAINING_ROWS, image_identity
-from caploom.training.settings import TrainerSettings
-
-torch.set_num_threads(1)
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -33,26 +30,10 @@ TINY_ARCHITECTURE = {
 }
 
 
-@pytest.fixture
-def tiny_architecture(tmp_path: Path) -> Path:
-    file = tmp_path / "tiny.json"
+def write_tiny_architecture(folder: Path) -> Path:
+    file = folder / "tiny.json"
     file.write_text(json.dumps(TINY_ARCHITECTURE))
     return file
-
-
-@pytest.fixture
-def tiny_trainer(tiny_architecture: Path) -> Callable[..., TrainerSettings]:
-    def make(**changes: Any) -> TrainerSettings:
-        settings = {
-            "model": str(tiny_architecture),
-            "steps": 6,
-            "batch_size": 8,
-            "learning_rate": 3e-3,
-            "device": "cpu",
-        }
-        return TrainerSettings(**{**settings, **changes})
-
-    return make
 
 
 class TrainingFiles:
@@ -97,16 +78,8 @@ class TrainingFiles:
             images[index][0].unlink()
         return shard
 
-
-@pytest.fixture
-def files(tmp_path: Path) -> TrainingFiles:
-    return TrainingFiles(tmp_path)
-
-
-@pytest.fixture
-def colours_shard(files: TrainingFiles) -> Path:
-    """24 rows of plain colours with two captions each."""
-    rows = [
-        files.row(path, [f"a {name} picture", f"the colour {name}, nothing else"]) for path, name in files.images(24)
-    ]
-    return files.shard("colours", rows)
+    def colours_shard(self) -> Path:
+        """24 rows of plain colours with two captions each."""
+        captions = ("a {} picture", "the colour {}, nothing else")
+        rows = [self.row(path, [caption.format(name) for caption in captions]) for path, name in self.images(24)]
+        return self.shard("colours", rows)
