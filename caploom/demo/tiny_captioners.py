@@ -55,7 +55,8 @@ _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _WIDTH = 128
 _HEADS = 4
 _POSITIONS = 256
-_QUERY_TOKENS = 12
+# One query for each patch-sized cell of a picture.
+_QUERY_TOKENS = 16
 _HALF = [0.5, 0.5, 0.5]
 # Any text of any captioner is made of words that this many scenes' texts contain.
 _SCENES_FOR_VOCABULARY = 4_000
