@@ -1,4 +1,4 @@
-"""What many tests need: a folder of pictures with captions, a factory over it, and a small real captioner of colours."""
+"""What many tests need: pictures with captions, a factory over them, and a small real captioner of colours."""
 
 import json
 import os

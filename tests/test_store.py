@@ -93,7 +93,7 @@ def test_a_damaged_manifest_is_said_with_its_file(store):
 
 
 def test_a_missing_artifact_says_what_makes_it(store):
-    with pytest.raises(MissingArtifactError, match="things/a has not been made .*: materialize things first"):
+    with pytest.raises(MissingArtifactError, match=r"things/a has not been made .*: materialize things first"):
         store.require(plan(), make_with="materialize things")
 
 

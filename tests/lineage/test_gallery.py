@@ -5,7 +5,7 @@ from caploom.lineage.gallery import Exhibit, gallery_html, gallery_markdown, mar
 
 def test_markup_in_a_caption_is_shown_and_never_run(tmp_path):
     picture(1).save(tmp_path / "a.png")
-    evil = '<script>alert(1)</script> | [x](javascript:alert(1)) **bold**\nnew row'
+    evil = "<script>alert(1)</script> | [x](javascript:alert(1)) **bold**\nnew row"
     exhibits = [Exhibit(str(tmp_path / "a.png"), (("raw", evil), ("llava", "fine")))]
     page, markdown = gallery_html(exhibits), gallery_markdown(exhibits)
     assert "<script>" not in page

@@ -4,14 +4,15 @@ from caploom.lineage.results import ResultRow, verdict
 
 def row(recipe, recall, seeds=(0,), spread=None):
     places = [f"{direction}@{k}" for direction in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
-    return ResultRow("scenes", recipe, seeds, dict.fromkeys(places, recall), dict.fromkeys(places, 0.01), recall, 0.01, spread)
+    recalls, chances = dict.fromkeys(places, recall), dict.fromkeys(places, 0.01)
+    return ResultRow("scenes", recipe, seeds, recalls, chances, recall, 0.01, spread)
 
 
 def test_the_verdict_names_winner_margin_and_chance():
     rows = [row("raw-only", 0.05), row("one", 0.1), row("four", 0.2)]
     assert verdict(rows) == (
-        "four wins with a mean Recall@1 of 20.0 %, 20.0 times chance; 10.0 points ahead of one and 15.0 points ahead of "
-        "raw-only (1 seed)."
+        "four wins with a mean Recall@1 of 20.0 %, 20.0 times chance; 10.0 points ahead of one "
+        "and 15.0 points ahead of raw-only (1 seed)."
     )
 
 

@@ -32,7 +32,8 @@ def test_new_rows_make_new_shards_wherever_they_stand(write_source, make_factory
     source = write_source(5)
     factory = make_factory(source)
     cut_new_shards(factory)
-    rewrite(source, lambda rows: [{"image": "new.png", "caption": "first"}, *rows, {"image": "new.png", "caption": "x"}])
+    first, last = ({"image": "new.png", "caption": caption} for caption in ("first", "x"))
+    rewrite(source, lambda rows: [first, *rows, last])
     assert cut_new_shards(factory) == ["shard-00001"]
     assert [row.caption for row in shard_rows(shard_listing(factory, "shard-00001"))] == ["first", "x"]
 

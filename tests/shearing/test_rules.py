@@ -50,7 +50,7 @@ def test_max_tokens_counts_clip_tokens_and_cuts_between_words():
     import open_clip
 
     encode = open_clip.SimpleTokenizer().encode
-    text = "an extraordinarily photogenic hippopotamus, unquestionably; it's floccinaucinihilipilification at 3.5 metres"
+    text = "an extraordinarily photogenic hippopotamus, unquestionably; it's floccinaucinihilipilification 3.5 m"
     for tokens in range(1, 40):
         part = kept(max_tokens, text, tokens=tokens)
         assert text.startswith(part)
@@ -61,7 +61,9 @@ def test_max_tokens_counts_clip_tokens_and_cuts_between_words():
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-@pytest.mark.parametrize("text", ["a", ".", "?!", "🐶", "🐶🐶 🐶.", "\u202eabc", "NaN", "<b>x</b>", "x" * 5000, "a\nb", "\ta. b"])
+@pytest.mark.parametrize(
+    "text", ["a", ".", "?!", "🐶", "🐶🐶 🐶.", "\u202eabc", "NaN", "<b>x</b>", "x" * 5000, "a\nb", "\ta. b"]
+)
 def test_no_rule_empties_a_text_and_shearing_twice_is_shearing_once(rule, text):
     step = ShearStep.model_validate(rule if rule == "first_sentence" else {rule: 2})
     start, end = shear_span(text, [step])
