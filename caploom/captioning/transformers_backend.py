@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
+from transformers.utils import logging as transformers_logging
 
 from caploom.captioning.backend import Generation
 from caploom.captioning.identity import model_location
@@ -29,6 +30,7 @@ class TransformersBackend:
         location = model_location(settings)
         _check_folder(location)
         self.device = _device(settings.device)
+        transformers_logging.disable_progress_bar()  # its bar for each weight would interrupt the stage's own
         common = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
         try:
             self._processor = AutoProcessor.from_pretrained(location, **common)
