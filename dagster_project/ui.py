@@ -26,7 +26,7 @@ from dagster_project.instance import instance_home
 WORKSPACE = Path(__file__).parents[1] / "workspace.yaml"
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PATIENCE = 12.0  # seconds that the services get to end by themselves, before each sharper signal
+_PATIENCE = 30.0  # seconds that the services get to end by themselves, before each sharper signal
 _POLL = 0.25  # seconds
 # Dagster's notes on its own API to those who write definitions: no news for those who open the UI. Matched by their
 # beginning, since a category outside the standard library cannot be named in PYTHONWARNINGS.
@@ -77,7 +77,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str) -> int:
-    """Say when the page is there, pass the first request to stop on, and wait for the end."""
+    """Say when the page is there, pass the first request to stop on, and wait for the end; a second one is impatient."""
     said = False
     while child.poll() is None and not stops:
         if not said and _answers(url):
@@ -89,7 +89,7 @@ def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str) -> int:
         # Dagster's services end in order on an interrupt, whichever way the request came.
         child.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _PATIENCE
-        while child.poll() is None and time.monotonic() < deadline:
+        while child.poll() is None and len(stops) < 2 and time.monotonic() < deadline:
             time.sleep(_POLL)
         if child.poll() is None:
             _end_group(child)
@@ -158,7 +158,7 @@ def main(path: Path, port: int, host: str) -> None:
     except CaploomError as error:
         click.echo(f"{error}", err=True)
         sys.exit(2)
-    sys.exit(code)
+    sys.exit(code if code >= 0 else 128 - code)  # ended by a signal: as a shell says it
 
 
 if __name__ == "__main__":

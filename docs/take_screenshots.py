@@ -37,7 +37,7 @@ _CHROMIUM_FLAGS = [
     "--no-first-run",
 ]
 _START_PATIENCE = 120.0  # seconds until the UI answers; 15 on an idle machine
-_STOP_PATIENCE = 60.0  # seconds
+_STOP_PATIENCE = 90.0  # seconds
 _PAGE_PATIENCE = 60_000  # milliseconds
 _SETTLE = 1_000  # milliseconds for a dialog or the graph to stop moving
 _MOST_BYTES = 300_000
@@ -188,7 +188,7 @@ def _is_in_frame(page: Page, node: Locator) -> bool:
     if box is None or size is None:
         return False
     inside = box["x"] >= 0 and box["y"] >= 0
-    return inside and box["x"] + box["width"] <= size["width"] and box["y"] + box["height"] <= size["height"]
+    return bool(inside and box["x"] + box["width"] <= size["width"] and box["y"] + box["height"] <= size["height"])
 
 
 def _free_port() -> int:

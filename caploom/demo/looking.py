@@ -4,7 +4,7 @@ The big captioners begin with eyes that were trained before (a CLIP ViT, a Q-For
 Q-Former that learns from captions alone still confuses most things after a thousand steps, because its queries never
 come to look at different parts of the picture. So the vector of each cell of a 4 x 4 grid first learns to tell which
 thing lies there, in which place, and which cell it is; then each query of a Q-Former or resampler starts out attending
-to one cell. The classifiers that ask for all this are thrown away afterwards.
+to one cell, and stays with it. The classifiers that ask for all this are thrown away afterwards.
 
 This module imports torch: import it only where captioners are trained.
 """
@@ -44,7 +44,8 @@ class _Eyes:
 
     Attributes:
         cells: gives the vectors of the picture's cells, (pictures, 16, width).
-        start_queries: makes each query attend to one cell, given the weights (16, width) that recognise the cells.
+        start_queries: makes each query attend to one cell, given the weights (16, width) that recognise the cells, and
+            holds them and what they look at: a few steps of learning to speak would undo what none finds again.
     """
 
     cells: Look
@@ -72,10 +73,13 @@ def _otter(model: PreTrainedModel, images: dict[str, Tensor]) -> Tensor:
 
 
 def _start_minigpt_4(model: PreTrainedModel, cells: Tensor) -> None:
-    cross = model.qformer.encoder.layer[0].crossattention
+    first = model.qformer.encoder.layer[0]
+    cross = first.crossattention
     attention = cross.attention
+    model.vision_model.requires_grad_(False)
+    first.attention.requires_grad_(False)
     _attend_to_cells(
-        model.query_tokens[0],
+        model.query_tokens,
         cells,
         attention.query,
         attention.key,
@@ -88,6 +92,9 @@ def _start_minigpt_4(model: PreTrainedModel, cells: Tensor) -> None:
 def _start_otter(model: PreTrainedModel, cells: Tensor) -> None:
     resampler = model.model.perceiver_resampler
     attention, _ = resampler.blocks[0]
+    model.model.vision_model.requires_grad_(False)
+    attention.context_layer_norm.requires_grad_(False)
+    attention.latents_layer_norm.requires_grad_(False)
     _attend_to_cells(
         resampler.latents,
         cells,
@@ -109,7 +116,7 @@ def _attend_to_cells(
     # Where queries are keys too, as in a resampler, they must not look like a cell.
     queries.normal_()
     queries -= queries @ torch.linalg.pinv(cells) @ cells
-    normal = nn.functional.layer_norm(queries, (width,))
+    normal = nn.functional.layer_norm(queries, (width,)).view(count, width)
     ask = torch.linalg.pinv(normal) * math.sqrt(head)
     for layer in (query, key, value, output):
         nn.init.zeros_(layer.weight)
@@ -120,6 +127,8 @@ def _attend_to_cells(
         key.weight[start : start + count] = cells
     nn.init.eye_(value.weight)
     nn.init.eye_(output.weight)
+    for held in (queries, *query.parameters(), *key.parameters()):
+        held.requires_grad_(False)
 
 
 _EYES: dict[str, _Eyes] = {
@@ -165,9 +174,8 @@ def teach_to_look(
     for step in range(1, steps + 1):
         chosen = next(batches)
         seen = eyes.cells(model, images(chosen))
-        answers = ask(seen)
+        *parts, cells = ask(seen).split(_QUESTIONS, dim=-1)
         expected = truth[chosen].flatten(0, 1)
-        *parts, cells = answers.split(_QUESTIONS, dim=-1)
         loss = len(which_cell) * nn.functional.binary_cross_entropy_with_logits(cells, which_cell.expand_as(cells))
         for number, part in enumerate(parts):
             loss = loss + nn.functional.cross_entropy(part.flatten(0, 1), expected[:, number])

@@ -30,7 +30,7 @@ from caploom.demo.truth import score
 STEPS = {"tiny-llava": 1600, "tiny-qwen-vl": 900, "tiny-minigpt-4": 600, "tiny-otter": 550}
 """Unequal on purpose: what a captioner has seen less of, it gets wrong more often."""
 
-LOOKING_STEPS = {"tiny-llava": 0, "tiny-qwen-vl": 400, "tiny-minigpt-4": 400, "tiny-otter": 400}
+LOOKING_STEPS = {"tiny-llava": 0, "tiny-qwen-vl": 400, "tiny-minigpt-4": 800, "tiny-otter": 800}
 """Steps of ``looking.teach_to_look`` before that. LLaVA's patches reach the language model as they are: none."""
 
 _SCENES = 24_000
@@ -194,7 +194,8 @@ def _fit(
 ) -> float:
     """Teach the captioner to speak, in place; returns the mean loss of the last reported steps."""
     rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    free = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(free, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=_LEARNING_RATE, total_steps=steps, pct_start=_WARM_UP
     )
@@ -206,7 +207,7 @@ def _fit(
         loss = _loss(model, processor, FAMILIES[name].prompt, images(chosen), texts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+        torch.nn.utils.clip_grad_norm_(free, _CLIP)
         optimizer.step()
         schedule.step()
         recent = [*recent[1 - _REPORT_EVERY :], loss.item()]
