@@ -77,7 +77,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str) -> int:
-    """Say when the page is there, pass the first request to stop on, and wait for the end; a second one is impatient."""
+    """Say when the page is there, pass a request to stop on, and wait for the end; a second request hurries it."""
     said = False
     while child.poll() is None and not stops:
         if not said and _answers(url):
