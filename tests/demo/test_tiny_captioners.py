@@ -115,7 +115,7 @@ def test_one_training_step_runs_and_writes_a_folder_that_loads(name, tmp_path):
 
     from caploom.demo.train_captioners import train
 
-    training = train(name, steps=1, batch=2, seed=0, out=tmp_path, scenes=4, unseen_scenes=2)
+    training = train(name, steps=1, batch=2, seed=0, out=tmp_path, looking_steps=1, scenes=4, unseen_scenes=2)
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 1
     assert training.whole_text["n"] == 2
     AutoModelForImageTextToText.from_pretrained(tmp_path)
