@@ -58,18 +58,20 @@ def _llava(model: PreTrainedModel, images: dict[str, Tensor]) -> Tensor:
 
 def _qwen_vl(model: PreTrainedModel, images: dict[str, Tensor]) -> Tensor:
     grid = images["image_grid_thw"]
-    seen = model.model.visual(images["pixel_values"], grid_thw=grid).pooler_output
+    seen: Tensor = model.model.visual(images["pixel_values"], grid_thw=grid).pooler_output
     return seen.view(len(grid), GRID**2, -1)
 
 
 def _minigpt_4(model: PreTrainedModel, images: dict[str, Tensor]) -> Tensor:
-    return model.vision_model(images["pixel_values"]).last_hidden_state[:, 1:]
+    seen: Tensor = model.vision_model(images["pixel_values"]).last_hidden_state
+    return seen[:, 1:]
 
 
 def _otter(model: PreTrainedModel, images: dict[str, Tensor]) -> Tensor:
     seen = model.model.vision_model(images["pixel_values"].flatten(0, 1)).last_hidden_state[:, 1:]
     attention, _ = model.model.perceiver_resampler.blocks[0]
-    return attention.context_layer_norm(seen)
+    normal: Tensor = attention.context_layer_norm(seen)
+    return normal
 
 
 def _start_minigpt_4(model: PreTrainedModel, cells: Tensor) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -101,7 +100,7 @@ def write_picture_book(
     _write(unfinished, parameters, progress)
     if folder.exists():
         shutil.rmtree(folder)
-    os.replace(unfinished, folder)
+    unfinished.replace(folder)
     return book
 
 

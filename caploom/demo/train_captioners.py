@@ -122,7 +122,7 @@ def train(
 
         def pixel_values(chosen: Sequence[int]) -> dict[str, torch.Tensor]:
             pictures = images(chosen)
-            return processor(images=pictures, text=[prompt] * len(pictures), padding=True, return_tensors="pt")
+            return dict(processor(images=pictures, text=[prompt] * len(pictures), padding=True, return_tensors="pt"))
 
         cells_right = teach_to_look(name, model, composed, pixel_values, batches, looking_steps, _LEARNING_RATE)
     loss = _fit(model, processor, name, composed, images, batches, steps, seed)
@@ -200,7 +200,8 @@ def _fit(
         optimizer, max_lr=_LEARNING_RATE, total_steps=steps, pct_start=_WARM_UP
     )
     model.train()
-    started, recent = time.monotonic(), []
+    started = time.monotonic()
+    recent: list[float] = []
     for step in range(1, steps + 1):
         chosen = next(batches)
         texts = [describe(CHARACTERS[name], scenes[index], rng) for index in chosen]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from caploom.demo.world import THINGS
 from caploom.errors import CaploomError
+
+Image = TypeVar("Image", bound=Hashable)
 
 
 class NothingToScoreError(CaploomError):
@@ -48,7 +51,7 @@ def named_things(text: str) -> set[str]:
     return {meaning[match.lower()] for match in pattern.findall(text)}
 
 
-def score(texts_by_image: Mapping[str, str], truth: Mapping[str, Iterable[str]]) -> CaptionTruth:
+def score(texts_by_image: Mapping[Image, str], truth: Mapping[Image, Iterable[str]]) -> CaptionTruth:
     """Score one text an image.
 
     Args:
