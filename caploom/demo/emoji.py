@@ -222,7 +222,7 @@ def main(out: Path) -> None:
         concepts = fetch_emoji(out)
     except CaploomError as error:
         click.echo(f"{error}", err=True)
-        sys.exit(1)
+        sys.exit(2)
     click.echo(f"{out}: {concepts} concepts, drawn by Google (training) and by Twitter (evaluation).")
 
 

@@ -1,4 +1,4 @@
-"""Emoji: only concepts that both sets draw, captions as stated, whole or not there. A small `npm` hands out packages."""
+"""Emoji: only concepts that both sets draw, captions as stated, whole or not there. A small `npm` hands them out."""
 
 import io
 import json
