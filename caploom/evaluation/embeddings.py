@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from caploom.errors import EvaluationError
+from caploom.images import ImageFault
 from caploom.training.clip_model import ClipModel, encode_text, trim_padding
-from caploom.training.images import ImageDecoder, ImageUnavailable
+from caploom.training.images import ImageDecoder
 
 _BLOCK = 256
 
@@ -25,7 +26,7 @@ def embed_images(
     def encode(block: Sequence[str]) -> torch.Tensor:
         try:
             pixels = np.stack([decoder.decode(path) for path in block])
-        except ImageUnavailable as error:
+        except ImageFault as error:
             raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
         images = decoder.normalize(torch.from_numpy(pixels).to(device))
         features: torch.Tensor = model.network.encode_image(images, normalize=True)

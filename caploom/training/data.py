@@ -19,8 +19,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from caploom.errors import TrainingError
+from caploom.images import ImageFault
 from caploom.records import TRAINING_ROWS
-from caploom.training.images import ImageDecoder, ImageUnavailable
+from caploom.training.images import ImageDecoder
 
 _COLUMNS = ["path", "captions", "weights"]
 
@@ -132,7 +133,7 @@ class ChunkDataset(Dataset[DecodedChunk]):
         for row in chunk.rows.tolist():
             try:
                 images.append(self._cache.get(self._rows.path(row), self._decoder.decode))
-            except ImageUnavailable as error:
+            except ImageFault as error:
                 failures.append((row, error.reason))
                 continue
             captions.append(self._rows.draw_caption(row, seed=self._seed, epoch=chunk.epoch))

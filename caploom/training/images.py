@@ -9,13 +9,7 @@ import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
-
-class ImageUnavailable(Exception):
-    """An image file cannot be used; `reason` is a short word to count by, the message a sentence for a person."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+from caploom.images import decode_image, read_image_file
 
 
 class ImageDecoder:
@@ -40,28 +34,11 @@ class ImageDecoder:
         self._std = torch.tensor(preprocessing.std).view(3, 1, 1)
 
     def decode(self, path: str) -> np.ndarray:
-        """The image at `path`, uint8 of shape (3, height, width). Raises `ImageUnavailable`."""
-        try:
-            with Image.open(path) as file:
-                pixels = self._transform(_to_rgb(file))
-        except FileNotFoundError:
-            raise ImageUnavailable("missing_image", f"{path}: the image is no longer there.") from None
-        except Exception as error:  # PIL's plugins raise nearly anything for a damaged file
-            empty = Path(path).is_file() and Path(path).stat().st_size == 0
-            reason = "empty_image" if empty else "unreadable_image"
-            raise ImageUnavailable(reason, f"{path}: the image cannot be decoded ({error}).") from error
+        """The image at `path`, uint8 of shape (3, height, width). Raises `ImageFault`."""
+        pixels = self._transform(decode_image(read_image_file(Path(path)), path))
         return (pixels * 255).round().to(torch.uint8).numpy()
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images of shape (N, 3, height, width), on any device -> float32, normalized for the model."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
         return (images.float() / 255 - mean) / std
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with whatever is transparent on white: PIL's plain conversion shows the colours hidden under it."""
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    white = Image.new("RGBA", layered.size, "white")
-    return Image.alpha_composite(white, layered).convert("RGB")

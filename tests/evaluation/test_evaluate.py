@@ -118,7 +118,7 @@ def test_image_without_captions_is_refused_by_name(checkpoint: Path, pairs: Path
 
 def test_deleted_image_is_refused_by_name(checkpoint: Path, pairs: Path, out: Path, tmp_path: Path) -> None:
     (tmp_path / "7.png").unlink()
-    with pytest.raises(EvaluationError, match=r"7\.png: the image is no longer there"):
+    with pytest.raises(EvaluationError, match=r"7\.png: there is no such file"):
         evaluate_checkpoint(checkpoint, pairs, out=out, device="cpu")
     assert not list(out.iterdir())
 

@@ -12,8 +12,9 @@ from PIL import Image
 from training_files import TrainingFiles
 
 from caploom.errors import TrainingError
+from caploom.images import ImageFault
 from caploom.training.data import BatchStream, ImageCache, TrainingRows, epoch_order
-from caploom.training.images import ImageDecoder, ImageUnavailable
+from caploom.training.images import ImageDecoder
 
 
 def count_letters(texts: list[str]) -> torch.Tensor:
@@ -97,7 +98,7 @@ def test_missing_damaged_and_empty_images_are_counted_and_their_places_filled(
     shown = [readable(batch.tokens) for batch in islice(data, 6)]
     assert all(len(set(batch)) == 4 for batch in shown)
     assert {*shown[0], *shown[1]} == {*shown[2], *shown[3]} == {"0", "1", "2", "4", "8", "9", "10", "11"}
-    assert data.failures == {"missing_image": 2, "empty_image": 1, "unreadable_image": 1}
+    assert data.failures == {"missing_image": 2, "empty_image": 1, "undecodable_image": 1}
 
 
 def test_images_belong_to_their_captions_when_some_are_missing(files: TrainingFiles, stream: Callable) -> None:
@@ -216,6 +217,6 @@ def test_transparent_parts_become_white(tmp_path: Path, mode: str) -> None:
 
 
 def test_folder_in_place_of_an_image_is_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(ImageUnavailable) as raised:
+    with pytest.raises(ImageFault) as raised:
         ImageDecoder(PreprocessCfg(size=8)).decode(str(tmp_path))
     assert raised.value.reason == "unreadable_image"
