@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from caploom.config import FactoryConfig
-from dagster_project.partitions import SHARDS, recipe_partitions
 
 CAPTION_SHARDS = "caption_shards"
 RUN_RECIPE = "run_recipe"
@@ -21,13 +20,11 @@ def factory_jobs(config: FactoryConfig) -> list[Any]:
         dg.define_asset_job(
             CAPTION_SHARDS,
             selection=raw_pairs | captions if config.captioners else raw_pairs,
-            partitions_def=SHARDS,
             description="Ingests shards and has every captioner caption them.",
         ),
         dg.define_asset_job(
             RUN_RECIPE,
             selection=experiments,
-            partitions_def=recipe_partitions(config),
             description="Shears, merges, trains and measures a recipe.",
         ),
         dg.define_asset_job(
