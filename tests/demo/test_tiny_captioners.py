@@ -33,7 +33,8 @@ def generate(name, scenes):
     images = [render(scene) for scene in scenes]
     inputs = processor(images=images, text=[prompt(name)] * len(images), padding=True, return_tensors="pt")
     with torch.inference_mode():
-        tokens = model.generate(**inputs, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        # Said outright: `Blip2ForConditionalGeneration.generate` overrides the length of a generation config.
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=44)[:, inputs["input_ids"].shape[1] :]
     return tokens, processor.batch_decode(tokens, skip_special_tokens=True)
 
 
