@@ -6,6 +6,9 @@ from pathlib import Path
 from caploom.captioning.settings import DEMO_PREFIX, CaptionerSettings
 from caploom.lineage.fingerprints import fingerprint, model_folder_fingerprint
 
+BACKEND_VERSION = "1"
+"""Part of every fingerprint: raise it when the backends' code makes another text of the same settings."""
+
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "captioners"
 
 
@@ -26,7 +29,7 @@ def captioner_fingerprint(settings: CaptionerSettings) -> str:
     identity = settings.fingerprinted()
     if folder.is_dir():
         identity["model"] = f"content:{_folder_content(folder, _signature(folder))}"
-    return fingerprint(identity)
+    return fingerprint({**identity, "backend_version": BACKEND_VERSION})
 
 
 def _signature(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -54,8 +54,9 @@ class TransformersBackend:
     @torch.inference_mode()
     def caption(self, images: Sequence["Image"], image_ids: Sequence[str]) -> list[Generation]:
         """See `Backend.caption`."""
+        # A flat list, one image a prompt: given a list of lists, some processors put the image after the text.
         inputs = self._processor(
-            images=[[image] for image in images], text=[self._prompt] * len(images), padding=True, return_tensors="pt"
+            images=list(images), text=[self._prompt] * len(images), padding=True, return_tensors="pt"
         ).to(self.device, dtype=self._model.dtype)
         decoding = self._settings.decoding
         processors = LogitsProcessorList()

@@ -10,7 +10,9 @@ from caploom.captioning.identity import model_location
 from caploom.captioning.settings import CaptionerSettings
 from caploom.config import DEMO_CONFIG
 from caploom.demo.scenes import compose, render
+from caploom.demo.truth import score
 from caploom.errors import CaptionerError
+from caploom.shearing.rules import first_sentence
 
 CAPTIONERS = yaml.safe_load(DEMO_CONFIG.read_text())["captioners"]
 
@@ -36,6 +38,18 @@ def test_a_batch_says_what_each_image_says_alone(name, sample, scenes):
     assert batched == single
     assert len({generation.text for generation in batched}) > 1
     assert all(generation.text[0].isupper() and "  " not in generation.text for generation in batched)
+
+
+@pytest.mark.parametrize("name", list(CAPTIONERS))
+def test_each_captioner_sees_what_is_there(name):
+    """Far above what it would name by chance, and mostly right: prompt and image reach the model as in its training."""
+    scenes = [compose(0, "evaluation", index) for index in range(48)]
+    generations = load_backend(settings_of(name)).caption([render(scene) for scene in scenes], [str(s) for s in scenes])
+    first = [generation.text[slice(*first_sentence(generation.text))] for generation in generations]
+    truth = {str(index): [placement.thing for placement in scene.placements] for index, scene in enumerate(scenes)}
+    scored = score({str(index): text for index, text in enumerate(first)}, truth)
+    assert scored.named_share > 0.5
+    assert scored.right_share > 0.8
 
 
 def test_sampling_follows_the_seed_and_the_image(scenes):
