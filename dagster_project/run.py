@@ -18,7 +18,7 @@ import dagster as dg
 from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from caploom.factory import Factory
-from caploom.lineage.report import KIND as REPORT_KIND
+from caploom.lineage.report import make_report
 from caploom.readers.shards import cut_new_shards, shard_names
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import open_instance
@@ -94,11 +94,10 @@ def main(path: Path, seeds: str | None) -> None:
     except CaploomError as error:
         click.echo(f"{error}", err=True)
         sys.exit(2)
-    reports = headless.factory.store.list(REPORT_KIND)
-    if reports and not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
-        newest = max(reports, key=lambda artifact: artifact.manifest.started)
-        click.echo(newest.file("report.md").read_text(encoding="utf-8"))
-        click.echo(f"Report: {newest.file('report.html')}")
+    if not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
+        report = make_report(headless.factory)  # the one that the run has just made or found
+        click.echo(report.file("report.md").read_text(encoding="utf-8"))
+        click.echo(f"Report: {report.file('report.html')}")
     for failure in headless.failures:
         click.echo(f"FAILED {failure}", err=True)
     click.echo(f"Took {time.monotonic() - started:.0f} s.")
