@@ -58,7 +58,10 @@ def test_an_unknown_shear_rule_lists_the_known_ones(refused):
     assert 'did you mean "first_sentence"' in message
 
 
-@pytest.mark.parametrize("step", [{"max_tokens": 0}, {"max_tokens": "many"}, {"max_words": 3, "wrds": 2}, "max_words"])
+@pytest.mark.parametrize(
+    "step",
+    [{"max_tokens": 0}, {"max_tokens": "many"}, {"max_words": 3, "wrds": 2}, "max_words", {"first_sentence": {}}],
+)
 def test_a_rule_with_a_wrong_parameter_is_refused(refused, step):
     assert "shears.first" in refused(shears={"first": [step]})
 

@@ -21,6 +21,15 @@ NEVER_EMPTY = "never_empty"
 LOSS_IS_FINITE = "loss_is_finite"
 BETTER_THAN_CHANCE = "better_than_chance"
 
+DESCRIPTIONS = {
+    ROWS_ACCOUNTED: "Rows in = rows out + rows failed, counted again from the tables: nothing lost, nothing doubled.",
+    ORPHAN_FREE: "Every row is of an image that was ingested, and none is there twice.",
+    NEVER_EMPTY: "No sheared caption is empty.",
+    LOSS_IS_FINITE: "The training loss is a number to the end.",
+    BETTER_THAN_CHANCE: "Recall@1 is above chance both ways on every evaluation set; a warning that blocks nothing.",
+}
+"""What each check says, by its name."""
+
 
 @dataclass(frozen=True)
 class CheckOutcome:

@@ -22,13 +22,14 @@ class Exhibit:
 
 def thumbnail_uri(path: str) -> str | None:
     """A small picture as a `data:` URI, so that a page needs no other file; None when the image is gone."""
+    from PIL import ImageOps
+
     try:
         image = decode_image(read_image_file(Path(path)), path)
     except ImageFault:
         return None
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    ImageOps.contain(image, (_THUMBNAIL, _THUMBNAIL)).save(buffer, format="PNG", optimize=True)
     return data_uri(buffer.getvalue())
 
 

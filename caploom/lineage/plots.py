@@ -9,21 +9,26 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-_SIZE = (6.0, 3.2)  # inches
+_SIZE = (7.0, 3.2)  # inches
 _DPI = 100
 
 
-def length_histogram(lengths: Mapping[str, Sequence[int]], title: str) -> bytes:
-    """How many captions have how many words, one outline a label."""
+def length_histogram(
+    raw: Sequence[int], captioners: Mapping[str, tuple[Sequence[int], Sequence[int]]], title: str
+) -> bytes:
+    """How many captions have how many words: raw filled, each captioner's whole (dashed) and sheared (solid)."""
     figure, axes = _figure(title)
-    longest = max((max(values) for values in lengths.values() if values), default=1)
+    longest = max((max(values) for pair in [(raw, raw), *captioners.values()] for values in pair if values), default=1)
     bins = [edge + 0.5 for edge in range(longest + 2)]
-    for (label, values), colour in zip(lengths.items(), _cycle(len(lengths)), strict=True):
-        if values:
-            axes.hist(values, bins=bins, histtype="step", linewidth=1.6, label=label, color=colour)
+    axes.hist(raw, bins=bins, color="#BBBBBB", label="raw")
+    for (name, (whole, sheared)), colour in zip(captioners.items(), _cycle(len(captioners)), strict=True):
+        outline = {"histtype": "step", "linewidth": 1.4, "color": colour}
+        axes.hist(whole, bins=bins, linestyle="--", label=f"{name}, whole", **outline)
+        axes.hist(sheared, bins=bins, linestyle="-", label=f"{name}, sheared", **outline)
     axes.set_xlabel("words")
     axes.set_ylabel("captions")
-    axes.legend(fontsize=8)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return _png(figure)
 
 

@@ -98,6 +98,8 @@ def verdict(rows: Sequence[ResultRow]) -> str:
     """Which recipe won, by how much, and against what: one sentence (of one evaluation set's rows)."""
     ranked = sorted(rows, key=lambda row: -row.mean_recall_at_1)
     best = ranked[0]
+    if best.times_chance <= 1:
+        return f"No recipe is above chance; the nearest is {best.recipe} with {best.times_chance:.1f} times chance."
     text = (
         f"{best.recipe} wins with a mean Recall@1 of {percent(best.mean_recall_at_1)} %, "
         f"{best.times_chance:.1f} times chance"
@@ -113,8 +115,8 @@ def verdict(rows: Sequence[ResultRow]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{100 * share:.1f}"
+    """A share as a percentage: one decimal, two below one percent (chance is often there)."""
+    return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 
 def _gap(better: ResultRow, worse: ResultRow) -> str:

@@ -23,6 +23,8 @@ class ShearStep(Settings):
             rule, parameters = value, {}
         elif isinstance(value, dict) and value:
             (rule, main), *rest = value.items()
+            if rule in RULES and not RULES[rule].main_parameter:
+                raise ValueError(f'the rule "{rule}" takes no parameter: write it as a plain name')
             if rule in RULES:
                 parameters = {RULES[rule].main_parameter: main, **dict(rest)}
         else:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from caploom.config import FactoryConfig
 from caploom.lineage import report
-from dagster_project.assets.materialization import recipe_result, user_errors
+from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.resources.factory import FactoryResource
 
@@ -27,6 +27,6 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             artifact = report.make_report(factory.open(context.run_id))
             text = artifact.file("report.md").read_text(encoding="utf-8")
             page = dg.MetadataValue.path(str(artifact.file("report.html")))
-            return recipe_result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
+            return result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
 
     return ablation_report

@@ -8,7 +8,7 @@ from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.plots import loss_curve
 from caploom.progress import track
 from caploom.training.checkpoint import CODE_VERSION, trainer_identity
-from dagster_project.assets.materialization import check_specs, picture, recipe_result, user_errors
+from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.assets.training_set import TRAINING_SET
 from dagster_project.partitions import recipe_partitions
 from dagster_project.pools import GPU_POOL
@@ -47,6 +47,6 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 "final_loss": artifact.manifest.summary["final_loss"],
                 "samples_per_second": artifact.manifest.summary["samples_per_second"],
             }
-            return recipe_result(artifact, check_checkpoint(artifact), extra)
+            return result(artifact, check_checkpoint(artifact), extra, recipe=recipe.name)
 
     return checkpoint

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 
 from caploom.errors import CaploomError
-from caploom.lineage.checks import BETTER_THAN_CHANCE, CheckOutcome
+from caploom.lineage.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.gallery import Exhibit, data_uri, gallery_markdown
-from caploom.store import Artifact
+from caploom.store import MANIFEST, Artifact
 
 DATA_VERSION_TAG = "dagster/data_version"
 _ADVISORY_CHECKS = {BETTER_THAN_CHANCE}  # a finding about the data and no fault: it warns and blocks nothing
@@ -29,7 +29,10 @@ def user_errors() -> Iterator[None]:
 
 def check_specs(asset: dg.AssetKey | str, *names: str) -> list[dg.AssetCheckSpec]:
     """The checks that an asset's own step reports; all but the advisory ones block what is downstream."""
-    return [dg.AssetCheckSpec(name, asset=asset, blocking=name not in _ADVISORY_CHECKS) for name in names]
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name], blocking=name not in _ADVISORY_CHECKS)
+        for name in names
+    ]
 
 
 def shard_events(
@@ -40,7 +43,7 @@ def shard_events(
 ) -> AssetEvents:
     """The result of a step over one or many shards: metadata a shard, checks over all, and a data version a shard."""
     for shard, artifact in artifacts.items():
-        context.add_asset_metadata({**artifact_metadata(artifact), **extra.get(shard, {})}, partition_key=shard)
+        context.add_asset_metadata({**extra.get(shard, {}), **artifact_metadata(artifact)}, partition_key=shard)
     versions = [artifact.data_version for artifact in artifacts.values()]
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(versions[0] if len(versions) == 1 else fingerprint(versions)),
@@ -50,27 +53,25 @@ def shard_events(
         yield from _corrected_data_versions(context, artifacts)
 
 
-def recipe_result(
-    artifact: Artifact, outcomes: Sequence[CheckOutcome] = (), extra: Mapping[str, Any] | None = None
+def result(
+    artifact: Artifact,
+    outcomes: Sequence[CheckOutcome] = (),
+    extra: Mapping[str, Any] | None = None,
+    *,
+    recipe: str = "",
 ) -> dg.MaterializeResult:
-    """The result of a step over one recipe."""
+    """The result of a step over one recipe, or over all; `extra` is what a person looks at first."""
     return dg.MaterializeResult(
-        metadata={**artifact_metadata(artifact), **(extra or {})},
+        metadata={**(extra or {}), **artifact_metadata(artifact)},
         data_version=dg.DataVersion(artifact.data_version),
-        check_results=_check_results({"": outcomes}),
+        check_results=_check_results({recipe: outcomes}),
     )
 
 
 def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
-    """What a person looks at first: counts, reasons of failure, where it lies and what made it."""
+    """Counts, reasons of failure, where it lies and what made it."""
     manifest = artifact.manifest
-    metadata: dict[str, Any] = {
-        "reused": artifact.reused,
-        "seconds": manifest.seconds,
-        "folder": dg.MetadataValue.path(str(artifact.folder)),
-        "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json", exclude={"files", "summary"})),
-        "summary": dg.MetadataValue.json(manifest.summary),
-    }
+    metadata: dict[str, Any] = {}
     if manifest.rows is not None:
         metadata |= {
             "rows_in": manifest.rows.rows_in,
@@ -79,7 +80,13 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
         }
         if manifest.rows.reasons:
             metadata["failures_by_reason"] = dg.MetadataValue.json(manifest.rows.reasons)
-    return metadata
+    return metadata | {
+        "reused": artifact.reused,
+        "seconds": manifest.seconds,
+        "folder": dg.MetadataValue.path(str(artifact.folder)),
+        "manifest": dg.MetadataValue.path(str(artifact.folder / MANIFEST)),
+        "summary": dg.MetadataValue.json(manifest.summary),
+    }
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

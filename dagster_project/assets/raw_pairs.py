@@ -24,7 +24,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted()]),
         check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
-        group_name="data",
+        group_name="pairs",
         kinds={"parquet"},
     )
     def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:

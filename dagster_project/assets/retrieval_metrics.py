@@ -10,7 +10,7 @@ from caploom.lineage.report import markdown_table, recall_table
 from caploom.lineage.results import ArmResult, result_rows
 from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
-from dagster_project.assets.materialization import check_specs, recipe_result, user_errors
+from dagster_project.assets.materialization import check_specs, result, user_errors
 from dagster_project.partitions import recipe_partitions
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.clip_trainer import ClipTrainer
@@ -46,7 +46,7 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             rows = result_rows([ArmResult(recipe, artifact)])
             extra = {
                 f"{row.evaluation_set} recall": dg.MetadataValue.md(markdown_table(recall_table([row]))) for row in rows
-            } | {f"{row.evaluation_set} mean Recall@1": row.mean_recall_at_1 for row in rows}
-            return recipe_result(artifact, check_metrics(artifact), extra)
+            } | {f"{row.evaluation_set} mean Recall@1": round(row.mean_recall_at_1, 4) for row in rows}
+            return result(artifact, check_metrics(artifact), extra, recipe=recipe.name)
 
     return retrieval_metrics

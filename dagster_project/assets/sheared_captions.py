@@ -10,7 +10,7 @@ from caploom.progress import track
 from caploom.readers.ingest import raw_lengths
 from caploom.shearing import shear
 from dagster_project.assets.captions import captions_key
-from dagster_project.assets.materialization import check_specs, picture, recipe_result, user_errors
+from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.partitions import recipe_partitions
 from dagster_project.resources.factory import FactoryResource
 
@@ -37,22 +37,20 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         partitions_def=recipe_partitions(config),
         code_version=fingerprint([shear.CODE_VERSION, configured]),
         check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
-        group_name="data",
+        group_name="training_data",
         kinds={"parquet"},
     )
     def sheared_captions(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
-        """The recipe's captions, shortened by its shear; each is a span of the ledger's text."""
+        """The recipe's captions, shortened by its shear; each is a span of the text that its captioner said."""
         with user_errors():
             opened = factory.open(context.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"sheared_captions [{recipe.name}]", "tables") as bar:
                 artifact = shear.shear_recipe(opened, recipe, bar.part())
-            lengths = {"raw": raw_lengths(opened)}
-            for captioner in recipe.captioners:
-                before, after = shear.captioner_lengths(opened, recipe, captioner)
-                lengths |= {f"{captioner}, whole": before, f"{captioner}, sheared": after}
-            plot = picture(length_histogram(lengths, f"Caption lengths: {recipe.name}"), "caption lengths")
+            lengths = {name: shear.captioner_lengths(opened, recipe, name) for name in recipe.captioners}
+            histogram = length_histogram(raw_lengths(opened), lengths, f"Caption lengths: {recipe.name}")
+            plot = picture(histogram, "caption lengths")
             checks = check_sheared(artifact, shear.sheared_tables(opened, recipe))
-            return recipe_result(artifact, checks, {"lengths": plot, "shear": recipe.shear})
+            return result(artifact, checks, {"lengths": plot, "shear": recipe.shear}, recipe=recipe.name)
 
     return sheared_captions

@@ -9,7 +9,7 @@ from caploom.lineage.fingerprints import fingerprint
 from caploom.progress import track
 from caploom.readers.ingest import ingested_shards
 from caploom.training_set import merge
-from dagster_project.assets.materialization import check_specs, gallery, recipe_result, user_errors
+from dagster_project.assets.materialization import check_specs, gallery, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
 from dagster_project.partitions import recipe_partitions
@@ -28,7 +28,7 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         partitions_def=recipe_partitions(config),
         code_version=fingerprint([merge.CODE_VERSION, configured, config.training_json]),
         check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
-        group_name="data",
+        group_name="training_data",
         kinds={"duckdb", "parquet", "json"},
     )
     def training_set(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
@@ -40,6 +40,6 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 artifact = merge.merge_training_set(opened, recipe, bar.part())
             checks = check_training_set(opened, artifact, ingested_shards(opened))
             exhibits = gallery(training_exhibits(artifact))
-            return recipe_result(artifact, checks, {"gallery": exhibits, "mix": recipe.mix.strategy})
+            return result(artifact, checks, {"gallery": exhibits, "mix": recipe.mix.strategy}, recipe=recipe.name)
 
     return training_set

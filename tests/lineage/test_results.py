@@ -20,6 +20,10 @@ def test_a_single_recipe_has_nothing_to_beat():
     assert verdict([row("raw-only", 0.05)]).endswith("there is no other recipe to compare it with.")
 
 
+def test_nothing_is_called_a_win_at_or_below_chance():
+    assert verdict([row("raw-only", 0.01), row("one", 0.005)]).startswith("No recipe is above chance")
+
+
 def test_the_table_shows_recall_chance_and_spread():
     table = recall_table([row("four", 0.123, seeds=(0, 1, 2), spread=0.011)])
     assert table[1] == ["four", "3", *["12.3"] * 6, "12.3 ± 1.1", "12.3"]
