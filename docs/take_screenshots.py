@@ -42,7 +42,7 @@ _PAGE_PATIENCE = 60_000  # milliseconds
 _SETTLE = 1_000  # milliseconds for a dialog or the graph to stop moving
 _MOST_BYTES = 300_000
 _LINEAGE_WIDTH, _TALL = 2300, 2000  # pixels
-_AROUND_GRAPH = 420  # pixels: the bar above, the heads and feet of groups and nodes, some air
+_AROUND_GRAPH = 480  # pixels: the bar above, the heads and feet of groups and nodes, some air
 # The left-to-right graph with the menu folded, as a user can have it with two clicks.
 _PREFERENCES = """
 localStorage.setItem('asset-graph-direction', '"horizontal"');
@@ -109,7 +109,7 @@ def open_lineage(page: Page, url: str, assets: Sequence[str]) -> list[Locator]:
 def open_partition(page: Page, url: str, asset: str, partition: str) -> Locator:
     """Open an asset's page at one partition; returns the table of its metadata."""
     page.goto(f"{url}/assets/{asset}?view=partitions&partition={partition}")
-    table = page.locator("table").filter(has_text="folder").first
+    table = page.locator("table").filter(has_text="manifest").first
     table.wait_for()
     page.wait_for_timeout(_SETTLE)
     return table
@@ -152,7 +152,7 @@ def take_all(config: FactoryConfig, browser: Browser, url: str, folder: Path) ->
     page.wait_for_timeout(_SETTLE)
     taken.append(_shoot(page, folder / "recipes.png"))
     page.goto(f"{url}/assets/ablation_report")
-    open_entry(page, page.locator("table").filter(has_text="folder"), "report")
+    open_entry(page, page.locator("table").filter(has_text="manifest"), "report")
     taken.append(_shoot(page, folder / "ablation-report.png"))
     return taken
 

@@ -10,7 +10,7 @@ from caploom.errors import CaploomError
 from caploom.lineage.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.gallery import Exhibit, data_uri, gallery_markdown
-from caploom.store import MANIFEST, Artifact
+from caploom.store import Artifact
 
 DATA_VERSION_TAG = "dagster/data_version"
 _ADVISORY_CHECKS = {BETTER_THAN_CHANCE}  # a finding about the data and no fault: it warns and blocks nothing
@@ -83,9 +83,8 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
     return metadata | {
         "reused": artifact.reused,
         "seconds": manifest.seconds,
-        "folder": dg.MetadataValue.path(str(artifact.folder)),
-        "manifest": dg.MetadataValue.path(str(artifact.folder / MANIFEST)),
-        "summary": dg.MetadataValue.json(manifest.summary),
+        "artifact": manifest.address,  # its folder below the store's
+        "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json", exclude={"files"})),
     }
 
 
