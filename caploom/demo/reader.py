@@ -21,6 +21,11 @@ class PictureBookReader(Settings):
     seed: int = 0
     mismatched: float = Field(default=0.2, ge=0, le=1, description="Share of raw captions of another picture.")
 
+    @property
+    def attribution(self) -> str:
+        """What pages that show the pictures must say."""
+        return "Drawings: OpenMoji (openmoji.org), HfG Schwäbisch Gmünd and contributors, CC BY-SA 4.0."
+
     def fingerprinted(self) -> dict[str, object]:
         """All but the folder: the same scenes are the same source wherever they are rendered to."""
         return self.model_dump(mode="json", exclude={"folder"})

@@ -24,7 +24,7 @@ from caploom.lineage.results import (
 from caploom.store import Artifact, Draft, Plan
 
 KIND = "ablation_report"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 Table = list[list[str]]
 """The first row is the header."""
@@ -148,6 +148,10 @@ def _write_files(
     lineage += [[arm.recipe.name, str(arm.recipe.seed), arm.metrics.manifest.address] for arm in arms]
     markdown += ["## Artifacts", markdown_table(lineage)]
     page += ["<h2>Artifacts</h2>", _html_table(lineage)]
+    attributions = {reader.attribution for reader in (factory.config.pairs, *factory.config.evaluation_sets.values())}
+    for attribution in sorted(each for each in attributions if each):
+        markdown.append(attribution)
+        page.append(f"<p>{html.escape(attribution)}</p>")
     (folder / "report.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(_PAGE.format(title=html.escape(name), body="\n".join(page)), encoding="utf-8")
     results = {"factory": name, "rows": [row.to_dict() for row in rows], "captioners": [_truth(t) for t in truths]}

@@ -24,6 +24,11 @@ class ImageCaptionsReader(Settings):
     image_key: str = Field(default="image", description="Key or column that holds the image's path.")
     caption_key: str = Field(default="caption", description="Key or column that holds the caption.")
 
+    @property
+    def attribution(self) -> str | None:
+        """What pages that show the pictures must say; nothing is known of a user's own."""
+        return None
+
     def prepare(self) -> None:
         """Check that file and folder are there; raises `SourceError`."""
         if not self.root.is_dir():
