@@ -40,7 +40,7 @@ def decode_image(data: bytes, name: str) -> "Image":
     `name` names the image in the `ImageFault` that is raised when the bytes are no image, are cut off, or ask for more
     than `MAX_PIXELS`.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -60,6 +60,8 @@ def decode_image(data: bytes, name: str) -> "Image":
                 return upright.convert("RGB")
     except ImageFault:
         raise
+    except UnidentifiedImageError:
+        raise ImageFault("undecodable_image", f"{name}: it is of no image format that is known.") from None
     except Image.DecompressionBombError:
         raise ImageFault("image_too_large", f"{name}: it asks for more than {MAX_PIXELS:,} pixels.") from None
     # Pillow's decoders raise many kinds of error on damaged bytes (OSError, SyntaxError, struct.error, ...);

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import dagster as dg
 from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from caploom.factory import Factory
+from caploom.lineage.failures import current_failures
 from caploom.lineage.report import make_report
 from caploom.readers.shards import cut_new_shards, shard_names
 from dagster_project.definitions import definitions_of
@@ -98,6 +100,10 @@ def main(path: Path, seeds: str | None) -> None:
         report = make_report(headless.factory)  # the one that the run has just made or found
         click.echo(report.file("report.md").read_text(encoding="utf-8"))
         click.echo(f"Report: {report.file('report.html')}")
+    counts = Counter(row["reason"] for _, row in current_failures(headless.factory))
+    if counts:
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in counts.most_common())
+        click.echo(f"{counts.total()} rows failed ({reasons}); `caploom failures {path}` lists them.")
     for failure in headless.failures:
         click.echo(f"FAILED {failure}", err=True)
     click.echo(f"Took {time.monotonic() - started:.0f} s.")

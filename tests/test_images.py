@@ -74,3 +74,12 @@ def test_files_that_are_missing_empty_or_a_folder_are_faults(tmp_path):
             read_image_file(tmp_path / name)
         reasons[name] = fault.value.reason
     assert reasons == {"none.png": "missing_image", "empty.png": "empty_image", "folder.png": "unreadable_image"}
+
+
+def test_the_same_fault_is_told_in_the_same_words(tmp_path):
+    told = set()
+    for _ in range(3):
+        with pytest.raises(ImageFault) as fault:
+            decode_image(b"hello", "note.txt")
+        told.add(fault.value.detail)
+    assert told == {"note.txt: it is of no image format that is known."}

@@ -93,7 +93,9 @@ def _json_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
         # The rows before the damage are good; what follows it cannot be counted, and that is said as one row.
         incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
-        detail = f"{path.name}: the JSON {what} after row {count} ({' '.join(str(error).split())}); mend the file."
+        detail = (
+            f"{path.name}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); mend the file."
+        )
         yield _bad(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)
         return
     if count == 0:

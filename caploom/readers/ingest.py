@@ -44,7 +44,9 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
         write_table(table, draft.folder / "pairs.parquet")
         write_failures(failures, draft.folder)
         draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
-        draft.data_version = content_version([*(pair["pair_id"] for pair in pairs), *(f["detail"] for f in failures)])
+        draft.data_version = content_version(
+            [*(pair["pair_id"] for pair in pairs), *(f"{f['key']}\t{f['reason']}" for f in failures)]
+        )
         draft.summary = {"pairs": len(pairs), "images": len({pair["image_id"] for pair in pairs})}
 
     return factory.store.make(raw_pairs_plan(factory, shard), build)
