@@ -25,10 +25,6 @@ class CaptionerError(CaploomError):
     """A captioner's model cannot be loaded or used (a single failing image is a failure row instead)."""
 
 
-class ShearError(CaploomError):
-    """A shear rule or its parameters are wrong."""
-
-
 class TrainingError(CaploomError):
     """Training cannot start or go on: no usable rows, an unknown architecture, a loss that is not a number."""
 

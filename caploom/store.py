@@ -5,12 +5,11 @@ The fingerprint covers everything that the artifact depends on, so the same work
 and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
 """
 
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -266,7 +265,7 @@ class Store:
         finally:
             shutil.rmtree(draft.folder, ignore_errors=True)
 
-    def make(self, plan: Plan, build: Any) -> Artifact:
+    def make(self, plan: Plan, build: Callable[[Draft], None]) -> Artifact:
         """The plan's artifact: found when it is finished already, else made by `build(draft)` and committed."""
         found = self.find(plan)
         if found is not None:
@@ -367,13 +366,3 @@ def _package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value of one of the store's own files; raises `StoreError` when it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}: it cannot be read ({error}); delete its folder and make the artifact again."
-        ) from None
