@@ -1,6 +1,6 @@
 import pytest
 from click.testing import CliRunner
-from conftest import settings_of
+from small_factory import settings_of
 
 from caploom.cli import main
 from caploom.factory import Factory

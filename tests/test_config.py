@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import settings_of
+from small_factory import settings_of
 
 from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import ConfigError

@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import ColourBackend
+from small_factory import ColourBackend
 
 from caploom.captioning.caption_shard import caption_shard, captions_plan, read_captions
 from caploom.errors import ConfigError, MissingArtifactError
@@ -112,7 +112,7 @@ def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_facto
         import sys, time
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from pathlib import Path
-        from conftest import ColourBackend
+        from small_factory import ColourBackend
         from caploom.captioning.caption_shard import caption_shard
         from caploom.factory import Factory
 

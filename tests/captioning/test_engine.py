@@ -1,5 +1,5 @@
 import pytest
-from conftest import ColourBackend, colour_name, picture
+from small_factory import ColourBackend, colour_name, picture
 
 from caploom.captioning.engine import ImageRef, caption_images
 from caploom.records import image_identity

@@ -1,4 +1,4 @@
-from conftest import picture
+from small_factory import picture
 
 from caploom.lineage.gallery import Exhibit, gallery_html, gallery_markdown, markdown_text
 

@@ -1,7 +1,7 @@
 import json
 from collections import Counter
 
-from conftest import picture
+from small_factory import picture
 
 from caploom.lineage.checks import check_raw_pairs
 from caploom.readers.ingest import ingest_shard, read_pairs

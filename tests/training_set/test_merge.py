@@ -2,7 +2,7 @@ import json
 from collections import Counter
 
 import pytest
-from conftest import ColourBackend
+from small_factory import ColourBackend
 
 from caploom.captioning.caption_shard import caption_shard
 from caploom.errors import MissingArtifactError
