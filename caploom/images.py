@@ -5,6 +5,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caploom.records import image_identity
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -31,6 +33,14 @@ def read_image_file(path: Path) -> bytes:
         raise ImageFault("unreadable_image", f"{path}: it cannot be read ({error.strerror}).") from None
     if not data:
         raise ImageFault("empty_image", f"{path}: the file has no bytes.")
+    return data
+
+
+def read_identified_image(path: Path, image_id: str) -> bytes:
+    """The bytes of an image file that are still those of that identity; raises `ImageFault` like `read_image_file`."""
+    data = read_image_file(path)
+    if image_identity(data) != image_id:
+        raise ImageFault("image_changed", f"{path}: the file is no longer the image that was ingested.")
     return data
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caploom.captioning.backend import Backend, Generation
-from caploom.images import ImageFault, decode_image, read_image_file
-from caploom.records import image_identity
+from caploom.images import ImageFault, decode_image, read_identified_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,10 +60,7 @@ def caption_images(
 
 
 def _open(ref: ImageRef) -> "Image":
-    data = read_image_file(Path(ref.path))
-    if image_identity(data) != ref.image_id:
-        raise ImageFault("image_changed", f"{ref.path}: the file is no longer the image that was ingested.")
-    return decode_image(data, ref.path)
+    return decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path)
 
 
 def _generate(backend: Backend, opened: "list[tuple[ImageRef, Image]]") -> tuple[list[Captioned], list[Failed]]:

@@ -1,6 +1,7 @@
 """Embeddings of images and texts by a trained checkpoint, in blocks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +15,30 @@ _BLOCK = 256
 
 
 def embed_images(
-    model: ClipModel, paths: Sequence[str], *, device: torch.device, progress: Callable[[int], None] | None = None
+    model: ClipModel,
+    paths: Sequence[str],
+    image_ids: Sequence[str],
+    *,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """L2-normalized float32 embeddings of shape (images, d), in the order of `paths`.
+    """L2-normalized float32 embeddings of shape (images, d), in the order of `paths` and their identities.
 
     `progress` is called with the number of images done. Raises `EvaluationError` when an image cannot be read, for a
     recall over the images left would be another set's, or when an embedding is not a number.
     """
     decoder = ImageDecoder(model.preprocessing)
 
-    def encode(block: Sequence[str]) -> torch.Tensor:
+    def encode(block: Sequence[tuple[str, str]]) -> torch.Tensor:
         try:
-            pixels = np.stack([decoder.decode(path) for path in block])
+            pixels = np.stack([decoder.decode(path, image_id) for path, image_id in block])
         except ImageFault as error:
             raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
         images = decoder.normalize(torch.from_numpy(pixels).to(device))
         features: torch.Tensor = model.network.encode_image(images, normalize=True)
         return features
 
-    return _embed(model, paths, encode, device, progress)
+    return _embed(model, list(zip(paths, image_ids, strict=True)), encode, device, progress)
 
 
 def embed_texts(
@@ -49,8 +55,8 @@ def embed_texts(
 
 def _embed(
     model: ClipModel,
-    items: Sequence[str],
-    encode: Callable[[Sequence[str]], torch.Tensor],
+    items: Sequence[Any],
+    encode: Callable[[Sequence[Any]], torch.Tensor],
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:

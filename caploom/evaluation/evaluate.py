@@ -102,7 +102,7 @@ def evaluate_checkpoint(
             progress(done, everything)
 
     model, on = load_checkpoint(checkpoint), resolve_device(device)
-    images = embed_images(model, paths, device=on, progress=report)
+    images = embed_images(model, paths, image_ids, device=on, progress=report)
     words = embed_texts(model, texts, device=on, progress=lambda done: report(len(paths) + done))
     image_ranks = best_positive_ranks(images, words, image_to_text)
     text_ranks = best_positive_ranks(words, images, text_to_image)

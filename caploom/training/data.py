@@ -23,7 +23,7 @@ from caploom.images import ImageFault
 from caploom.records import TRAINING_ROWS
 from caploom.training.images import ImageDecoder
 
-_COLUMNS = ["path", "captions", "weights"]
+_COLUMNS = ["image_id", "path", "captions", "weights"]
 
 
 class TrainingRows:
@@ -50,6 +50,11 @@ class TrainingRows:
         """The image file of a row."""
         assert self._table is not None
         return str(self._table["path"][row].as_py())
+
+    def image_id(self, row: int) -> str:
+        """The identity of a row's image."""
+        assert self._table is not None
+        return str(self._table["image_id"][row].as_py())
 
     def draw_caption(self, row: int, *, seed: int, epoch: int) -> str:
         """One of the row's captions, drawn with its weights; the same for the same row, seed and epoch."""
@@ -91,7 +96,7 @@ class Batch:
 
 
 class ImageCache:
-    """Decoded images by path, up to a number of bytes.
+    """Decoded images by identity, up to a number of bytes.
 
     It admits until it is full and then evicts nothing: epochs are permutations, under which the oldest entry is no less
     likely to be wanted than the newest, and evicting would only cost time.
@@ -101,15 +106,15 @@ class ImageCache:
         self._free = max_bytes
         self._images: dict[str, np.ndarray] = {}
 
-    def get(self, path: str, decode: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The image at `path`, decoded by `decode` unless it is held."""
-        held = self._images.get(path)
+    def get(self, path: str, image_id: str, decode: Callable[[str, str], np.ndarray]) -> np.ndarray:
+        """The image of that identity, decoded by `decode` from the file at `path` unless it is held."""
+        held = self._images.get(image_id)
         if held is not None:
             return held
-        image = decode(path)
+        image = decode(path, image_id)
         if image.nbytes <= self._free:
             self._free -= image.nbytes
-            self._images[path] = image
+            self._images[image_id] = image
         return image
 
 
@@ -132,7 +137,7 @@ class ChunkDataset(Dataset[DecodedChunk]):
         images, captions, failures = [], [], []
         for row in chunk.rows.tolist():
             try:
-                images.append(self._cache.get(self._rows.path(row), self._decoder.decode))
+                images.append(self._cache.get(self._rows.path(row), self._rows.image_id(row), self._decoder.decode))
             except ImageFault as error:
                 failures.append((row, error.reason))
                 continue

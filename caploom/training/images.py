@@ -9,7 +9,7 @@ import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
-from caploom.images import decode_image, read_image_file
+from caploom.images import decode_image, read_identified_image
 
 
 class ImageDecoder:
@@ -33,9 +33,12 @@ class ImageDecoder:
         self._mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
         self._std = torch.tensor(preprocessing.std).view(3, 1, 1)
 
-    def decode(self, path: str) -> np.ndarray:
-        """The image at `path`, uint8 of shape (3, height, width). Raises `ImageFault`."""
-        pixels = self._transform(decode_image(read_image_file(Path(path)), path))
+    def decode(self, path: str, image_id: str) -> np.ndarray:
+        """The image at `path`, uint8 of shape (3, height, width).
+
+        Raises `ImageFault`, also when the file is no longer the image of that identity: its captions are another's.
+        """
+        pixels = self._transform(decode_image(read_identified_image(Path(path), image_id), path))
         return (pixels * 255).round().to(torch.uint8).numpy()
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:

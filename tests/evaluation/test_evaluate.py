@@ -11,7 +11,7 @@ from PIL import Image
 from caploom.errors import EvaluationError, StoreError
 from caploom.evaluation.embeddings import embed_images, embed_texts
 from caploom.evaluation.evaluate import evaluate_checkpoint
-from caploom.records import EVALUATION_PAIRS, RANKS
+from caploom.records import EVALUATION_PAIRS, RANKS, image_identity
 from caploom.training.clip_model import create_clip_model, load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)
@@ -43,7 +43,8 @@ def pairs(tmp_path: Path) -> Path:
         path = tmp_path / f"{index}.png"
         Image.fromarray(random.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
         captions = [f"picture {index} seen for time {time}" for time in range(1 + index % 3)]
-        rows.append({"image_id": f"id-{index}", "image": path.name, "path": str(path), "captions": captions})
+        image_id = image_identity(path.read_bytes())
+        rows.append({"image_id": image_id, "image": path.name, "path": str(path), "captions": captions})
     file = tmp_path / "pairs.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=EVALUATION_PAIRS), file)
     return file
@@ -68,7 +69,7 @@ def test_metrics_and_ranks_agree_with_embeddings_ranked_by_hand(checkpoint: Path
     )
     rows = pq.read_table(pairs).to_pylist()
     model = load_checkpoint(checkpoint)
-    images = embed_images(model, [row["path"] for row in rows], device=CPU)
+    images = embed_images(model, [row["path"] for row in rows], [row["image_id"] for row in rows], device=CPU)
     owners = [index for index, row in enumerate(rows) for _ in row["captions"]]
     texts = embed_texts(model, [text for row in rows for text in row["captions"]], device=CPU)
     assert np.linalg.norm(images, axis=1) == pytest.approx(1, abs=1e-5)
@@ -86,8 +87,9 @@ def test_metrics_and_ranks_agree_with_embeddings_ranked_by_hand(checkpoint: Path
     assert ranks.schema == RANKS
     for direction, wanted in expected.items():
         assert [row["rank"] for row in ranks.to_pylist() if row["direction"] == direction] == wanted
-    assert ranks["query"].to_pylist()[:IMAGES] == [f"id-{index}" for index in range(IMAGES)]
-    assert ranks["query"].to_pylist()[IMAGES:][:3] == ["id-0#0", "id-1#0", "id-1#1"]
+    ids = [row["image_id"] for row in rows]
+    assert ranks["query"].to_pylist()[:IMAGES] == ids
+    assert ranks["query"].to_pylist()[IMAGES:][:3] == [f"{ids[0]}#0", f"{ids[1]}#0", f"{ids[1]}#1"]
 
     written = json.loads((out / "metrics.json").read_text())
     assert written == metrics.to_dict()

@@ -13,6 +13,7 @@ from training_files import TrainingFiles
 
 from caploom.errors import TrainingError
 from caploom.images import ImageFault
+from caploom.records import image_identity
 from caploom.training.data import BatchStream, ImageCache, TrainingRows, epoch_order
 from caploom.training.images import ImageDecoder
 
@@ -20,6 +21,10 @@ from caploom.training.images import ImageDecoder
 def count_letters(texts: list[str]) -> torch.Tensor:
     """A tokenizer that keeps the text readable: its code points, cut or padded to twelve."""
     return torch.tensor([[ord(letter) for letter in text.ljust(12)[:12]] for text in texts])
+
+
+def identity(path: Path) -> str:
+    return image_identity(path.read_bytes())
 
 
 def readable(tokens: torch.Tensor) -> list[str]:
@@ -98,14 +103,14 @@ def test_missing_damaged_and_empty_images_are_counted_and_their_places_filled(
     shown = [readable(batch.tokens) for batch in islice(data, 6)]
     assert all(len(set(batch)) == 4 for batch in shown)
     assert {*shown[0], *shown[1]} == {*shown[2], *shown[3]} == {"0", "1", "2", "4", "8", "9", "10", "11"}
-    assert data.failures == {"missing_image": 2, "empty_image": 1, "undecodable_image": 1}
+    assert data.failures == {"missing_image": 2, "empty_image": 1, "image_changed": 1}
 
 
 def test_images_belong_to_their_captions_when_some_are_missing(files: TrainingFiles, stream: Callable) -> None:
     images = files.images(16)
     shard = files.shard("shard", [files.row(path, [path.stem]) for path, _ in images])
     decoder = ImageDecoder(PreprocessCfg(size=8))
-    expected = {path.stem: decoder.decode(str(path)) for path, _ in images}
+    expected = {path.stem: decoder.decode(str(path), identity(path)) for path, _ in images}
     for index in (0, 5, 9):
         images[index][0].unlink()
     for batch in islice(stream([shard], batch_size=6), 6):
@@ -145,13 +150,13 @@ def test_rows_of_several_shards_are_shuffled_together(files: TrainingFiles, stre
 def test_full_cache_keeps_what_it_holds_and_stays_in_bounds() -> None:
     asked: list[str] = []
 
-    def decode(path: str) -> np.ndarray:
-        asked.append(path)
+    def decode(path: str, image_id: str) -> np.ndarray:
+        asked.append(image_id)
         return np.zeros(40, np.uint8)
 
     cache = ImageCache(100)
-    for path in "abcabc":
-        cache.get(path, decode)
+    for image_id in "abcabc":
+        cache.get(f"{image_id}.png", image_id, decode)
     assert asked == ["a", "b", "c", "c"]
 
 
@@ -204,7 +209,9 @@ def test_decoded_image_is_what_open_clip_evaluates(tmp_path: Path, size: tuple[i
     pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     decoder = ImageDecoder(PreprocessCfg(size=32))
-    ours = decoder.normalize(torch.from_numpy(decoder.decode(str(tmp_path / "image.png")))[None])[0]
+    ours = decoder.normalize(
+        torch.from_numpy(decoder.decode(str(tmp_path / "image.png"), identity(tmp_path / "image.png")))[None]
+    )[0]
     theirs = open_clip.image_transform(32, is_train=False)(Image.open(tmp_path / "image.png"))
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
 
@@ -213,10 +220,11 @@ def test_decoded_image_is_what_open_clip_evaluates(tmp_path: Path, size: tuple[i
 def test_transparent_parts_become_white(tmp_path: Path, mode: str) -> None:
     image = Image.new("RGBA", (16, 16), (0, 0, 0, 0)).convert(mode)
     image.save(tmp_path / "clear.png", **({"transparency": image.getpixel((0, 0))} if mode == "P" else {}))
-    assert (ImageDecoder(PreprocessCfg(size=8)).decode(str(tmp_path / "clear.png")) == 255).all()
+    clear = tmp_path / "clear.png"
+    assert (ImageDecoder(PreprocessCfg(size=8)).decode(str(clear), identity(clear)) == 255).all()
 
 
 def test_folder_in_place_of_an_image_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ImageFault) as raised:
-        ImageDecoder(PreprocessCfg(size=8)).decode(str(tmp_path))
+        ImageDecoder(PreprocessCfg(size=8)).decode(str(tmp_path), "any")
     assert raised.value.reason == "unreadable_image"
