@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caploom.records import CAPTIONS
-from caploom.store import Store, write_atomically
+from caploom.store import MANIFEST, Store, write_atomically
 from caploom.tables import table_of
 
 KIND = "captions"
@@ -33,7 +33,12 @@ class Ledger:
 
     def find(self, image_ids: Sequence[str]) -> pa.Table:
         """The captions (schema CAPTIONS) that these images have already, one an image."""
-        files = [str(path) for path in self._kind_folder.glob(f"*/{self._fingerprint}/*/*/captions.parquet")]
+        # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing.
+        files = [
+            str(path)
+            for path in self._kind_folder.glob(f"*/{self._fingerprint}/*/[!.]*/captions.parquet")
+            if path.with_name(MANIFEST).is_file()
+        ]
         files += [str(path) for path in self._kind_folder.glob(f"*/{self._fingerprint}/{_PENDING}/*/*.parquet")]
         if not files or not image_ids:
             return CAPTIONS.empty_table()

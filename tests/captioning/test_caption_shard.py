@@ -82,6 +82,15 @@ def test_an_image_that_came_in_an_earlier_shard_is_not_captioned_again(write_sou
     assert len(read_captions(again)) == 1
 
 
+def test_what_a_killed_process_left_half_written_in_another_shard_is_not_read(write_source, make_factory):
+    factory = ingested(make_factory(write_source(12)))
+    plan = captions_plan(factory, "colours", "shard-00001")
+    left_over = factory.store.path(plan.address).with_name(f".{plan.fingerprint}.999999999.0")
+    left_over.mkdir(parents=True)
+    (left_over / "captions.parquet").write_bytes(b"PAR1 cut off")
+    assert len(read_captions(caption_shard(factory, "colours", "shard-00000", ColourBackend))) == 10
+
+
 def test_a_failing_image_is_a_failure_row_of_that_captioner(write_source, make_factory):
     source = write_source(6)
     factory = ingested(make_factory(source))
