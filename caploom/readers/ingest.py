@@ -11,7 +11,7 @@ from caploom.factory import Factory
 from caploom.images import ImageFault, decode_image, read_image_file
 from caploom.lineage.fingerprints import content_version
 from caploom.progress import Progress
-from caploom.readers.shards import shard_listing, shard_rows, source_fingerprint
+from caploom.readers.shards import shard_listing, shard_names, shard_rows, source_fingerprint
 from caploom.readers.source_row import SourceRow
 from caploom.records import PAIRS, image_identity, pair_identity
 from caploom.store import Artifact, Draft, Plan
@@ -53,8 +53,9 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
 
 
 def ingested_shards(factory: Factory) -> list[Artifact]:
-    """The raw pairs of every shard of the configured source that has been ingested, in the shards' order."""
-    return factory.store.list(KIND, source_fingerprint(factory))
+    """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
+    found = (factory.store.find(raw_pairs_plan(factory, shard)) for shard in shard_names(factory))
+    return [artifact for artifact in found if artifact is not None]
 
 
 def validate_rows(

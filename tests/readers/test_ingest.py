@@ -4,7 +4,8 @@ from collections import Counter
 from small_factory import picture
 
 from caploom.lineage.checks import check_raw_pairs
-from caploom.readers.ingest import ingest_shard, read_pairs
+from caploom.readers import ingest
+from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
 from caploom.readers.shards import cut_new_shards, shard_names
 from caploom.records import image_identity, pair_identity
 from caploom.tables import read_table
@@ -88,3 +89,14 @@ def test_a_pair_of_another_shard_is_not_taken_twice(write_source, make_factory):
     failure = read_table(second.file("failures.parquet")).to_pylist()[0]
     assert failure["reason"] == "duplicate_pair"
     assert "shard-00000" in failure["detail"]
+
+
+def test_an_older_version_of_a_shard_is_kept_and_not_counted(write_source, make_factory, monkeypatch):
+    factory = make_factory(write_source(3))
+    cut_new_shards(factory)
+    old = ingest_shard(factory, "shard-00000")
+    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    new = ingest_shard(factory, "shard-00000")
+    assert old.folder != new.folder
+    assert [artifact.folder for artifact in ingested_shards(factory)] == [new.folder]
+    assert old.folder.is_dir()
