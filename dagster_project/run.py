@@ -63,9 +63,10 @@ class HeadlessRun:
             instance=self._instance, partition_key=partition_key, tags=tags, run_config=_QUIET, raise_on_error=False
         )
         where = f"{job} [{partition_key}]" if partition_key else job
-        for event in result.all_events:
-            if event.is_step_failure:
-                self.failures.append(f"{where}: {event.step_key}: {_reason(event)}")
+        failed = [event for event in result.all_events if event.is_step_failure]
+        self.failures += [f"{where}: {event.step_key}: {_reason(event)}" for event in failed]
+        if not result.success and not failed:
+            self.failures.append(f"{where}: the run failed outside its steps; see run {result.run_id} in the UI.")
 
 
 def _reason(event: dg.DagsterEvent) -> str:
