@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from caploom.captioning.settings import CaptionerSettings
+from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.names import NAME_PATTERN, RAW_SOURCE
 from caploom.readers.registry import Reader
@@ -60,7 +60,7 @@ class FactoryConfig(Settings):
     )
     pairs: Reader = Field(description="Where the raw pairs come from.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
-    captioners: dict[Name, CaptionerSettings] = Field(default_factory=dict)
+    captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]
     evaluation_sets: dict[Name, Reader]
@@ -74,7 +74,7 @@ class FactoryConfig(Settings):
 
     @field_validator("captioners")
     @classmethod
-    def _no_captioner_is_called_raw(cls, value: dict[str, CaptionerSettings]) -> dict[str, CaptionerSettings]:
+    def _no_captioner_is_called_raw(cls, value: dict[str, Captioner]) -> dict[str, Captioner]:
         if RAW_SOURCE in value:
             raise ValueError(f'"{RAW_SOURCE}" names the raw captions themselves: give the captioner another name')
         return value
@@ -113,6 +113,14 @@ class FactoryConfig(Settings):
         arms = [recipe.name for recipe in self.expanded_recipes()]
         if len(set(arms)) != len(arms):
             raise ValueError(f"recipes: with the seeds {self.seeds} two recipes would be called the same: rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _captioners_know_their_shears(self) -> Self:
+        for name, captioner in self.captioners.items():
+            if isinstance(captioner, PromptedSettings) and captioner.decoding.stop_at == "shear":
+                used = {recipe.shear for recipe in self.expanded_recipes() if name in recipe.captioners}
+                self.captioners[name] = captioner.stopping_at([self.shear_steps(shear) for shear in sorted(used)])
         return self
 
     def expanded_recipes(self) -> list[Recipe]:

@@ -1,44 +1,130 @@
-"""What every captioner backend does: load once, then caption batches of decoded images."""
+"""What every captioner backend does: take images, give each back once, captioned or failed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from caploom.captioning.settings import CaptionerSettings
+from caploom.captioning.settings import RAW_CAPTION, CaptionerSettings
+from caploom.store import Store
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image to caption: its identity, where it lies, and what the user calls it.
+
+    `raw_caption` is one that the image came with, and `width` and `height` are in pixels as ingested.
+    """
+
+    image_id: str
+    path: str
+    image: str
+    raw_caption: str = ""
+    width: int = 0
+    height: int = 0
+
+    def prompted(self, prompt: str) -> str:
+        """The captioner's prompt for this image, its raw caption filled in."""
+        return prompt.replace(RAW_CAPTION, self.raw_caption)
+
+
+FinishReason = Literal["stop", "length", "shear", "imported"]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a captioner said of one image: the whole text, its new tokens, and why it ended."""
+    """What a captioner said of one image: the whole text, its new tokens, and why it ended.
+
+    `stop`: its end token or a stop string; `length`: the token cap; `shear`: no shear needs more; `imported`: it was
+    there already. `tokens` is None where nobody counted them.
+    """
 
     text: str
-    tokens: int
-    finish_reason: Literal["stop", "length"]
+    tokens: int | None
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """An image's generation, and its share of the seconds that the model spent."""
+
+    ref: ImageRef
+    generation: Generation
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why an image has no caption: a short word to count by, and a sentence."""
+
+    ref: ImageRef
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some images' results."""
+
+    captioned: Sequence[Captioned]
+    failed: Sequence[Failed]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRow:
+    """An image's text in a batch and alone, both greedy, and whether they are the same within the dtype's noise."""
+
+    image: str
+    batched: str
+    single: str
+    equal: bool
 
 
 class Backend(Protocol):
-    """A loaded captioner."""
+    """A loaded captioner.
+
+    `device` is where it runs; `facts` is what the manifest records of it beyond its settings (the commit that the hub
+    gave, how many rows of a file found their image), known once all images of a shard were captioned.
+    """
 
     device: str
+    facts: dict[str, Any]
 
-    def caption(self, images: Sequence["Image"], image_ids: Sequence[str]) -> list[Generation]:
-        """One generation for each RGB image, in their order.
+    def caption(self, refs: Iterable[ImageRef]) -> Iterator[Chunk]:
+        """Caption images, in whatever order and chunks; every one comes back once.
 
-        The ids key the sampling, so that the same image gets the same text in whatever batch it comes. Raises whatever
-        the model raises; the engine then finds the image at fault.
+        Raises `CaptionerError` when the captioner as a whole is broken; an image at fault is a `Failed`.
         """
         ...
 
+    def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow] | None:
+        """What these images' texts are in one batch and alone; None where nothing is batched."""
+        ...
 
-BACKENDS = {"transformers": "caploom.captioning.transformers_backend:TransformersBackend"}
+    def close(self) -> None:
+        """Let weights, processes and connections go."""
+        ...
 
 
-def load_backend(settings: CaptionerSettings) -> Backend:
-    """Load the captioner's model; raises `CaptionerError` saying what its folder lacks or why it does not load."""
+BACKENDS = {
+    "transformers": "caploom.captioning.transformers_backend:open_transformers",
+    "openai": "caploom.captioning.endpoint:EndpointBackend",
+    "import": "caploom.captioning.imported:ImportBackend",
+}
+
+
+def load_backend(settings: CaptionerSettings, store: Store) -> Backend:
+    """Load the captioner; raises `CaptionerError` saying what its folder lacks or why it does not load.
+
+    `store` is the factory's, where captions at hand find the identities of ingested images.
+    """
     module, name = BACKENDS[settings.backend].split(":")
-    backend: Backend = getattr(import_module(module), name)(settings)
+    backend: Backend = getattr(import_module(module), name)(settings, store)
     return backend
+
+
+def settled(ref: ImageRef, generation: Generation, seconds: float) -> Captioned | Failed:
+    """The result of one generation: a captioner that said nothing is a failure."""
+    if generation.text.strip():
+        return Captioned(ref, generation, seconds)
+    return Failed(ref, "empty_caption", f"{ref.image}: the captioner said nothing.")

@@ -1,14 +1,19 @@
-"""What a captioner is: model, revision, prompt, decoding and seed, as written in the factory's YAML."""
+"""What a captioner is, as written in the factory's YAML: a model in this process, an endpoint, or captions at hand."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
+from caploom.captioning.presets import expand_preset
 from caploom.settings import Settings, resolve_path
+from caploom.shearing.settings import ShearStep
 
 DEMO_PREFIX = "demo:"
 """`demo:tiny-llava` names a captioner that ships in the package."""
+
+RAW_CAPTION = "{raw_caption}"
+"""In a prompt, stands for the image's own raw caption."""
 
 
 def _model_location(value: Any, info: ValidationInfo) -> Any:
@@ -32,41 +37,219 @@ class DecodingSettings(Settings):
     temperature: PositiveFloat = Field(default=1.0, description="Used only when sampling.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; used only when sampling.")
     no_repeat_ngram_size: int = Field(default=0, ge=0)
+    repetition_penalty: PositiveFloat = Field(default=1.0, description="Above 1, words already said become unlikely.")
+    length_penalty: float = Field(default=1.0, description="Of beam search; without beams it changes nothing.")
+    num_beams: PositiveInt = Field(default=1, description="Beams of a beam search; 1 is greedy or sampled.")
+    stop_strings: list[str] = Field(
+        default_factory=list, description="A text ends before the first of these, as MiniGPT-4's at `###`."
+    )
+    stop_at: Literal["end", "shear"] = Field(
+        default="end",
+        description="`shear` stops a text as soon as nothing more of it can survive the shears of all recipes that use "
+        "this captioner (less to generate; the ledger then holds no more than that); `end` lets it end.",
+    )
 
     @model_validator(mode="after")
     def _sampling_is_meant(self) -> Self:
         if not self.sample and (self.temperature != 1.0 or self.top_p != 1.0):
             raise ValueError("temperature and top_p do nothing in greedy search: set sample: true or leave them out")
+        if self.sample and self.num_beams > 1:
+            raise ValueError("sample: true and num_beams above 1 exclude each other: leave one out")
+        if any(not text for text in self.stop_strings):
+            raise ValueError("stop_strings holds an empty string, which every text contains: leave it out")
         return self
 
 
 class CaptionerSettings(Settings):
-    """A captioner. Its fingerprint is the hash of all that decides what it says."""
+    """What all captioners have. A captioner's fingerprint is the hash of all that decides what it says."""
 
-    backend: Literal["transformers"] = Field(default="transformers", description="What runs the model.")
+    backend: str
+    max_attempts: PositiveInt = Field(
+        default=3, description="How often an image that fails is tried in all, `caploom retry` included."
+    )
+
+    @property
+    def label(self) -> str:
+        """What the captioner is, for people: the model's id, or the file."""
+        raise NotImplementedError
+
+    @property
+    def needs_raw_caption(self) -> bool:
+        """Whether what it says depends on the image's raw caption."""
+        return False
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it takes a place in the GPU's pool."""
+        return False
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """All but what only decides where, how fast and how stubbornly it runs."""
+        return self.model_dump(mode="json", exclude={"max_attempts", *self._not_fingerprinted()})
+
+    def _not_fingerprinted(self) -> set[str]:
+        return set()
+
+
+class PromptedSettings(CaptionerSettings):
+    """A model that is shown an image with a prompt."""
+
     model: Annotated[str, BeforeValidator(_model_location)] = Field(
         description="A Hugging Face hub id, a local folder (starting with `.`, `/` or `~`), or `demo:NAME`."
     )
-    revision: str | None = Field(default=None, description="Commit or tag on the hub; pin it for work that matters.")
     prompt: str = Field(
-        description="The raw prompt with the family's own image placeholder; with chat_template, the question alone."
+        description="The raw prompt with the family's own image placeholder; with chat_template, the question alone. "
+        "`{raw_caption}` in it stands for the image's raw caption."
     )
-    chat_template: bool = Field(default=False, description="Wrap prompt and image in the model's own chat template.")
     decoding: DecodingSettings = Field(default_factory=DecodingSettings)
+    seed: int = Field(default=0, description="Seed of the sampling; the same image and seed give the same caption.")
+    stops: tuple[tuple[ShearStep, ...], ...] = Field(
+        default=(), exclude=True, repr=False, description="Filled in by the factory for `decoding.stop_at: shear`."
+    )
+
+    @model_validator(mode="after")
+    def _stops_are_the_factory_s(self, info: ValidationInfo) -> Self:
+        if "stops" in self.model_fields_set:
+            raise ValueError("stops is filled in by the factory: write decoding.stop_at: shear instead")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The model's id or folder."""
+        return self.model
+
+    @property
+    def needs_raw_caption(self) -> bool:
+        """Whether the prompt quotes the raw caption."""
+        return RAW_CAPTION in self.prompt
+
+    def stopping_at(self, shears: list[list[ShearStep]]) -> Self:
+        """These settings with the shears whose needs decide when a text may stop."""
+        return self.model_copy(update={"stops": tuple(tuple(steps) for steps in shears)})
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """Where texts stop counts as what the shears need, not as the words `stop_at: shear`."""
+        identity = super().fingerprinted()
+        identity["decoding"].pop("stop_at")
+        if self.stops:
+            identity["stops"] = [[step.model_dump(mode="json") for step in steps] for steps in self.stops]
+        return identity
+
+
+class TransformersCaptioner(PromptedSettings):
+    """A model of transformers, in this process."""
+
+    backend: Literal["transformers"] = "transformers"
+    revision: str | None = Field(default=None, description="Commit or tag on the hub; pin it for work that matters.")
+    chat_template: bool = Field(default=False, description="Wrap prompt and image in the model's own chat template.")
+    processor: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the model's processor, such as `max_pixels` or `do_image_splitting`."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` keeps the dtype that the weights are stored in."
     )
-    seed: int = Field(default=0, description="Seed of the sampling; the same image and seed give the same caption.")
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        default="none", description="Weights in 8 or 4 bits with bitsandbytes, for a GPU too small for the whole model."
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        default="auto", description="`auto` is SDPA where the model has it."
+    )
     trust_remote_code: bool = Field(default=False, description="Run code from the model's repository; needs revision.")
-    device: str = Field(default="auto", description="`auto` is the GPU when there is one, else the CPU.")
-    batch_size: PositiveInt = Field(default=32, description="Images a batch.")
+    device: str | list[str] = Field(
+        default="auto",
+        description="`auto` is every GPU of this machine, one worker each, else the CPU; or a device; or a list of them.",
+    )
+    device_map: Literal["none", "auto", "balanced", "sequential"] = Field(
+        default="none", description="Spread one model that no single GPU can hold over all of them (accelerate)."
+    )
+    memory_gb: PositiveFloat | None = Field(
+        default=None, description="GPU memory in GB that weights and a batch need; checked before the model is loaded."
+    )
+    batch_size: PositiveInt = Field(default=32, description="Images a batch; halved when memory runs out.")
+    prefetch: int = Field(default=2, ge=0, description="Batches that are decoded and resized ahead of the generation.")
 
     @model_validator(mode="after")
-    def _remote_code_is_pinned(self) -> Self:
-        if self.trust_remote_code and not self.revision:
+    def _options_agree(self) -> Self:
+        if self.trust_remote_code and not self.revision and not self.model.startswith("/"):
             raise ValueError("trust_remote_code: true runs the repository's code: pin its revision beside it")
+        if self.device == []:
+            raise ValueError("device is an empty list: name at least one device, or write auto")
+        if self.device_map != "none" and self.device != "auto":
+            raise ValueError("device_map spreads the model over all GPUs: leave device out")
         return self
 
-    def fingerprinted(self) -> dict[str, Any]:
-        """All but what only decides where and how fast it runs."""
-        return self.model_dump(mode="json", exclude={"device", "batch_size"})
+    @property
+    def on_gpu(self) -> bool:
+        """It takes the GPU, when there is one."""
+        return True
+
+    def _not_fingerprinted(self) -> set[str]:
+        return {"device", "device_map", "memory_gb", "batch_size", "prefetch", "attention"}
+
+
+class EndpointCaptioner(PromptedSettings):
+    """A model behind an OpenAI-compatible server: vLLM, SGLang, Ollama, `transformers serve`, or a paid one."""
+
+    backend: Literal["openai"]
+    model: str = Field(description="The model's name as the server knows it.")
+    url: str = Field(
+        # No `user:password@`: what the YAML holds is shown in pages and manifests.
+        pattern=r"^https?://[^@\s/]+(/\S*)?$",
+        description="Base of the API, such as `http://127.0.0.1:8000/v1`.",
+    )
+    api_key_env: str | None = Field(
+        default=None, description="Name of the environment variable that holds the key; the key itself stands nowhere."
+    )
+    system_prompt: str | None = Field(default=None)
+    concurrency: PositiveInt = Field(default=32, description="Requests in flight.")
+    timeout: PositiveFloat = Field(default=120.0, description="Seconds after which a request is given up and tried again.")
+    retries: int = Field(default=5, ge=0, description="Further tries on 429, 5xx and time-outs, with growing pauses.")
+    image_side: PositiveInt = Field(default=1024, description="Longer images are scaled down to so many pixels.")
+    image_format: Literal["jpeg", "png"] = Field(default="jpeg", description="How images travel: JPEG (95) or PNG.")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="Further fields of the request, such as vLLM's `repetition_penalty`."
+    )
+
+    def _not_fingerprinted(self) -> set[str]:
+        return {"url", "api_key_env", "concurrency", "timeout", "retries"}
+
+
+class ImportedCaptions(CaptionerSettings):
+    """Captions that exist already: the seed's JSON, one file a captioner."""
+
+    backend: Literal["import"]
+    captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(
+        description="`.json` (`[{image, caption}, ...]`), `.csv` or `.tsv`."
+    )
+    root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
+        description="Folder that the file's image paths start from, once rewritten."
+    )
+    rewrite: dict[str, str] = Field(
+        default_factory=dict,
+        description="Beginning of a path in the file to what stands there instead: `{/data/cc3m/: ''}`; the longest wins.",
+    )
+    image_key: str = Field(default="image", description="Key or column that holds the image's path.")
+    caption_key: str = Field(default="caption", description="Key or column that holds the caption.")
+
+    @property
+    def label(self) -> str:
+        """The file's name."""
+        return self.captions.name
+
+    def _not_fingerprinted(self) -> set[str]:
+        return {"root"}
+
+
+def _with_backend(value: Any) -> Any:
+    """A captioner's mapping with its preset filled in; one that names no backend is a model in this process."""
+    if not isinstance(value, dict):
+        return value
+    return {"backend": "transformers", **expand_preset(value)}
+
+
+Captioner = Annotated[
+    TransformersCaptioner | EndpointCaptioner | ImportedCaptions,
+    Field(discriminator="backend"),
+    BeforeValidator(_with_backend),
+]
+"""One captioner of the YAML. A new backend is one settings class here and one line in `backend.BACKENDS`."""
