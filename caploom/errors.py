@@ -25,6 +25,10 @@ class CaptionerError(CaploomError):
     """A captioner's model cannot be loaded or used (a single failing image is a failure row instead)."""
 
 
+class CanaryError(CaptionerError):
+    """A captioner says other things in a batch than of the same images alone: its batches cannot be trusted."""
+
+
 class TrainingError(CaploomError):
     """Training cannot start or go on: no usable rows, an unknown architecture, a loss that is not a number."""
 

@@ -1,41 +1,55 @@
-"""One progress bar a stage, on standard error: a bar on a terminal, a line now and then in a log."""
+"""How far a stage is: a bar on a terminal, a line now and then in a log, on standard error and in a run's own log."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total); `done` never shrinks."""
 
 _LOG_INTERVAL = 10.0  # seconds between lines where the output is no terminal
 _BAR_INTERVAL = 0.2
 
 
+class Progress(Protocol):
+    """Called with rows done (which never shrink), rows in all, and how many of those done failed."""
+
+    def __call__(self, done: int, total: int, failed: int = 0) -> None:
+        """Report."""
+        ...
+
+
 class StageBar:
     """The bar of a stage that works through several parts (shards, recipes), each reporting its own progress."""
 
-    def __init__(self, stage: str, unit: str, parts: int) -> None:
-        self._stage, self._unit, self._parts = stage, unit, parts
+    def __init__(self, stage: str, unit: str, parts: int, log: Callable[[str], None] | None) -> None:
+        self._stage, self._unit, self._parts, self._log = stage, unit, parts, log
         self._totals: list[int] = []
         self._bar: tqdm | None = None
+        self._failed = 0
+        self._started = self._logged = time.monotonic()
 
     def part(self) -> Progress:
         """The progress of the next part; a part that finds its work done never calls it."""
         finished = self._bar.n if self._bar is not None else 0
+        failed_before = self._failed
         first = True
 
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int, failed: int = 0) -> None:
             nonlocal first
             if first:
                 first = False
                 self._totals.append(total)
                 self._open()
             assert self._bar is not None
+            self._failed = failed_before + failed
+            if self._failed:
+                self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
             self._bar.update(finished + done - self._bar.n)
+            if time.monotonic() - self._logged >= _LOG_INTERVAL:
+                self._say()
 
         return report
 
@@ -43,6 +57,7 @@ class StageBar:
         """End the bar's line."""
         if self._bar is not None:
             self._bar.close()
+            self._say()
 
     def _open(self) -> None:
         # What later parts will add is guessed from those seen, so that the time left is about right.
@@ -56,11 +71,24 @@ class StageBar:
             )
         self._bar.total = expected
 
+    def _say(self) -> None:
+        """One line in the run's own log: done, rate, time left, failures."""
+        self._logged = time.monotonic()
+        if self._log is None or self._bar is None:
+            return
+        seconds = self._logged - self._started
+        rate = self._bar.n / seconds if seconds > 0 else 0.0
+        left = self._bar.format_interval((self._bar.total - self._bar.n) / rate) if rate else "?"
+        self._log(
+            f"{self._stage}: {self._bar.n:,} of {self._bar.total:,} {self._unit}, {rate:.1f} a second, {left} left, "
+            f"{self._failed} failed"
+        )
+
 
 @contextmanager
-def track(stage: str, unit: str, *, parts: int = 1) -> Iterator[StageBar]:
-    """The progress bar of a stage; nothing is shown when no part ever reports."""
-    bar = StageBar(stage, unit, parts)
+def track(stage: str, unit: str, *, parts: int = 1, log: Callable[[str], None] | None = None) -> Iterator[StageBar]:
+    """The progress bar of a stage; nothing is shown when no part ever reports. `log` takes a line now and then."""
+    bar = StageBar(stage, unit, parts, log)
     try:
         yield bar
     finally:

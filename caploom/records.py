@@ -51,6 +51,7 @@ FAILURES = pa.schema(
         pa.field("image", pa.string(), nullable=False),  # the user's own path
         pa.field("reason", pa.string(), nullable=False),  # a short word to count by, e.g. "missing_image"
         pa.field("detail", pa.string(), nullable=False),  # one sentence for a person
+        pa.field("attempt", pa.int32(), nullable=False),  # how often it has been tried
     ]
 )
 
@@ -60,10 +61,11 @@ CAPTIONS = pa.schema(
         pa.field("captioner", pa.string(), nullable=False),
         pa.field("fingerprint", pa.string(), nullable=False),  # of the captioner
         pa.field("text", pa.string(), nullable=False),  # unsheared
-        pa.field("tokens", pa.int32(), nullable=False),  # new tokens, in the captioner's own tokenizer
-        pa.field("finish_reason", pa.string(), nullable=False),  # "stop" (its end token) or "length" (the cap)
+        pa.field("tokens", pa.int32()),  # new tokens, in the captioner's own tokenizer; null where nobody counted
+        pa.field("finish_reason", pa.string(), nullable=False),  # "stop", "length", "shear" or "imported"
         pa.field("seconds", pa.float32(), nullable=False),  # this image's share of its batch's time
         pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("pair_id", pa.string()),  # of the raw caption that the prompt quotes; null when it quotes none
     ]
 )
 

@@ -5,6 +5,7 @@ The fingerprint covers everything that the artifact depends on, so the same work
 and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
 """
 
+import errno
 import os
 import shutil
 import time
@@ -252,7 +253,8 @@ class Store:
         draft.folder.mkdir()
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
-            yield draft
+            with full_disk_explained(self.root):
+                yield draft
             if draft.rows is not None and not draft.rows.holds:
                 raise StoreError(
                     f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out "
@@ -260,7 +262,8 @@ class Store:
                     "report this bug."
                 )
             manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
-            write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+            with full_disk_explained(self.root):
+                write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
             _publish(draft.folder, target)
         finally:
             shutil.rmtree(draft.folder, ignore_errors=True)
@@ -300,12 +303,29 @@ class Store:
             rows=draft.rows,
             summary=draft.summary,
             files=files,
-            packages=_package_versions(),
+            packages=package_versions(),
             device=draft.device,
             run_id=self.run_id,
             started=started.isoformat(timespec="seconds"),
             seconds=round(seconds, 3),
         )
+
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def full_disk_explained(root: Path) -> Iterator[None]:
+    """A disk that is full, or a quota, becomes a `StoreError` that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise StoreError(
+            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: what "
+            "was finished before is kept."
+        ) from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -358,7 +378,8 @@ def _fsync(path: Path) -> None:
 
 
 @cache
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that decide results."""
     versions = {}
     for package in _RECORDED_PACKAGES:
         try:

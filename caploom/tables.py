@@ -32,12 +32,12 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         ) from None
 
 
-def failure(stage: str, key: str, image: str, reason: str, detail: str) -> dict[str, str]:
+def failure(stage: str, key: str, image: str, reason: str, detail: str, attempt: int = 1) -> dict[str, Any]:
     """A row of a failures table."""
-    return {"stage": stage, "key": key, "image": image, "reason": reason, "detail": detail}
+    return {"stage": stage, "key": key, "image": image, "reason": reason, "detail": detail, "attempt": attempt}
 
 
-def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mapping[str, str]]) -> RowCount:
+def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mapping[str, Any]]) -> RowCount:
     """The row identity of a stage, its failures counted by reason."""
     reasons: dict[str, int] = {}
     for row in failures:
@@ -45,6 +45,6 @@ def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mappin
     return RowCount(unit=unit, rows_in=rows_in, rows_out=rows_out, rows_failed=sum(reasons.values()), reasons=reasons)
 
 
-def write_failures(failures: Iterable[Mapping[str, str]], folder: Path) -> None:
+def write_failures(failures: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write the failures table of an artifact."""
     write_table(table_of(failures, FAILURES), folder / "failures.parquet")

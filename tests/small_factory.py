@@ -1,12 +1,15 @@
 """A small factory to test with: pictures of colours, its YAML, and a small real captioner that names the colours."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from caploom.captioning.backend import Generation
+from caploom.captioning.backend import CanaryRow, Chunk, Generation, ImageRef
+from caploom.captioning.engine import BatchEngine
+from caploom.captioning.settings import Captioner
+from caploom.records import image_identity
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
 
@@ -23,24 +26,61 @@ def colour_name(number: int) -> str:
     return list(COLOURS)[number % len(COLOURS)]
 
 
+def write_pictures(folder: Path, count: int) -> list[ImageRef]:
+    """`count` pictures as files, and what names them to a captioner."""
+    refs = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        picture(number).save(path)
+        refs.append(ImageRef(image_identity(path.read_bytes()), str(path), path.name))
+    return refs
+
+
 class ColourBackend:
     """A real, tiny captioner: it looks at the picture's middle pixel and names its colour."""
 
     device = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int = 4, prefetch: int = 2) -> None:
         self.calls: list[list[str]] = []
+        self.facts: dict[str, Any] = {}
+        self.engine = BatchEngine(self, batch_size, prefetch)
 
-    def caption(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[Generation]:
-        self.calls.append(list(image_ids))
-        return [self._look(image) for image in images]
+    def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
+        return self.engine.caption(refs)
 
-    def _look(self, image: Image.Image) -> Generation:
+    def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow] | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def length(self, ref: ImageRef) -> float:
+        return 0.0
+
+    def free_memory(self) -> None:
+        pass
+
+    def prepare(self, images: Sequence[Image.Image], refs: Sequence[ImageRef]) -> Any:
+        return list(zip(images, [ref.image_id for ref in refs], strict=True))
+
+    def generate(self, prepared: Any) -> list[Generation]:
+        self.calls.append([image_id for _, image_id in prepared])
+        return [self.look(image) for image, _ in prepared]
+
+    def look(self, image: Image.Image) -> Generation:
         seen = image.getpixel((8, 8))
         for name, colour in COLOURS.items():
             if seen == colour:
                 return Generation(f"A {name} square. It is said to hide a dragon.", 10, "stop")
         raise ValueError(f"a colour that it does not know: {seen}")
+
+
+def captioner_of(settings: dict[str, Any]) -> Any:
+    """A captioner's settings as the YAML gives them."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Captioner).validate_python(settings)
 
 
 def settings_of(source: Path, **changes: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What every captioner backend does: take images, give each back once, captioned or failed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -90,7 +90,7 @@ class Backend(Protocol):
     device: str
     facts: dict[str, Any]
 
-    def caption(self, refs: Iterable[ImageRef]) -> Iterator[Chunk]:
+    def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
         """Caption images, in whatever order and chunks; every one comes back once.
 
         Raises `CaptionerError` when the captioner as a whole is broken; an image at fault is a `Failed`.

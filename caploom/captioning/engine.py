@@ -1,89 +1,193 @@
-"""Runs a captioner over images: batches, and a failing image that fails alone."""
+"""Runs a model over images in batches: decoding ahead of the generation, and a failing image that fails alone."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from caploom.captioning.backend import Backend, Generation
+from caploom.captioning.backend import Captioned, Chunk, Failed, Generation, ImageRef, settled
+from caploom.errors import CaptionerError
 from caploom.images import ImageFault, decode_image, read_identified_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image to caption: its identity, where it lies, and what the user calls it."""
-
-    image_id: str
-    path: str
-    image: str
+_SORTED_BATCHES = 16  # batches that are sorted by length together
+_MAX_BATCH_PIXELS = 300_000_000  # of the decoded images of a batch: about 0.9 GB
+_HOPELESS = 64  # images in a row that the model fails on, after which it is the model's fault and not theirs
 
 
-@dataclass(frozen=True, slots=True)
-class Captioned:
-    """An image's generation, and its share of the batch's seconds."""
+class BatchModel(Protocol):
+    """A model that captions batches of decoded images."""
 
-    ref: ImageRef
-    generation: Generation
-    seconds: float
+    device: str
+
+    def prepare(self, images: "Sequence[Image]", refs: Sequence[ImageRef]) -> Any:
+        """Make the model's inputs of RGB images. Runs in other threads, ahead of `generate`."""
+        ...
+
+    def generate(self, prepared: Any) -> list[Generation]:
+        """One generation for each image, in their order. Raises whatever the model raises."""
+        ...
+
+    def length(self, ref: ImageRef) -> float:
+        """About how long the image's prompt is, in tokens; 0 when all are alike. Only the speed depends on it."""
+        ...
+
+    def free_memory(self) -> None:
+        """Called after the memory ran out, before a smaller batch."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why an image has no caption."""
+@dataclass
+class _Batch:
+    """A batch whose images were opened: those that could be, their inputs or why there are none, and those at fault."""
 
-    ref: ImageRef
-    reason: str
-    detail: str
+    refs: list[ImageRef]
+    prepared: Any = None
+    error: BaseException | None = None
+    failed: list[Failed] = field(default_factory=list)
 
 
-def caption_images(
-    backend: Backend, refs: Sequence[ImageRef], batch_size: int
-) -> Iterator[tuple[list[Captioned], list[Failed]]]:
-    """Caption images batch by batch; every image comes back once, captioned or failed.
+class BatchEngine:
+    """Captions with one model. `batch_size` shrinks for good when the memory does not hold a batch."""
 
-    Results are tied to the image they were made from: an unreadable image leaves its batch and shifts nobody.
-    """
-    for start in range(0, len(refs), batch_size):
-        opened: list[tuple[ImageRef, Image]] = []
-        failed: list[Failed] = []
-        for ref in refs[start : start + batch_size]:
+    def __init__(self, model: BatchModel, batch_size: int, prefetch: int = 2) -> None:
+        self._model = model
+        self.batch_size = batch_size
+        self._prefetch = prefetch
+        self._failures_in_a_row = 0
+
+    def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
+        """Caption images; every image comes back once, captioned or failed, tied to the image it was made from.
+
+        Images whose prompts are of about the same length share a batch. Raises `CaptionerError` when the model fails on
+        everything.
+        """
+        self._failures_in_a_row = 0
+        with closing(self._opened(self._batches(iter(refs)))) as batches:
+            for batch in batches:
+                yield self._finish(batch)
+
+    def _batches(self, refs: Iterator[ImageRef]) -> Iterator[list[ImageRef]]:
+        """Cut images into batches of at most `batch_size` images and `_MAX_BATCH_PIXELS` pixels."""
+        while window := list(islice(refs, self.batch_size)):
+            if any(self._model.length(ref) for ref in window):
+                window += islice(refs, self.batch_size * (_SORTED_BATCHES - 1))
+                # Longest first: a batch that does not fit shows itself early.
+                window.sort(key=self._model.length, reverse=True)
+            batch: list[ImageRef] = []
+            pixels = 0
+            for ref in window:
+                size = ref.width * ref.height
+                if batch and (len(batch) >= self.batch_size or pixels + size > _MAX_BATCH_PIXELS):
+                    yield batch
+                    batch, pixels = [], 0
+                batch.append(ref)
+                pixels += size
+            yield batch
+
+    def _opened(self, batches: Iterator[list[ImageRef]]) -> Generator[_Batch, None, None]:
+        """Batches with their images decoded and prepared, `prefetch` of them ahead in other threads."""
+        if not self._prefetch:
+            yield from map(self._open, batches)
+            return
+        pool = ThreadPoolExecutor(max_workers=self._prefetch, thread_name_prefix="prepare")
+        waiting: deque[Future[_Batch]] = deque()
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(self._open, batch))
+                if len(waiting) > self._prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _open(self, refs: Sequence[ImageRef]) -> _Batch:
+        batch = _Batch([])
+        images = []
+        for ref in refs:
             try:
-                opened.append((ref, _open(ref)))
+                images.append(decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path))
+                batch.refs.append(ref)
             except ImageFault as fault:
-                failed.append(Failed(ref, fault.reason, fault.detail))
-        done, broken = _generate(backend, opened)
-        yield done, [*failed, *broken]
+                batch.failed.append(Failed(ref, fault.reason, fault.detail))
+        if images:
+            try:
+                batch.prepared = self._model.prepare(images, batch.refs)
+            # A processor raises what it likes on a strange image: `_finish` finds out which one it is.
+            except Exception as error:  # noqa: BLE001
+                batch.error = error
+        return batch
+
+    def _finish(self, batch: _Batch) -> Chunk:
+        """Generate for a batch; when it fails, for its halves, so that in the end the image at fault stands alone."""
+        if not batch.refs:
+            return Chunk([], batch.failed)
+        if len(batch.refs) > self.batch_size:  # it was made before the memory ran out
+            return self._in_halves(batch)
+        started = time.perf_counter()
+        generations, error = self._generate(batch)
+        if error is None:
+            seconds = (time.perf_counter() - started) / len(batch.refs)
+            self._failures_in_a_row = 0
+            return _chunk(batch, generations, seconds)
+        out_of_memory = _is_out_of_memory(error)
+        if out_of_memory:
+            self._model.free_memory()
+        if len(batch.refs) > 1:
+            if out_of_memory:
+                self.batch_size = len(batch.refs) // 2
+            return self._in_halves(batch)
+        ref = batch.refs[0]
+        reason = "out_of_memory" if out_of_memory else "generation_error"
+        detail = f"{ref.image}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= _HOPELESS:
+            raise CaptionerError(
+                f"The captioner failed on {_HOPELESS} images in a row, so it is not the images; the last was {detail}"
+            )
+        return Chunk([], [*batch.failed, Failed(ref, reason, detail)])
+
+    def _generate(self, batch: _Batch) -> tuple[list[Generation], Exception | None]:
+        if isinstance(batch.error, Exception):
+            return [], batch.error
+        try:
+            return self._model.generate(batch.prepared), None
+        except CaptionerError:
+            raise
+        # A model raises what it likes: it becomes a smaller batch, and at last one image's failure row.
+        except Exception as error:  # noqa: BLE001
+            # The frames of the traceback hold the batch's tensors, which a smaller batch needs the memory of.
+            return [], error.with_traceback(None)
+        finally:
+            batch.prepared = None
+
+    def _in_halves(self, batch: _Batch) -> Chunk:
+        batch.prepared = None
+        middle = len(batch.refs) // 2
+        halves = [self._finish(self._open(half)) for half in (batch.refs[:middle], batch.refs[middle:])]
+        return Chunk(
+            [item for half in halves for item in half.captioned],
+            [*batch.failed, *(item for half in halves for item in half.failed)],
+        )
 
 
-def _open(ref: ImageRef) -> "Image":
-    return decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path)
+def _chunk(batch: _Batch, generations: Sequence[Generation], seconds: float) -> Chunk:
+    results = [settled(ref, said, seconds) for ref, said in zip(batch.refs, generations, strict=True)]
+    return Chunk(
+        [item for item in results if isinstance(item, Captioned)],
+        [*batch.failed, *(item for item in results if isinstance(item, Failed))],
+    )
 
 
-def _generate(backend: Backend, opened: "list[tuple[ImageRef, Image]]") -> tuple[list[Captioned], list[Failed]]:
-    """Generate for a batch; when it fails, for its halves, so that in the end the image at fault stands alone."""
-    if not opened:
-        return [], []
-    started = time.perf_counter()
-    try:
-        generations = backend.caption([image for _, image in opened], [ref.image_id for ref, _ in opened])
-    # A model raises what it likes (out of memory among it): it becomes this image's failure row, or a smaller batch.
-    except Exception as error:  # noqa: BLE001
-        if len(opened) == 1:
-            ref = opened[0][0]
-            return [], [Failed(ref, "generation_error", f"{ref.image}: {type(error).__name__}: {error}")]
-        middle = len(opened) // 2
-        left, right = _generate(backend, opened[:middle]), _generate(backend, opened[middle:])
-        return left[0] + right[0], left[1] + right[1]
-    seconds = (time.perf_counter() - started) / len(opened)
-    done: list[Captioned] = []
-    failed: list[Failed] = []
-    for (ref, _), generation in zip(opened, generations, strict=True):
-        if generation.text:
-            done.append(Captioned(ref, generation, seconds))
-        else:
-            failed.append(Failed(ref, "empty_caption", f"{ref.image}: the captioner said nothing."))
-    return done, failed
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch says so in several classes and words, and this module does not import it."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words

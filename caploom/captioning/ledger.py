@@ -1,67 +1,153 @@
-"""The ledger: every caption ever generated, found by (image, captioner's fingerprint), and never generated twice.
+"""The ledger: every caption ever made, unsheared, found again by image identity and captioner's fingerprint.
 
-Finished captions lie in the `captions` artifacts; those of a shard under way lie in parts beside them, one a batch,
-each written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is done.
+Finished shards' captions lie in the `captions` artifacts; those of a shard under way lie in parts beside them, each
+written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is done.
 """
 
 import io
+import logging
 import shutil
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from caploom.records import CAPTIONS
-from caploom.store import MANIFEST, Store, write_atomically
+from caploom.store import MANIFEST, Store, full_disk_explained, write_atomically
 from caploom.tables import table_of
 
 KIND = "captions"
 _PENDING = "pending"
+_LISTINGS = 20  # another run may sweep its parts between our listing and our reading, which is then done again
+_WRITE_INTERVAL = 0.25  # seconds: a tiny model's batches share a part, a large one's have a part each
 
 
 class Ledger:
-    """The captions of one captioner's fingerprint, whatever the captioner was called when they were made."""
+    """The captions of one captioner's fingerprint, whatever the captioner was called when they were made.
+
+    Keys are images; where the prompt quotes the raw caption, image and pair (`pair_ids`, beside `image_ids`).
+    """
 
     def __init__(self, store: Store, captioner: str, fingerprint: str) -> None:
         self._captioner = captioner
         self._fingerprint = fingerprint
+        self._root = store.root
         self._kind_folder = store.path(KIND)
         self._pending = store.path(f"{KIND}/{captioner}/{fingerprint}/{_PENDING}")
 
-    def find(self, image_ids: Sequence[str]) -> pa.Table:
+    def find(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> pa.Table:
         """The captions (schema CAPTIONS) that these images have already, one an image."""
+        table = self._look_up(CAPTIONS.names, image_ids, pair_ids).select(CAPTIONS.names).cast(CAPTIONS)
+        return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))
+
+    def missing(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> list[str]:
+        """Of these images, those that have no caption yet, in the given order."""
+        known = set(self._look_up(["image_id"], image_ids, pair_ids).column("image_id").to_pylist())
+        return [image_id for image_id in image_ids if image_id not in known]
+
+    def _look_up(self, columns: Sequence[str], image_ids: Sequence[str], pair_ids: Sequence[str] | None) -> pa.Table:
+        wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
+        keys = ", ".join(wanted.column_names)
+        for attempt in range(_LISTINGS):
+            files = self._files()
+            if not files or not len(wanted):
+                return CAPTIONS.empty_table()
+            try:
+                with duckdb.connect() as connection:
+                    connection.register("wanted", wanted)
+                    return connection.sql(
+                        # Two runs may both have captioned an image: one of the rows is taken, whole.
+                        f"select distinct on (image_id) {', '.join(columns)} from read_parquet(?)"
+                        f" semi join wanted using ({keys})",
+                        params=[files],
+                    ).to_arrow_table()
+            except duckdb.IOException:
+                if attempt == _LISTINGS - 1 or all(Path(file).is_file() for file in files):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _files(self) -> list[str]:
         # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing.
-        files = [
+        # Parts first: one that is swept between the two listings is in the artifact that the second then sees.
+        parts = [str(path) for path in self._kind_folder.glob(f"*/{self._fingerprint}/{_PENDING}/*/[!.]*.parquet")]
+        return parts + [
             str(path)
             for path in self._kind_folder.glob(f"*/{self._fingerprint}/*/[!.]*/captions.parquet")
             if path.with_name(MANIFEST).is_file()
         ]
-        files += [str(path) for path in self._kind_folder.glob(f"*/{self._fingerprint}/{_PENDING}/*/*.parquet")]
-        if not files or not image_ids:
-            return CAPTIONS.empty_table()
-        with duckdb.connect() as connection:
-            connection.register("wanted", pa.table({"image_id": list(image_ids)}))
-            columns = ", ".join(f"any_value({name}) as {name}" for name in CAPTIONS.names if name != "image_id")
-            found = connection.sql(
-                f"select image_id, {columns} from read_parquet(?) semi join wanted using (image_id) group by image_id",
-                params=[files],
-            ).to_arrow_table()
-        table = found.select(CAPTIONS.names).cast(CAPTIONS)
-        return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the captions of one batch, whatever happens next."""
+        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""
         if not rows:
             return
-        folder = self._pending / shard
-        folder.mkdir(parents=True, exist_ok=True)
         part = io.BytesIO()
         pq.write_table(table_of(rows, CAPTIONS), part)
-        write_atomically(folder / f"{uuid.uuid4().hex}.parquet", part.getvalue())
+        folder = self._pending / shard
+        with full_disk_explained(self._root):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / f"{uuid.uuid4().hex}.parquet", part.getvalue())
 
     def sweep(self, shard: str) -> None:
         """Delete the parts of a shard whose artifact is finished (it holds the same rows)."""
         shutil.rmtree(self._pending / shard, ignore_errors=True)
+
+    @contextmanager
+    def claimed(self, shard: str) -> Iterator[None]:
+        """Only one run at a time captions a shard: another one waits, and then finds its work done."""
+        self._pending.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._pending / f"{shard}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logging.getLogger(__name__).warning(
+                "captions/%s [%s]: another run is captioning this shard; waiting for it.", self._captioner, shard
+            )
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class LedgerWriter:
+    """Appends a shard's captions beside the generation, a part at most every quarter of a second.
+
+    A killed process loses no more than that. A failed write is raised by the next `append`, or when the block ends.
+    """
+
+    def __init__(self, ledger: Ledger, shard: str) -> None:
+        self._ledger = ledger
+        self._shard = shard
+        self._waiting: list[Mapping[str, Any]] = []
+        self._writing: Future[None] | None = None
+        self._written = 0.0
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Have these captions kept soon; raises the `StoreError` of an earlier write."""
+        self._waiting += rows
+        if self._writing is not None:
+            if not self._writing.done():
+                return
+            self._writing.result()
+        if time.monotonic() - self._written >= _WRITE_INTERVAL:
+            rows, self._waiting = self._waiting, []
+            self._written = time.monotonic()
+            self._writing = self._pool.submit(self._ledger.append, self._shard, rows)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        if self._writing is not None:
+            self._writing.result()
+        self._ledger.append(self._shard, self._waiting)

@@ -143,7 +143,8 @@ class TransformersCaptioner(PromptedSettings):
     revision: str | None = Field(default=None, description="Commit or tag on the hub; pin it for work that matters.")
     chat_template: bool = Field(default=False, description="Wrap prompt and image in the model's own chat template.")
     processor: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the model's processor, such as `max_pixels` or `do_image_splitting`."
+        default_factory=dict,
+        description="Options of the model's processor, such as `max_pixels` or `do_image_splitting`.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` keeps the dtype that the weights are stored in."
@@ -202,13 +203,29 @@ class EndpointCaptioner(PromptedSettings):
     )
     system_prompt: str | None = Field(default=None)
     concurrency: PositiveInt = Field(default=32, description="Requests in flight.")
-    timeout: PositiveFloat = Field(default=120.0, description="Seconds after which a request is given up and tried again.")
+    timeout: PositiveFloat = Field(
+        default=120.0, description="Seconds after which a request is given up and tried again."
+    )
     retries: int = Field(default=5, ge=0, description="Further tries on 429, 5xx and time-outs, with growing pauses.")
     image_side: PositiveInt = Field(default=1024, description="Longer images are scaled down to so many pixels.")
     image_format: Literal["jpeg", "png"] = Field(default="jpeg", description="How images travel: JPEG (95) or PNG.")
     extra_body: dict[str, Any] = Field(
-        default_factory=dict, description="Further fields of the request, such as vLLM's `repetition_penalty`."
+        default_factory=dict,
+        description="Further fields of the request, such as vLLM's `repetition_penalty`; null leaves a usual one out.",
     )
+
+    @model_validator(mode="after")
+    def _protocol_has_a_field_for_it(self) -> Self:
+        for name in ("min_new_tokens", "no_repeat_ngram_size", "repetition_penalty", "length_penalty", "num_beams"):
+            if getattr(self.decoding, name) != DecodingSettings.model_fields[name].default:
+                raise ValueError(
+                    f"decoding.{name} has no field in OpenAI's protocol: leave it out and put the server's own name "
+                    "for it into extra_body, such as vLLM's `repetition_penalty: 1.2`"
+                )
+        for name in ("messages", "model", "n", "stream"):
+            if name in self.extra_body:
+                raise ValueError(f"extra_body.{name}: this field is filled in by the backend, leave it out")
+        return self
 
     def _not_fingerprinted(self) -> set[str]:
         return {"url", "api_key_env", "concurrency", "timeout", "retries"}
@@ -226,7 +243,7 @@ class ImportedCaptions(CaptionerSettings):
     )
     rewrite: dict[str, str] = Field(
         default_factory=dict,
-        description="Beginning of a path in the file to what stands there instead: `{/data/cc3m/: ''}`; the longest wins.",
+        description="Beginning of a path in the file: what stands there instead, as `{/data/cc3m/: ''}`; longest wins.",
     )
     image_key: str = Field(default="image", description="Key or column that holds the image's path.")
     caption_key: str = Field(default="caption", description="Key or column that holds the caption.")

@@ -3,65 +3,157 @@
 One path for all sizes: the demo's tiny captioners and LLaVA-1.5-7B load and run through the same lines.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
+from transformers import AutoConfig, BatchFeature, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
-from caploom.captioning.backend import Generation
+from caploom.captioning.backend import Backend, CanaryRow, Chunk, Generation, ImageRef
+from caploom.captioning.canary import compare_batched_with_single
+from caploom.captioning.engine import BatchEngine
+from caploom.captioning.families import Family, family_class
 from caploom.captioning.identity import model_location
 from caploom.captioning.sampling import GumbelSampler
-from caploom.captioning.settings import CaptionerSettings
+from caploom.captioning.settings import TransformersCaptioner
+from caploom.captioning.stop_criterion import EndOfRow, tokens_that_may_settle
+from caploom.captioning.stopping import can_settle
 from caploom.errors import CaptionerError
+from caploom.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_PIXELS_PER_TOKEN = 28 * 28
+
+
+def open_transformers(settings: TransformersCaptioner, store: Store) -> Backend:
+    """The model on its device, or one worker a device when there are several."""
+    devices = _devices(settings)
+    if len(devices) == 1:
+        return TransformersBackend(settings, store, device=devices[0])
+    from caploom.captioning.workers import WorkerPool
+
+    return WorkerPool(settings, store, devices)
+
+
+@dataclass
+class Prepared:
+    """The inputs of a batch and the images that they are of."""
+
+    inputs: BatchFeature
+    image_ids: list[str]
+
 
 class TransformersBackend:
-    """`AutoProcessor` and `AutoModelForImageTextToText`, left-padded batches, greedy or reproducibly sampled."""
+    """Batches, greedy or reproducibly sampled; see `Backend` and, for what the engine calls, `BatchModel`."""
 
-    def __init__(self, settings: CaptionerSettings) -> None:
+    def __init__(
+        self,
+        settings: TransformersCaptioner,
+        store: Store | None = None,
+        *,
+        device: str | None = None,
+        family: type[Family] | None = None,
+    ) -> None:
         self._settings = settings
+        self.device = device or _devices(settings)[0]
         location = model_location(settings)
         _check_folder(location)
-        self.device = _device(settings.device)
+        _check_memory(settings, self.device)
         transformers_logging.disable_progress_bar()  # its bar for each weight would interrupt the stage's own
-        common = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-        try:
-            self._processor = AutoProcessor.from_pretrained(location, **common)
-            self._model = AutoModelForImageTextToText.from_pretrained(
-                location, dtype=settings.dtype, use_safetensors=True, **common
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CaptionerError(f"{settings.model}: the model does not load ({reason}).") from error
-        if not hasattr(self._processor, "tokenizer"):
-            raise CaptionerError(
-                f"{settings.model}: it has a tokenizer but no image processor, so it cannot see images."
-            )
-        self._model.to(self.device).eval()
-        # Decoder-only models go on from the last position of the prompt: padding must stand before it.
-        self._processor.tokenizer.padding_side = "left"
-        if self._processor.tokenizer.pad_token is None:
-            self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
+        self._family = _load(settings, location, family, self.device)
+        self._model = self._family.model
+        # A fast tokenizer must not be used by two threads at once: batches are prepared with the family's.
+        self._tokenizer = copy.deepcopy(self._family.processor.tokenizer)
+        self._end_tokens = _end_tokens(self._model)
+        self._stops = settings.stops if can_settle(settings.stops) else ()
+        self._may_settle = tokens_that_may_settle(self._tokenizer, self._stops, settings.decoding.stop_strings)
         self._prompt = self._render_prompt()
+        self._lengths_differ = settings.needs_raw_caption or self._image_size_tells()
+        self._engine = BatchEngine(self, settings.batch_size, settings.prefetch)
 
-    @torch.inference_mode()
-    def caption(self, images: Sequence["Image"], image_ids: Sequence[str]) -> list[Generation]:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The commit that the hub gave, the dtype, and the batch size that fitted."""
+        return {
+            "commit": getattr(self._model.config, "_commit_hash", None),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "batch_size": self._engine.batch_size,
+        }
+
+    def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
         """See `Backend.caption`."""
-        # A flat list, one image a prompt: given a list of lists, some processors put the image after the text.
-        inputs = self._processor(
-            images=list(images), text=[self._prompt] * len(images), padding=True, return_tensors="pt"
-        ).to(self.device, dtype=self._model.dtype)
+        return self._engine.caption(refs)
+
+    def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow]:
+        """See `Backend.canary`."""
+        return compare_batched_with_single(self, refs)
+
+    def close(self) -> None:
+        """Let the weights go, the GPU's memory too."""
+        del self._model, self._family, self._engine
+        self.free_memory()
+
+    def free_memory(self) -> None:
+        """Give what torch keeps for later back to the GPU."""
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def length(self, ref: ImageRef) -> float:
+        """See `BatchModel.length`: the prompt's letters and, where the family's images differ, the image's pixels."""
+        if not self._lengths_differ:
+            return 0.0
+        return ref.width * ref.height / _PIXELS_PER_TOKEN + len(ref.prompted(self._prompt)) / 4
+
+    def prepare(self, images: "Sequence[Image]", refs: Sequence[ImageRef]) -> Prepared:
+        """See `BatchModel.prepare`."""
+        inputs = self._family.inputs(images, [ref.prompted(self._prompt) for ref in refs])
+        return Prepared(inputs, [ref.image_id for ref in refs])
+
+    def generate(self, prepared: Prepared) -> list[Generation]:
+        """See `BatchModel.generate`."""
         decoding = self._settings.decoding
         processors = LogitsProcessorList()
         if decoding.sample:
-            processors.append(GumbelSampler(image_ids, self._settings.seed, decoding.temperature, decoding.top_p))
+            sampler = GumbelSampler(prepared.image_ids, self._settings.seed, decoding.temperature, decoding.top_p)
+            processors.append(sampler)
+        end = EndOfRow(self._tokenizer, self._end_tokens, self._stops, decoding.stop_strings, self._may_settle)
+        criteria = StoppingCriteriaList([end] if end.watches else [])
+        tokens, _ = self._run(prepared, processors, criteria, num_beams=decoding.num_beams)
+        return end.read(tokens)
+
+    def greedy(self, prepared: Prepared) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """New tokens, shape (batch, new), and each step's scores, shapes (batch, vocabulary), without any stop."""
+        return self._run(prepared, LogitsProcessorList(), StoppingCriteriaList(), num_beams=1)
+
+    def text(self, tokens: torch.Tensor) -> str:
+        """The text of new tokens, shape (new,)."""
+        decoded: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return decoded.strip()
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Tokens that end a text."""
+        return self._end_tokens
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights as the model computes with them."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    @torch.inference_mode()
+    def _run(
+        self, prepared: Prepared, processors: LogitsProcessorList, criteria: StoppingCriteriaList, *, num_beams: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        decoding = self._settings.decoding
+        inputs = prepared.inputs.to(self._model.device, dtype=self._model.dtype)
         output = self._model.generate(
             **inputs,
             # Sampling is arg-max over logits + Gumbel noise: exact, and the same whatever the batch.
@@ -70,24 +162,18 @@ class TransformersBackend:
             top_p=None,
             top_k=None,
             logits_processor=processors,
+            stopping_criteria=criteria,
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens or None,
             no_repeat_ngram_size=decoding.no_repeat_ngram_size,
-            pad_token_id=self._processor.tokenizer.pad_token_id,
+            repetition_penalty=decoding.repetition_penalty,
+            num_beams=num_beams,
+            length_penalty=decoding.length_penalty if num_beams > 1 else None,
+            pad_token_id=self._tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            output_scores=num_beams == 1 and not criteria and not processors,
         )
-        return self._read(output[:, inputs["input_ids"].shape[1] :])
-
-    def _read(self, new_tokens: "torch.Tensor") -> list[Generation]:
-        texts = self._processor.batch_decode(new_tokens, skip_special_tokens=True)
-        ends = self._model.generation_config.eos_token_id
-        end_ids = torch.tensor(ends if isinstance(ends, list) else [ends], device=new_tokens.device)
-        ended = torch.isin(new_tokens, end_ids)
-        generations = []
-        for text, row in zip(texts, ended, strict=True):
-            stop = int(row.int().argmax()) if bool(row.any()) else None
-            tokens = row.shape[0] if stop is None else stop
-            generations.append(Generation(text.strip(), tokens, "length" if stop is None else "stop"))
-        return generations
+        return self._family.new_tokens(output.sequences, inputs), list(output.get("scores") or [])
 
     def _render_prompt(self) -> str:
         if not self._settings.chat_template:
@@ -96,7 +182,9 @@ class TransformersBackend:
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": self._settings.prompt}]}
         ]
         try:
-            rendered: str = self._processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            rendered: str = self._family.processor.apply_chat_template(
+                message, add_generation_prompt=True, tokenize=False
+            )
         except ValueError:
             raise CaptionerError(
                 f"{self._settings.model}: chat_template is true and the model has no chat template; "
@@ -104,11 +192,84 @@ class TransformersBackend:
             ) from None
         return rendered
 
+    def _image_size_tells(self) -> bool:
+        """Whether prompts of larger images are longer, as Qwen-VL's and InternVL's are."""
+        from PIL import Image
 
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        small, large = (
+            self.prepare([Image.new("RGB", (side, side))], [ImageRef("", "", "")]).inputs["input_ids"].shape[1]
+            for side in (112, 896)
+        )
+        return bool(small != large)
+
+
+def _load(settings: TransformersCaptioner, location: str, family: type[Family] | None, device: str) -> Family:
+    common: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    weights: dict[str, Any] = {"dtype": settings.dtype, "use_safetensors": True}
+    if settings.attention != "auto":
+        weights["attn_implementation"] = settings.attention
+    if settings.quantization != "none":
+        weights["quantization_config"] = _quantization(settings)
+    placed = settings.device_map != "none" or settings.quantization != "none"
+    if placed:
+        weights["device_map"] = settings.device_map if settings.device_map != "none" else {"": device}
+    try:
+        config = AutoConfig.from_pretrained(location, **common)
+        loaded = (family or family_class(config.model_type)).load(location, common, settings.processor, **weights)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CaptionerError(f"{settings.model}: the model does not load ({reason}).") from error
+    except AttributeError as error:
+        if "tokenizer" not in str(error):
+            raise
+        raise CaptionerError(
+            f"{settings.model}: it has a tokenizer but no image processor, so it cannot see images."
+        ) from error
+    if not placed:
+        loaded.model.to(device)
+    loaded.model.eval()
+    return loaded
+
+
+def _quantization(settings: TransformersCaptioner) -> Any:
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise CaptionerError(
+            f"{settings.model}: quantization {settings.quantization} needs bitsandbytes; install it with "
+            "pip install 'caploom[quantization]'."
+        )
+    if settings.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _end_tokens(model: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
+
+
+def _devices(settings: TransformersCaptioner) -> list[str]:
+    if isinstance(settings.device, list):
+        return settings.device
+    if settings.device != "auto":
+        return [settings.device]
+    if settings.device_map != "none" or not torch.cuda.is_available():
+        return ["cuda" if torch.cuda.is_available() else "cpu"]
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def _check_memory(settings: TransformersCaptioner, device: str) -> None:
+    """Say before minutes of loading that the GPU cannot hold it."""
+    if settings.memory_gb is None or not device.startswith("cuda") or settings.device_map != "none":
+        return
+    free = torch.cuda.mem_get_info(device)[0] / 1e9
+    if free < settings.memory_gb:
+        raise CaptionerError(
+            f"{settings.model}: it needs about {settings.memory_gb:g} GB and {device} has {free:.1f} GB free; free the "
+            "GPU, choose a smaller captioner, lower batch_size and memory_gb, or set quantization: 4bit."
+        )
 
 
 def _check_folder(location: str) -> None:

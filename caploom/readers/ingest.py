@@ -60,10 +60,10 @@ def ingested_shards(factory: Factory) -> list[Artifact]:
 
 def validate_rows(
     rows: Sequence[SourceRow], elsewhere: "OtherPairs | None" = None, progress: Progress | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows."""
     pairs: dict[str, dict[str, Any]] = {}
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
     for done, row in enumerate(rows, start=1):
         try:
             pair = _pair(row)

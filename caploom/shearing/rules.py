@@ -103,18 +103,44 @@ def _clip_tokens(word: str) -> int:
     return len(_clip_tokenizer().encode(word))
 
 
+def _first_sentence_settled(text: str) -> bool:
+    end = first_sentence(text)[1]
+    if not text[:end].strip(" .!?\n"):
+        return False
+    # Whether a full stop ends the sentence depends on what follows: one more sign, or behind "U.S." the whole next word.
+    acronym = re.search(r"(?:[^\W\d_]\.){2,}[\"'”’)\]]*$", text[:end])
+    return re.match(r"\n|\S|\s+\w+\W" if acronym else r"\n|\s*\S", text[end:]) is not None
+
+
+def _max_words_settled(text: str, words: int) -> bool:
+    return len(text.split()) > words
+
+
+def _max_tokens_settled(text: str, tokens: int = 30) -> bool:
+    words = text.split()
+    whole = words if text[-1:].isspace() else words[:-1]  # the last word may go on
+    return sum(_clip_tokens(word) for word in whole) > tokens
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A registered rule and the parameter that `{rule: value}` in the YAML sets."""
+    """A registered rule.
+
+    `main_parameter` is what `{rule: value}` in the YAML sets. `settled(text, **parameters)` tells of the beginning of a
+    text that, however it goes on, the rule will keep what it keeps now (None: never). `grows` says that what it keeps
+    of a beginning is a beginning of what it will keep of more.
+    """
 
     function: Callable[..., Span]
     main_parameter: str = ""
+    settled: Callable[..., bool] | None = None
+    grows: bool = False
 
 
 RULES: dict[str, Rule] = {
-    "first_sentence": Rule(first_sentence),
-    "max_words": Rule(max_words, "words"),
-    "max_tokens": Rule(max_tokens, "tokens"),
+    "first_sentence": Rule(first_sentence, settled=_first_sentence_settled, grows=True),
+    "max_words": Rule(max_words, "words", settled=_max_words_settled, grows=True),
+    "max_tokens": Rule(max_tokens, "tokens", settled=_max_tokens_settled),
 }
 
 

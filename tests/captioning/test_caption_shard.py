@@ -38,10 +38,10 @@ def test_a_stopped_run_goes_on_where_it_stopped(write_source, make_factory):
     factory = ingested(make_factory(write_source(10)))
 
     class Stopping(ColourBackend):
-        def caption(self, images, image_ids):
+        def generate(self, prepared):
             if len(self.calls) == 2:
                 raise KeyboardInterrupt
-            return super().caption(images, image_ids)
+            return super().generate(prepared)
 
     stopping, going_on = Stopping(), ColourBackend()
     with pytest.raises(KeyboardInterrupt):
@@ -126,11 +126,11 @@ def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_facto
         from caploom.factory import Factory
 
         class Logging(ColourBackend):
-            def caption(self, images, image_ids):
+            def generate(self, prepared):
                 time.sleep(0.05)
                 with open({str(log)!r}, "a") as log:
-                    log.writelines(image_id + "\\n" for image_id in image_ids)
-                return super().caption(images, image_ids)
+                    log.writelines(image_id + "\\n" for _, image_id in prepared)
+                return super().generate(prepared)
 
         factory = Factory.from_yaml(Path({str(tmp_path / "factory.yaml")!r}))
         print("ready", flush=True)

@@ -5,9 +5,11 @@ import shutil
 import pytest
 import yaml
 
-from caploom.captioning.backend import load_backend
+from small_factory import captioner_of
+
+from caploom.captioning.backend import ImageRef
 from caploom.captioning.identity import model_location
-from caploom.captioning.settings import CaptionerSettings
+from caploom.captioning.transformers_backend import TransformersBackend
 from caploom.config import DEMO_CONFIG
 from caploom.demo.scenes import compose, render
 from caploom.demo.truth import score
@@ -18,7 +20,16 @@ CAPTIONERS = yaml.safe_load(DEMO_CONFIG.read_text())["captioners"]
 
 
 def settings_of(name, **changes):
-    return CaptionerSettings.model_validate({**CAPTIONERS[name], **changes})
+    return captioner_of({**CAPTIONERS[name], **changes})
+
+
+def load(settings):
+    return TransformersBackend(settings)
+
+
+def say(backend, images, image_ids):
+    """What a captioner says of images in one batch."""
+    return backend.generate(backend.prepare(images, [ImageRef(image_id, "", "") for image_id in image_ids]))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +43,9 @@ def scenes():
 def test_a_batch_says_what_each_image_says_alone(name, sample, scenes):
     images, image_ids = scenes
     decoding = {"max_new_tokens": 40, "sample": sample, **({"temperature": 0.7, "top_p": 0.9} if sample else {})}
-    backend = load_backend(settings_of(name, decoding=decoding))
-    batched = backend.caption(images, image_ids)
-    single = [backend.caption([image], [image_id])[0] for image, image_id in zip(images, image_ids, strict=True)]
+    backend = load(settings_of(name, decoding=decoding))
+    batched = say(backend, images, image_ids)
+    single = [say(backend, [image], [image_id])[0] for image, image_id in zip(images, image_ids, strict=True)]
     assert batched == single
     assert len({generation.text for generation in batched}) > 1
     assert all(generation.text[0].isupper() and "  " not in generation.text for generation in batched)
@@ -44,7 +55,7 @@ def test_a_batch_says_what_each_image_says_alone(name, sample, scenes):
 def test_each_captioner_sees_what_is_there(name):
     """Far above what it would name by chance, and mostly right: prompt and image reach the model as in its training."""
     scenes = [compose(0, "evaluation", index) for index in range(48)]
-    generations = load_backend(settings_of(name)).caption([render(scene) for scene in scenes], [str(s) for s in scenes])
+    generations = say(load(settings_of(name)), [render(scene) for scene in scenes], [str(s) for s in scenes])
     first = [generation.text[slice(*first_sentence(generation.text))] for generation in generations]
     truth = {str(index): [placement.thing for placement in scene.placements] for index, scene in enumerate(scenes)}
     scored = score({str(index): text for index, text in enumerate(first)}, truth)
@@ -57,8 +68,8 @@ def test_sampling_follows_the_seed_and_the_image(scenes):
     decoding = {"max_new_tokens": 40, "sample": True, "temperature": 1.5}
 
     def texts(seed, ids):
-        backend = load_backend(settings_of("tiny-llava", decoding=decoding, seed=seed))
-        return [generation.text for generation in backend.caption(images, ids)]
+        backend = load(settings_of("tiny-llava", decoding=decoding, seed=seed))
+        return [generation.text for generation in say(backend, images, ids)]
 
     assert texts(0, image_ids) == texts(0, image_ids)
     assert texts(0, image_ids) != texts(1, image_ids)
@@ -67,8 +78,8 @@ def test_sampling_follows_the_seed_and_the_image(scenes):
 
 def test_the_token_cap_ends_a_text_and_is_said(scenes):
     images, image_ids = scenes
-    backend = load_backend(settings_of("tiny-llava", decoding={"max_new_tokens": 3}))
-    for generation in backend.caption(images, image_ids):
+    backend = load(settings_of("tiny-llava", decoding={"max_new_tokens": 3}))
+    for generation in say(backend, images, image_ids):
         assert (generation.tokens, generation.finish_reason) == (3, "length")
 
 
@@ -86,14 +97,14 @@ def test_a_model_folder_that_lacks_something_says_what(tmp_path, missing, words)
     for name in missing:
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(CaptionerError) as error:
-        load_backend(settings_of("tiny-llava", model=str(folder)))
+        load(settings_of("tiny-llava", model=str(folder)))
     assert str(folder) in str(error.value)
     assert words in str(error.value)
 
 
 def test_a_model_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CaptionerError, match="there is no such model folder"):
-        load_backend(settings_of("tiny-llava", model=str(tmp_path / "nothing")))
+        load(settings_of("tiny-llava", model=str(tmp_path / "nothing")))
 
 
 def test_a_damaged_weights_file_is_a_sentence(tmp_path):
@@ -101,9 +112,9 @@ def test_a_damaged_weights_file_is_a_sentence(tmp_path):
     shutil.copytree(model_location(settings_of("tiny-llava")), folder)
     (folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(CaptionerError, match="the model does not load"):
-        load_backend(settings_of("tiny-llava", model=str(folder)))
+        load(settings_of("tiny-llava", model=str(folder)))
 
 
 def test_a_chat_template_that_the_model_does_not_have_is_said():
     with pytest.raises(CaptionerError, match="no chat template"):
-        load_backend(settings_of("tiny-llava", chat_template=True))
+        load(settings_of("tiny-llava", chat_template=True))

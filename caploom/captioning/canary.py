@@ -1,0 +1,80 @@
+"""The canary: before a captioner's first shard, a batch must say what its images say alone.
+
+Wrong padding makes batched texts wrong, silently and fluently. Both sides are greedy. Where they differ, the single run
+must have been undecided at that token within the noise of the dtype; else the batch is wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from caploom.captioning.backend import CanaryRow, ImageRef
+from caploom.images import ImageFault, decode_image, read_identified_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from caploom.captioning.transformers_backend import TransformersBackend
+
+IMAGES = 8
+_CANDIDATES = 64
+_NOISE = 4  # in units of the dtype's precision at the largest score: what another order of summing may change
+
+
+def compare_batched_with_single(model: "TransformersBackend", refs: Sequence[ImageRef]) -> list[CanaryRow]:
+    """Greedy texts of up to eight readable images, batched and alone, the images' prompts as different as they come."""
+    opened = _spread(model, refs)
+    if not opened:
+        return []
+    images, chosen = [image for _, image in opened], [ref for ref, _ in opened]
+    batched, _ = model.greedy(model.prepare(images, chosen))
+    rows = []
+    for image, ref, in_batch in zip(images, chosen, batched, strict=True):
+        alone, scores = model.greedy(model.prepare([image], [ref]))
+        texts = [model.text(_until_end(tokens, model.end_tokens)) for tokens in (in_batch, alone[0])]
+        equal = texts[0] == texts[1] or _within_noise(model, in_batch, alone[0], scores)
+        rows.append(CanaryRow(ref.image, texts[0], texts[1], equal))
+    return rows
+
+
+def _spread(model: "TransformersBackend", refs: Sequence[ImageRef]) -> "list[tuple[ImageRef, Image]]":
+    """Of the first images, eight from the shortest to the longest prompt: only where they differ is there padding."""
+    ordered = sorted(refs[:_CANDIDATES], key=model.length)
+    step = max(len(ordered) // IMAGES, 1)
+    preferred = ordered[::step] + [ref for place, ref in enumerate(ordered) if place % step]
+    opened = []
+    for ref, image in _readable(preferred):
+        opened.append((ref, image))
+        if len(opened) == IMAGES:
+            break
+    return opened
+
+
+def _readable(refs: Sequence[ImageRef]) -> "Iterator[tuple[ImageRef, Image]]":
+    from pathlib import Path
+
+    for ref in refs:
+        try:
+            yield ref, decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path)
+        except ImageFault:
+            continue  # the shard's own run reports it
+
+
+def _until_end(tokens: torch.Tensor, end_tokens: Sequence[int]) -> torch.Tensor:
+    ends = torch.isin(tokens, torch.tensor(list(end_tokens), device=tokens.device)).nonzero()
+    return tokens[: int(ends[0])] if len(ends) else tokens
+
+
+def _within_noise(
+    model: "TransformersBackend", batched: torch.Tensor, single: torch.Tensor, scores: Sequence[torch.Tensor]
+) -> bool:
+    length = min(len(batched), len(single), len(scores))
+    differ = (batched[:length] != single[:length]).nonzero()
+    if not len(differ):
+        return True  # only the padding behind the end differs
+    step = int(differ[0])
+    said = scores[step][0].float()
+    gap = said[single[step]] - said[batched[step]]
+    noise = _NOISE * torch.finfo(model.dtype).eps * said[said.isfinite()].abs().max()
+    return bool(gap <= noise)

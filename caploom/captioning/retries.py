@@ -1,0 +1,22 @@
+"""How often a shard's failures were asked to be redone: the one thing about captions that no configuration says."""
+
+import json
+
+from caploom.captioning.ledger import KIND
+from caploom.store import Store, write_atomically
+
+
+def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str) -> int:
+    """How often, so far; 0 for almost every shard."""
+    path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["retries"])
+    except FileNotFoundError:
+        return 0
+
+
+def ask_again(store: Store, captioner: str, fingerprint: str, shard: str) -> None:
+    """Ask once more: the shard's captions become a new artifact, made of the ledger and of the failures redone."""
+    path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
+    retries = retries_asked(store, captioner, fingerprint, shard) + 1
+    write_atomically(path, json.dumps({"retries": retries}).encode())
