@@ -10,17 +10,19 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+IMAGE = "<image>"
+"""The placeholder in the prompts of the families below that place the image themselves."""
+
 
 class Family:
-    """Most families: one processor call with a flat list of images, one image a prompt, padded on the left."""
-
-    padding_side = "left"
+    """Most families: one processor call, one image a prompt."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
-        # Decoder-only models go on from the last position of the prompt: padding must stand before it.
-        processor.tokenizer.padding_side = self.padding_side
+        # A decoder goes on from the last position of the prompt: padding must stand before it. An encoder looks at the
+        # prompt's positions from the left: padding must stand behind it (Florence-2; BLIP-2 and InstructBLIP with T5).
+        processor.tokenizer.padding_side = "right" if self.speaker.config.is_encoder_decoder else "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
@@ -31,17 +33,146 @@ class Family:
         model = AutoModelForImageTextToText.from_pretrained(location, **common, **weights)
         return cls(model, processor)
 
+    @property
+    def speaker(self) -> PreTrainedModel:
+        """The part of the model that generates the text."""
+        return self.model
+
+    def end_tokens(self) -> list[int]:
+        """The tokens that end a text."""
+        ends = self.speaker.generation_config.eos_token_id
+        return [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
+
     def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
         """The model's inputs of a batch."""
-        # A flat list, one image a prompt: given a list of lists, some processors put the image after the text.
-        return self.processor(images=list(images), text=list(prompts), padding=True, return_tensors="pt")
+        return self.processor(
+            # One list a prompt: given a flat list, SmolVLM's and Gemma 3's take all images for the first prompt's.
+            images=[[image] for image in images],
+            text=list(prompts),
+            padding=True,
+            # A chat template often writes the token that begins a text, and the tokenizer must not write it again.
+            add_special_tokens=not self._has_begun(prompts[0]),
+            return_tensors="pt",
+        )
+
+    def generate(self, inputs: BatchFeature, **options: Any) -> Any:
+        """What the model's `generate` returns for inputs on its device."""
+        return self.model.generate(**inputs, **options)
 
     def new_tokens(self, output: torch.Tensor, inputs: BatchFeature) -> torch.Tensor:
         """Of what `generate` returned, the new tokens alone. Shapes: (batch, all) to (batch, new)."""
-        return output[:, inputs["input_ids"].shape[1] :]
+        # An encoder-decoder's output begins with the decoder's start token; the prompt is not in it.
+        known = 1 if self.speaker.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        return output[:, known:]
+
+    def _has_begun(self, prompt: str) -> bool:
+        beginning = self.processor.tokenizer.bos_token
+        return bool(beginning) and prompt.startswith(beginning)
 
 
-FAMILIES: dict[str, str] = {}
+class Idefics(Family):
+    """IDEFICS (Otter's family): its processor takes texts and images interleaved, and has no placeholder in a text.
+
+    The image goes where `<image>` stands in the prompt, else before it.
+    """
+
+    def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
+        """The model's inputs of a batch."""
+        interleaved = []
+        for image, prompt in zip(images, prompts, strict=True):
+            before, after = _around_image(prompt)
+            interleaved.append([part for part in (before, image, after) if part])
+        return self.processor(text=interleaved, padding=True, return_tensors="pt")
+
+
+class Blip(Family):
+    """BLIP: its `generate` overwrites the first token of each row and drops the last, whatever they are."""
+
+    @property
+    def speaker(self) -> PreTrainedModel:
+        """The part of the model that generates the text."""
+        return self.model.text_decoder
+
+    def end_tokens(self) -> list[int]:
+        """`generate` ends at the separator and not at the configuration's end token."""
+        return [self.model.config.text_config.sep_token_id]
+
+    def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
+        """The model's inputs of a batch."""
+        inputs = super().inputs(images, prompts)
+        # The first token of a padded row is padding: what `generate` writes there belongs where the text begins.
+        first = inputs["attention_mask"].argmax(dim=1, keepdim=True)
+        inputs["input_ids"].scatter_(1, first, self.model.config.text_config.bos_token_id)
+        return inputs
+
+    def generate(self, inputs: BatchFeature, **options: Any) -> Any:
+        """What the model's `generate` returns, which passes the padding token itself."""
+        options.pop("pad_token_id")
+        return super().generate(inputs, **options)
+
+    def new_tokens(self, output: torch.Tensor, inputs: BatchFeature) -> torch.Tensor:
+        """The new tokens alone: the prompt in the output lacks its last token."""
+        return output[:, inputs["input_ids"].shape[1] - 1 :]
+
+
+class Blip2(Family):
+    """BLIP-2, which puts the image before the prompt; and MiniGPT-4, whose prompt says with `<image>` where it goes.
+
+    MiniGPT-4 is BLIP-2's ViT-g and Q-Former with a LLaMA (Vicuna). As in its release, the texts before and after the
+    image are tokenized each for itself.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        super().__init__(model, processor)
+        if model.config.image_token_id is None:
+            raise ValueError("its configuration names no image token: take a newer revision of the weights")
+        # Processors saved by older versions lack it, and then leave the image out of the prompt without a word.
+        processor.num_query_tokens = model.config.num_query_tokens
+
+    @property
+    def speaker(self) -> PreTrainedModel:
+        """The part of the model that generates the text."""
+        return self.model.language_model
+
+    def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
+        """The model's inputs of a batch."""
+        if IMAGE not in prompts[0]:
+            return super().inputs(images, prompts)
+        tokenizer = self.processor.tokenizer
+        rows = [self._tokens(*_around_image(prompt)) for prompt in prompts]
+        padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+        pixels = self.processor.image_processor(list(images), return_tensors="pt")
+        return BatchFeature({**pixels, "input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]})
+
+    def _tokens(self, before: str, after: str) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        beginning = [] if tokenizer.bos_token_id is None or self._has_begun(before) else [tokenizer.bos_token_id]
+        texts = [tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in (before, after)]
+        queries = [self.model.config.image_token_id] * self.model.config.num_query_tokens
+        return [*beginning, *texts[0], *queries, *texts[1]]
+
+
+class InstructBlip(Blip2):
+    """InstructBLIP: the prompt goes to the Q-Former too, which counts positions from the left and so pads on the right.
+
+    Its processor pads both the language model's and the Q-Former's prompt on one side.
+    """
+
+    def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
+        """The model's inputs of a batch."""
+        inputs = super().inputs(images, prompts)
+        order = inputs["qformer_attention_mask"].argsort(dim=1, descending=True, stable=True)
+        for name in ("qformer_input_ids", "qformer_attention_mask"):
+            inputs[name] = inputs[name].gather(1, order)
+        return inputs
+
+
+FAMILIES: dict[str, str] = {
+    "idefics": f"{__name__}:Idefics",
+    "blip": f"{__name__}:Blip",
+    "blip-2": f"{__name__}:Blip2",
+    "instructblip": f"{__name__}:InstructBlip",
+}
 """Families with ways of their own, `model_type` of the model's configuration to "module:Class"."""
 
 
@@ -52,3 +183,9 @@ def family_class(model_type: str) -> type[Family]:
     module, name = FAMILIES[model_type].split(":")
     found: type[Family] = getattr(import_module(module), name)
     return found
+
+
+def _around_image(prompt: str) -> tuple[str, str]:
+    """The prompt before and after its placeholder; without one, the image comes first."""
+    before, placeholder, after = prompt.partition(IMAGE)
+    return (before, after) if placeholder else ("", prompt)

@@ -71,7 +71,7 @@ class TransformersBackend:
         self._model = self._family.model
         # A fast tokenizer must not be used by two threads at once: batches are prepared with the family's.
         self._tokenizer = copy.deepcopy(self._family.processor.tokenizer)
-        self._end_tokens = _end_tokens(self._model)
+        self._end_tokens = self._family.end_tokens()
         self._stops = settings.stops if can_settle(settings.stops) else ()
         self._may_settle = tokens_that_may_settle(self._tokenizer, self._stops, settings.decoding.stop_strings)
         self._prompt = self._render_prompt()
@@ -154,8 +154,8 @@ class TransformersBackend:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         decoding = self._settings.decoding
         inputs = prepared.inputs.to(self._model.device, dtype=self._model.dtype)
-        output = self._model.generate(
-            **inputs,
+        output = self._family.generate(
+            inputs,
             # Sampling is arg-max over logits + Gumbel noise: exact, and the same whatever the batch.
             do_sample=False,
             temperature=None,
@@ -243,11 +243,6 @@ def _quantization(settings: TransformersCaptioner) -> Any:
     if settings.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def _end_tokens(model: Any) -> list[int]:
-    ends = model.generation_config.eos_token_id
-    return [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
 
 
 def _devices(settings: TransformersCaptioner) -> list[str]:
