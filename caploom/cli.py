@@ -1,31 +1,14 @@
-"""The `caploom` command: look into a factory from a terminal. Nothing here makes an artifact; `make run` does."""
+"""The `caploom` command: look into a factory from a terminal, redo failures, prepare captioners."""
 
-import functools
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 import caploom
-from caploom.errors import CaploomError
+from caploom.command_errors import user_errors
+from caploom.convert_cli import convert
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
-
-
-def _user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake ends in its sentence and exit code 2."""
-
-    @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except CaploomError as error:
-            click.echo(str(error), err=True)
-            sys.exit(2)
-
-    return guarded
 
 
 @click.group()
@@ -36,7 +19,7 @@ def main() -> None:
 
 @main.command()
 @_CONFIG
-@_user_errors
+@user_errors
 def check(config: Path) -> None:
     """Validate a factory's YAML and list what it would make."""
     from caploom.captioning.identity import captioner_fingerprint
@@ -45,7 +28,7 @@ def check(config: Path) -> None:
     loaded = load_config(config)
     click.echo(f"{config}: the factory {loaded.name} is well formed; its artifacts lie in {loaded.store}.")
     for name, captioner in loaded.captioners.items():
-        click.echo(f"captioner {name}: {captioner.model} ({captioner_fingerprint(captioner)})")
+        click.echo(f"captioner {name}: {captioner.label} ({captioner_fingerprint(captioner)})")
     for recipe in loaded.expanded_recipes():
         captioners = ", ".join(recipe.captioners) or "raw captions only"
         click.echo(
@@ -55,7 +38,7 @@ def check(config: Path) -> None:
 
 @main.command()
 @_CONFIG
-@_user_errors
+@user_errors
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
     from caploom.factory import Factory
@@ -71,7 +54,7 @@ def results(config: Path) -> None:
 
 @main.command()
 @_CONFIG
-@_user_errors
+@user_errors
 def failures(config: Path) -> None:
     """Print every row that failed, with its reason."""
     from caploom.factory import Factory
@@ -82,6 +65,51 @@ def failures(config: Path) -> None:
         number += 1
         click.echo(f"{where}\t{row['reason']}\t{row['detail']}")
     click.echo(f"{number} failed rows.")
+
+
+main.add_command(convert)
+
+
+@main.command()
+@_CONFIG
+@click.option("--captioner", "captioners", multiple=True, help="Only this captioner's; may be given several times.")
+@user_errors
+def retry(config: Path, captioners: tuple[str, ...]) -> None:
+    """Caption again the images that failed, and only those, as often as each captioner's `max_attempts` allows.
+
+    `make run`, or materializing in the UI, then brings the new captions into the training sets.
+    """
+    from caploom.captioning.backend import load_backend
+    from caploom.captioning.retry_failures import retry_every_shard
+    from caploom.factory import Factory
+    from caploom.progress import track
+
+    factory = Factory.from_yaml(config)
+    for captioner in captioners or factory.config.captioners:
+        with track(f"captions/{captioner}", "images") as bar:
+            for shard, retried in retry_every_shard(factory, captioner, load_backend, bar):
+                click.echo(
+                    f"captions/{captioner} [{shard}]: {retried.tried} tried again, {retried.captioned} captioned, "
+                    f"{retried.tried - retried.captioned} failed again; {retried.given_up} given up in all."
+                )
+
+
+@main.command()
+@click.argument("name", required=False)
+@user_errors
+def presets(name: str | None) -> None:
+    """List the ready-made captioners, or show one as YAML, to be used or copied."""
+    import yaml
+
+    from caploom.captioning.presets import preset_named
+    from caploom.captioning.presets import presets as all_presets
+
+    if name is not None:
+        click.echo(yaml.safe_dump({name: dict(preset_named(name))}, sort_keys=False, allow_unicode=True), nl=False)
+        return
+    for each, preset in all_presets().items():
+        memory = f"{preset['memory_gb']:g} GB" if "memory_gb" in preset else "-"
+        click.echo(f"{each:22} {memory:>7}  {preset.get('model', '(your own folder)'):45} {preset['about'].strip()}")
 
 
 if __name__ == "__main__":

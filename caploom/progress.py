@@ -78,9 +78,10 @@ class StageBar:
             return
         seconds = self._logged - self._started
         rate = self._bar.n / seconds if seconds > 0 else 0.0
-        left = self._bar.format_interval((self._bar.total - self._bar.n) / rate) if rate else "?"
+        total = self._bar.total or 0
+        left = self._bar.format_interval((total - self._bar.n) / rate) if rate else "?"
         self._log(
-            f"{self._stage}: {self._bar.n:,} of {self._bar.total:,} {self._unit}, {rate:.1f} a second, {left} left, "
+            f"{self._stage}: {self._bar.n:,} of {total:,} {self._unit}, {rate:.1f} a second, {left} left, "
             f"{self._failed} failed"
         )
 

@@ -81,14 +81,14 @@ class CanaryRow:
 
 
 class Backend(Protocol):
-    """A loaded captioner.
-
-    `device` is where it runs; `facts` is what the manifest records of it beyond its settings (the commit that the hub
-    gave, how many rows of a file found their image), known once all images of a shard were captioned.
-    """
+    """A loaded captioner; `device` is where it runs."""
 
     device: str
-    facts: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest records beyond the settings: the hub's commit, the rows of a file that found their image."""
+        ...
 
     def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
         """Caption images, in whatever order and chunks; every one comes back once.

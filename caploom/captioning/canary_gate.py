@@ -41,7 +41,7 @@ def pass_canary(
     if wrong:
         raise CanaryError(
             f"captions/{captioner}: {len(wrong)} of {len(rows)} images get another caption in a batch than alone "
-            f"({_quoted(wrong[0])}), so its batches cannot be trusted; set batch_size: 1, or report this family of models."
+            f"({_quoted(wrong[0])}), so its batches cannot be trusted; set batch_size: 1, or report this family."
         )
 
     def build(draft: Draft) -> None:

@@ -17,7 +17,7 @@ from caploom.images import ImageFault, decode_image, read_identified_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SORTED_BATCHES = 16  # batches that are sorted by length together
+SORTED_BATCHES = 16  # batches that are sorted by length together
 _MAX_BATCH_PIXELS = 300_000_000  # of the decoded images of a batch: about 0.9 GB
 _HOPELESS = 64  # images in a row that the model fails on, after which it is the model's fault and not theirs
 
@@ -78,7 +78,7 @@ class BatchEngine:
         """Cut images into batches of at most `batch_size` images and `_MAX_BATCH_PIXELS` pixels."""
         while window := list(islice(refs, self.batch_size)):
             if any(self._model.length(ref) for ref in window):
-                window += islice(refs, self.batch_size * (_SORTED_BATCHES - 1))
+                window += islice(refs, self.batch_size * (SORTED_BATCHES - 1))
                 # Longest first: a batch that does not fit shows itself early.
                 window.sort(key=self._model.length, reverse=True)
             batch: list[ImageRef] = []

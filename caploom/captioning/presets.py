@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from caploom.errors import ConfigError
 from caploom.settings import nearest
 
 PRESETS = Path(__file__).with_name("presets.yaml")
@@ -19,6 +20,14 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
     return loaded
 
 
+def preset_named(name: Any) -> Mapping[str, Any]:
+    """A preset; raises `ConfigError` naming the known ones."""
+    if name not in presets():
+        known = list(presets())
+        raise ConfigError(f'There is no preset "{name}"; known: {", ".join(known)}{nearest(str(name), known)}.')
+    return presets()[name]
+
+
 def expand_preset(value: Mapping[str, Any]) -> dict[str, Any]:
     """A captioner's mapping with its preset filled in, its own keys first; raises `ValueError` on an unknown preset.
 
@@ -26,12 +35,12 @@ def expand_preset(value: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "preset" not in value:
         return dict(value)
-    name = value["preset"]
-    if name not in presets():
-        known = list(presets())
-        raise ValueError(f'there is no preset "{name}"; known: {", ".join(known)}{nearest(str(name), known)}')
+    try:
+        preset = preset_named(value["preset"])
+    except ConfigError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
     own = {key: each for key, each in value.items() if key != "preset"}
-    merged = {key: each for key, each in presets()[name].items() if key != "about"}
+    merged = {key: each for key, each in preset.items() if key != "about"}
     for key, each in own.items():
         both = isinstance(each, dict) and isinstance(merged.get(key), dict)
         merged[key] = {**merged[key], **each} if both else each

@@ -1,12 +1,16 @@
 """Redoing a shard's failures alone, each image as often as its captioner allows."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from caploom.captioning.backend import Backend
 from caploom.captioning.caption_shard import Load, caption_shard, captions_plan, read_failures
 from caploom.captioning.retries import ask_again
+from caploom.captioning.settings import CaptionerSettings
 from caploom.factory import Factory
-from caploom.progress import Progress
-from caploom.store import Artifact
+from caploom.progress import Progress, StageBar
+from caploom.readers.ingest import ingested_shards
+from caploom.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,25 @@ def retry_failures(
         captioned=len(tried - {row["key"] for row in still}),
         given_up=sum(row["attempt"] >= limit for row in still),
     )
+
+
+def retry_every_shard(
+    factory: Factory, captioner: str, load: Callable[[CaptionerSettings, Store], Backend], bar: StageBar
+) -> Iterator[tuple[str, Retried]]:
+    """`retry_failures` over all ingested shards, the captioner loaded once and only if there is something to redo."""
+    loaded: list[Backend] = []
+
+    def load_once() -> Backend:
+        if not loaded:
+            loaded.append(load(factory.config.captioners[captioner], factory.store))
+        return loaded[0]
+
+    try:
+        for pairs in ingested_shards(factory):
+            shard = pairs.manifest.configuration["shard"]
+            retried = retry_failures(factory, captioner, shard, load_once, bar.part())
+            if retried is not None:
+                yield shard, retried
+    finally:
+        for backend in loaded:
+            backend.close()

@@ -74,6 +74,11 @@ class CaptionerSettings(Settings):
         raise NotImplementedError
 
     @property
+    def kind(self) -> str:
+        """What runs it, as a tag for people."""
+        return self.backend
+
+    @property
     def needs_raw_caption(self) -> bool:
         """Whether what it says depends on the image's raw caption."""
         return False
@@ -158,7 +163,7 @@ class TransformersCaptioner(PromptedSettings):
     trust_remote_code: bool = Field(default=False, description="Run code from the model's repository; needs revision.")
     device: str | list[str] = Field(
         default="auto",
-        description="`auto` is every GPU of this machine, one worker each, else the CPU; or a device; or a list of them.",
+        description="`auto` is every GPU of this machine, a worker each, else the CPU; or a device; or a list of them.",
     )
     device_map: Literal["none", "auto", "balanced", "sequential"] = Field(
         default="none", description="Spread one model that no single GPU can hold over all of them (accelerate)."

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from caploom.captioning.canary_gate import canary_plan
 from caploom.captioning.caption_shard import read_captions, shard_images
 from caploom.evaluation.measure import KIND as METRICS_KIND
 from caploom.factory import Factory
@@ -15,6 +16,7 @@ from caploom.store import Artifact
 from caploom.tables import read_table
 from caploom.training_set.merge import training_files
 
+BATCHED_EQUALS_SINGLE = "batched_equals_single"
 ROWS_ACCOUNTED = "rows_accounted"
 ORPHAN_FREE = "orphan_free"
 NEVER_EMPTY = "never_empty"
@@ -22,6 +24,7 @@ LOSS_IS_FINITE = "loss_is_finite"
 BETTER_THAN_CHANCE = "better_than_chance"
 
 DESCRIPTIONS = {
+    BATCHED_EQUALS_SINGLE: "The canary: before the first shard, a few images in a batch got what they get alone.",
     ROWS_ACCOUNTED: "Rows in = rows out + rows failed, counted again from the tables: nothing lost, nothing doubled.",
     ORPHAN_FREE: "Every row is of an image that was ingested, and none is there twice.",
     NEVER_EMPTY: "No sheared caption is empty.",
@@ -54,6 +57,7 @@ def check_captions(factory: Factory, artifact: Artifact) -> list[CheckOutcome]:
     captions = read_captions(artifact).column("image_id").to_pylist()
     failed = read_table(artifact.file("failures.parquet")).column("key").to_pylist()
     return [
+        _canary(factory, artifact),
         _accounted(len(images), len(captions), len(failed)),
         _orphan_free(orphans=len({*captions, *failed} - images), doubled=len(captions) - len(set(captions))),
     ]
@@ -103,6 +107,16 @@ def check_metrics(artifact: Artifact) -> list[CheckOutcome]:
     ]
     sentence = f"Not above chance: {', '.join(worse)}." if worse else "Recall@1 is above chance both ways."
     return [CheckOutcome(BETTER_THAN_CHANCE, not worse, sentence, {"not_above_chance": worse})]
+
+
+def _canary(factory: Factory, captions: Artifact) -> CheckOutcome:
+    configuration = captions.manifest.configuration
+    canary = factory.store.find(canary_plan(configuration["captioner"], configuration["captioner_fingerprint"]))
+    if canary is None:
+        return CheckOutcome(BATCHED_EQUALS_SINGLE, True, "Nothing was generated in batches.", {"images": 0})
+    images = canary.manifest.summary["images"]
+    sentence = f"{images} images got in one batch what they get alone."
+    return CheckOutcome(BATCHED_EQUALS_SINGLE, True, sentence, canary.manifest.summary)
 
 
 def _accounted(rows_in: int, rows_out: int, rows_failed: int) -> CheckOutcome:

@@ -107,7 +107,7 @@ def _first_sentence_settled(text: str) -> bool:
     end = first_sentence(text)[1]
     if not text[:end].strip(" .!?\n"):
         return False
-    # Whether a full stop ends the sentence depends on what follows: one more sign, or behind "U.S." the whole next word.
+    # Whether a full stop ends a sentence depends on what follows: one more sign, or behind "U.S." the next word.
     acronym = re.search(r"(?:[^\W\d_]\.){2,}[\"'”’)\]]*$", text[:end])
     return re.match(r"\n|\S|\s+\w+\W" if acronym else r"\n|\s*\S", text[end:]) is not None
 

@@ -24,7 +24,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     )
     def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         with user_errors():
-            artifact = report.make_report(factory.open(context.run_id))
+            artifact = report.make_report(factory.open(context.run.run_id))
             text = artifact.file("report.md").read_text(encoding="utf-8")
             page = dg.MetadataValue.path(str(artifact.file("report.html")))
             return result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})

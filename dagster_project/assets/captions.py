@@ -1,21 +1,35 @@
 """The `captions/<captioner>` assets, one for each captioner of the YAML."""
 
-import dagster as dg
+from contextlib import AbstractContextManager
 
+import dagster as dg
+from pydantic import Field
+
+from caploom.captioning.backend import Backend
 from caploom.captioning.caption_shard import CODE_VERSION, caption_shard
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.settings import CaptionerSettings
+from caploom.captioning.retry_failures import retry_failures
+from caploom.captioning.settings import CaptionerSettings, PromptedSettings
 from caploom.config import FactoryConfig
-from caploom.lineage.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_captions
-from caploom.lineage.exhibits import shard_exhibits
+from caploom.errors import CanaryError
+from caploom.lineage.checks import BATCHED_EQUALS_SINGLE, ORPHAN_FREE, ROWS_ACCOUNTED, check_captions
 from caploom.lineage.fingerprints import fingerprint
-from caploom.progress import track
-from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
+from caploom.progress import StageBar, track
+from dagster_project.assets.captions_metadata import captions_metadata
+from dagster_project.assets.materialization import AssetEvents, check_specs, failed_check, shard_events, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
+
+
+class CaptionsConfig(dg.Config):
+    """What a launch of captions can ask for."""
+
+    retry_failures: bool = Field(
+        default=False, description="Redo the failed images of finished shards too, as `caploom retry` does."
+    )
 
 
 def captions_key(captioner: str) -> dg.AssetKey:
@@ -36,28 +50,48 @@ def _captions_asset(captioner: str, settings: CaptionerSettings) -> dg.AssetsDef
         deps=[RAW_PAIRS],
         partitions_def=SHARDS,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=GPU_POOL,
+        pool=GPU_POOL if settings.on_gpu else None,
         code_version=fingerprint([CODE_VERSION, captioner_fingerprint(settings)]),
-        check_specs=check_specs(key, ROWS_ACCOUNTED, ORPHAN_FREE),
+        check_specs=check_specs(key, BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE),
         group_name="captions",
-        kinds={"huggingface", "parquet"},
+        kinds={settings.kind, "parquet"},
         tags={"captioner": captioner},
-        metadata={"model": settings.model, "prompt": settings.prompt},
-        description=f"What {captioner} ({settings.model}) says of every image, whole: the shear comes later.",
+        metadata=_definition_metadata(settings),
+        description=f"What {captioner} ({settings.label}) says of every image, whole: the shear comes later.",
     )
     def captions(
-        context: dg.AssetExecutionContext, factory: FactoryResource, captioner_models: CaptionerModels
+        context: dg.AssetExecutionContext,
+        config: CaptionsConfig,
+        factory: FactoryResource,
+        captioner_models: CaptionerModels,
     ) -> AssetEvents:
         with user_errors():
-            opened, shards = factory.open(context.run_id), context.partition_keys
-            with track(f"captions/{captioner}", "images", parts=len(shards)) as bar:
-                made = {
-                    shard: caption_shard(opened, captioner, shard, lambda: captioner_models.load(settings), bar.part())
-                    for shard in shards
-                }
+            opened, shards = factory.open(context.run.run_id), context.partition_keys
+
+        def load() -> Backend:
+            return captioner_models.load(settings, opened.store)
+
+        try:
+            with user_errors(but=CanaryError), _bar(context, captioner) as bar:
+                if config.retry_failures:
+                    for shard in shards:
+                        retry_failures(opened, captioner, shard, load, bar.part())
+                made = {shard: caption_shard(opened, captioner, shard, load, bar.part()) for shard in shards}
+        except CanaryError as error:
+            yield failed_check(key, BATCHED_EQUALS_SINGLE, str(error))
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        with user_errors():
             checks = {shard: check_captions(opened, artifact) for shard, artifact in made.items()}
-            everyone = list(opened.config.captioners)
-            extra = {shard: {"gallery": gallery(shard_exhibits(opened, shard, everyone))} for shard in shards}
+            extra = {shard: captions_metadata(opened, captioner, artifact) for shard, artifact in made.items()}
         yield from shard_events(context, made, checks, extra)
 
     return captions
+
+
+def _bar(context: dg.AssetExecutionContext, captioner: str) -> AbstractContextManager[StageBar]:
+    return track(f"captions/{captioner}", "images", parts=len(context.partition_keys), log=context.log.info)
+
+
+def _definition_metadata(settings: CaptionerSettings) -> dict[str, str]:
+    prompt = {"prompt": settings.prompt} if isinstance(settings, PromptedSettings) else {}
+    return {"backend": settings.backend, "model": settings.label, **prompt}

@@ -37,7 +37,7 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """A CLIP model trained on the recipe's training set; all recipes of a trainer take the same number of steps."""
         with user_errors():
-            opened = factory.open(context.run_id)
+            opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"checkpoint [{recipe.name}]", "steps") as bar:
                 artifact = clip_trainer.train(opened, recipe, bar.part())

@@ -15,15 +15,20 @@ from caploom.store import Artifact
 DATA_VERSION_TAG = "dagster/data_version"
 _ADVISORY_CHECKS = {BETTER_THAN_CHANCE}  # a finding about the data and no fault: it warns and blocks nothing
 
-AssetEvents = Iterator[dg.MaterializeResult | dg.AssetMaterialization]
+AssetEvents = Iterator[dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckResult]
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """A user's mistake becomes a failed step with its one sentence, not a traceback, and is not retried."""
+def user_errors(but: type[CaploomError] | None = None) -> Iterator[None]:
+    """A user's mistake becomes a failed step with its one sentence, not a traceback, and is not retried.
+
+    Errors of the class `but` are left to whoever calls.
+    """
     try:
         yield
     except CaploomError as error:
+        if but is not None and isinstance(error, but):
+            raise
         raise dg.Failure(description=str(error), allow_retries=False) from None
 
 
@@ -33,6 +38,13 @@ def check_specs(asset: dg.AssetKey | str, *names: str) -> list[dg.AssetCheckSpec
         dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name], blocking=name not in _ADVISORY_CHECKS)
         for name in names
     ]
+
+
+def failed_check(asset: dg.AssetKey, name: str, sentence: str) -> dg.AssetCheckResult:
+    """A check that fails before there is anything to materialize."""
+    return dg.AssetCheckResult(
+        asset_key=asset, check_name=name, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence
+    )
 
 
 def shard_events(

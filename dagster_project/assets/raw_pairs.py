@@ -30,7 +30,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:
         """Images that really decode, each with its raw caption; a bad row is a failure with its reason."""
         with user_errors():
-            opened, shards = factory.open(context.run_id), context.partition_keys
+            opened, shards = factory.open(context.run.run_id), context.partition_keys
             with track("raw_pairs", "rows", parts=len(shards)) as bar:
                 made = {shard: ingest.ingest_shard(opened, shard, bar.part()) for shard in shards}
             checks = {shard: check_raw_pairs(opened, artifact) for shard, artifact in made.items()}

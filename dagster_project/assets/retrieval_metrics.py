@@ -39,7 +39,7 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
         with user_errors():
-            opened = factory.open(context.run_id)
+            opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=len(recipe.evaluation_sets)) as bar:
                 artifact = clip_trainer.measure(opened, recipe, bar)

@@ -43,7 +43,7 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def sheared_captions(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """The recipe's captions, shortened by its shear; each is a span of the text that its captioner said."""
         with user_errors():
-            opened = factory.open(context.run_id)
+            opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"sheared_captions [{recipe.name}]", "tables") as bar:
                 artifact = shear.shear_recipe(opened, recipe, bar.part())

@@ -34,7 +34,7 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def training_set(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """Raw and sheared captions joined by the image's identity, with the probability that training draws each."""
         with user_errors():
-            opened = factory.open(context.run_id)
+            opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"training_set [{recipe.name}]", "captions") as bar:
                 artifact = merge.merge_training_set(opened, recipe, bar.part())

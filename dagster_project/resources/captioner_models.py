@@ -6,6 +6,7 @@ from pydantic import PrivateAttr
 from caploom.captioning.backend import Backend, load_backend
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.settings import CaptionerSettings
+from caploom.store import Store
 
 
 class CaptionerModels(dg.ConfigurableResource):
@@ -14,25 +15,20 @@ class CaptionerModels(dg.ConfigurableResource):
     _fingerprint: str | None = PrivateAttr(default=None)
     _backend: Backend | None = PrivateAttr(default=None)
 
-    def load(self, settings: CaptionerSettings) -> Backend:
+    def load(self, settings: CaptionerSettings, store: Store) -> Backend:
         """The captioner's model, loaded unless it is the one in memory; another one is let go first."""
         fingerprint = captioner_fingerprint(settings)
         if self._backend is None or self._fingerprint != fingerprint:
             self.release()
-            self._backend = load_backend(settings)
+            self._backend = load_backend(settings, store)
             self._fingerprint = fingerprint
         return self._backend
 
     def release(self) -> None:
-        """Let the weights go, the GPU's memory too."""
-        if self._backend is None:
-            return
-        on_gpu = self._backend.device.startswith("cuda")
+        """Let weights, workers and connections go."""
+        if self._backend is not None:
+            self._backend.close()
         self._backend = self._fingerprint = None
-        if on_gpu:
-            import torch
-
-            torch.cuda.empty_cache()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls this when the run ends."""

@@ -1,12 +1,13 @@
 import shutil
 
+from small_factory import captioner_of
+
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.settings import CaptionerSettings
 from caploom.lineage.fingerprints import content_version, fingerprint
 
 
 def captioner(**changes):
-    return CaptionerSettings.model_validate({"model": "some/model", "prompt": "Describe:", **changes})
+    return captioner_of({"model": "some/model", "prompt": "Describe:", **changes})
 
 
 def test_the_order_of_keys_does_not_matter_and_every_value_does():
