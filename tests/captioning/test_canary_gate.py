@@ -39,10 +39,10 @@ def factory(write_source, make_factory):
 
 def test_a_captioner_whose_batches_are_wrong_captions_nothing(factory):
     backend = Padded()
-    with pytest.raises(
-        CanaryError, match='8 of 8 images get another caption.*"A dog." in a batch, "A red square." alone'
-    ):
+    with pytest.raises(CanaryError) as error:
         caption_shard(factory, "colours", SHARD, lambda: backend)
+    assert "8 of 8 images get another caption" in str(error.value)
+    assert '"A dog." in a batch, "A red square." alone' in str(error.value)
     assert backend.calls == []
     assert not list(factory.store.root.rglob("captions.parquet"))
 

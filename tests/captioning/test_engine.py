@@ -96,7 +96,7 @@ def test_a_captioner_that_fails_on_everything_is_not_taken_for_bad_images(tmp_pa
         def generate(self, prepared):
             raise RuntimeError("device-side assert triggered")
 
-    with pytest.raises(CaptionerError, match="failed on 64 images in a row.*device-side assert"):
+    with pytest.raises(CaptionerError, match=r"failed on 64 images in a row.*device-side assert"):
         run(Broken(batch_size=16), write_pictures(tmp_path, 80))
 
 

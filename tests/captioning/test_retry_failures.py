@@ -46,14 +46,8 @@ def test_only_the_failures_are_redone_and_the_shard_becomes_whole(broken):
     assert len(read_captions(retried.artifact)) == 9
     assert [(row["image"], row["attempt"]) for row in read_failures(retried.artifact)] == [("0007.png", 2)]
     assert all(outcome.passed for outcome in check_captions(factory, retried.artifact))
-    assert dict(
-        zip(
-            *(read_captions(retried.artifact).column(name).to_pylist() for name in ("image_id", "attempt")), strict=True
-        )
-    ) == {
-        image_id: 2 if image_id in backend.calls[0] else 1
-        for image_id in read_captions(retried.artifact).column("image_id").to_pylist()
-    }
+    attempts = {row["image_id"]: row["attempt"] for row in read_captions(retried.artifact).to_pylist()}
+    assert {image_id for image_id, attempt in attempts.items() if attempt == 2} == set(backend.calls[0])
     # The shard's captions are the new ones from now on, and the old artifact is still there.
     assert caption_shard(factory, "colours", SHARD, ColourBackend).folder == retried.artifact.folder != old.folder
     assert len(read_captions(old)) == 8

@@ -102,7 +102,8 @@ def test_workers_whose_run_was_killed_end_by_themselves(tmp_path):
             from caploom.store import Store
 
             if __name__ == "__main__":
-                pool = load_backend(captioner_of({{**{LLAVA!r}, "device": ["cpu", "cpu"]}}), Store(Path({str(tmp_path)!r})))
+                settings = captioner_of({{**{LLAVA!r}, "device": ["cpu", "cpu"]}})
+                pool = load_backend(settings, Store(Path({str(tmp_path)!r})))
                 print(*(worker.process.pid for worker in pool._workers), flush=True)
                 sys.stdin.read()
             """

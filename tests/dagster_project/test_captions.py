@@ -28,8 +28,7 @@ def loads(monkeypatch):
         return loaded[-1]
 
     monkeypatch.setattr(captioner_models, "load_backend", load)
-    loads = type("Loads", (), {"loaded": loaded, "use": staticmethod(lambda cls: backend_class.__setitem__(0, cls))})
-    return loads
+    return type("Loads", (), {"loaded": loaded, "use": staticmethod(lambda cls: backend_class.__setitem__(0, cls))})
 
 
 @pytest.fixture
