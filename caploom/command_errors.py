@@ -1,0 +1,24 @@
+"""How commands answer a user's mistake."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from caploom.errors import CaploomError
+
+
+def user_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """A user's mistake ends in its sentence and exit code 2."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except CaploomError as error:
+            click.echo(str(error), err=True)
+            sys.exit(2)
+
+    return guarded
