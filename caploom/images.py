@@ -44,6 +44,17 @@ def read_identified_image(path: Path, image_id: str) -> bytes:
     return data
 
 
+def _in_eight_bits(image: "Image") -> "Image":
+    """16-bit greys scaled to 8: Pillow's own conversion would make white of everything above 255."""
+    if not image.mode.startswith("I"):
+        return image
+    from numpy import asarray, uint8
+    from PIL import Image
+
+    values = asarray(image)
+    return Image.fromarray((values >> 8).astype(uint8)) if values.max(initial=0) > 255 else image.convert("L")
+
+
 def decode_image(data: bytes, name: str) -> "Image":
     """Decode to RGB: really decoded, turned as EXIF says, transparency laid on white, the first frame of an animation.
 
@@ -62,7 +73,7 @@ def decode_image(data: bytes, name: str) -> "Image":
                         f"{name}: {image.width} x {image.height} pixels are more than {MAX_PIXELS:,}.",
                     )
                 image.load()
-                upright = ImageOps.exif_transpose(image)
+                upright = _in_eight_bits(ImageOps.exif_transpose(image))
                 if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
                     layer = upright.convert("RGBA")
                     white = Image.new("RGBA", layer.size, (255, 255, 255, 255))

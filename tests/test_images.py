@@ -20,6 +20,27 @@ def test_every_mode_becomes_rgb(mode):
     assert (decoded.mode, decoded.size) == ("RGB", (4, 4))
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight_and_not_white(format):
+    image = Image.new("I;16", (3, 1))
+    for x, value in enumerate((0, 32_768, 65_535)):
+        image.putpixel((x, 0), value)
+    decoded = decode_image(encoded(image, format), "x")
+    assert [decoded.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
+
+def test_cmyk_keeps_its_colours():
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    pixel = decode_image(encoded(red, "JPEG", quality=95), "x").getpixel((4, 4))
+    assert pixel[0] > 200
+    assert max(pixel[1:]) < 60
+
+
+def test_an_alpha_channel_is_laid_on_white_by_its_share():
+    half = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    assert decode_image(encoded(half), "x").getpixel((0, 0)) == (127, 127, 127)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_lies_on_white(mode):
     image = Image.new(mode, (2, 2))
