@@ -1,11 +1,14 @@
 """The four shipped captioners, loaded by the code that loads a 7B model."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
-
+from PIL import Image
 from small_factory import captioner_of
+from transformers import AutoModelForImageTextToText
 
 from caploom.captioning.backend import ImageRef
 from caploom.captioning.identity import model_location
@@ -14,7 +17,9 @@ from caploom.config import DEMO_CONFIG
 from caploom.demo.scenes import compose, render
 from caploom.demo.truth import score
 from caploom.errors import CaptionerError
+from caploom.records import image_identity
 from caploom.shearing.rules import first_sentence
+from caploom.shearing.settings import ShearStep
 
 CAPTIONERS = yaml.safe_load(DEMO_CONFIG.read_text())["captioners"]
 
@@ -118,3 +123,138 @@ def test_a_damaged_weights_file_is_a_sentence(tmp_path):
 def test_a_chat_template_that_the_model_does_not_have_is_said():
     with pytest.raises(CaptionerError, match="no chat template"):
         load(settings_of("tiny-llava", chat_template=True))
+
+
+def results_of(backend, refs):
+    captioned, failed = {}, {}
+    for chunk in backend.caption(refs):
+        captioned |= {item.ref.image: item.generation for item in chunk.captioned}
+        failed |= {item.ref.image: item.reason for item in chunk.failed}
+    return captioned, failed
+
+
+def written(folder, images):
+    """Images as files, by the name that says what each is."""
+    refs = []
+    for name, image in images.items():
+        image.save(folder / name)
+        refs.append(ImageRef(image_identity((folder / name).read_bytes()), str(folder / name), name))
+    return refs
+
+
+def test_every_kind_of_image_is_captioned_and_the_unreadable_fail_alone(scenes, tmp_path):
+    scene = scenes[0][0]
+    sixteen = Image.fromarray(np.asarray(scene.convert("L")).astype(np.uint16) * 256)
+    kinds = {
+        "rgb.png": scene,
+        "grey.png": scene.convert("L"),
+        "two.png": scene.convert("1"),
+        "palette.png": scene.convert("P"),
+        "alpha.png": scene.convert("RGBA"),
+        "grey-alpha.png": scene.convert("LA"),
+        "sixteen.png": sixteen,
+        "cmyk.jpg": scene.convert("CMYK"),
+        "animated.gif": scene.convert("P"),
+        "still.webp": scene,
+        "thin.png": scene.resize((300, 1)),
+    }
+    refs = written(tmp_path, kinds)
+    for name, data in {
+        "empty.png": b"",
+        "cut.png": (tmp_path / "rgb.png").read_bytes()[:200],
+        "text.png": b"x",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        refs.insert(4, ImageRef(image_identity(data), str(tmp_path / name), name))
+    backend = load(settings_of("tiny-llava", batch_size=8, decoding={"max_new_tokens": 44}))
+    captioned, failed = results_of(backend, refs)
+    assert set(captioned) == set(kinds)
+    assert failed == {"empty.png": "empty_image", "cut.png": "undecodable_image", "text.png": "undecodable_image"}
+    assert captioned["rgb.png"] == captioned["alpha.png"] == say(backend, [scene], ["x"])[0]
+
+
+@pytest.fixture
+def changed_model(tmp_path):
+    """A copy of tiny-llava with something changed, loaded like any folder."""
+
+    def change(edit, **settings):
+        folder = tmp_path / "changed"
+        location = model_location(settings_of("tiny-llava"))
+        shutil.copytree(location, folder)
+        model = AutoModelForImageTextToText.from_pretrained(location)
+        edit(model)
+        model.save_pretrained(folder)
+        return load(settings_of("tiny-llava", model=str(folder), **settings))
+
+    return change
+
+
+def test_a_model_that_says_nothing_makes_failures_and_no_empty_captions(changed_model, scenes, tmp_path):
+    def end_at_once(model):
+        model.generation_config.eos_token_id = list(range(model.config.text_config.vocab_size))
+
+    backend = changed_model(end_at_once)
+    refs = written(tmp_path, {"a.png": scenes[0][0], "b.png": scenes[0][1]})
+    assert results_of(backend, refs) == ({}, {"a.png": "empty_caption", "b.png": "empty_caption"})
+
+
+def test_a_model_that_never_stops_is_cut_at_the_cap(changed_model, scenes):
+    def never_end(model):
+        model.generation_config.eos_token_id = model.config.text_config.vocab_size + 7
+
+    backend = changed_model(never_end, decoding={"max_new_tokens": 60})
+    for generation in say(backend, *scenes):
+        assert (generation.tokens, generation.finish_reason) == (60, "length")
+
+
+STOP_AT_SENTENCE = [[ShearStep.model_validate("first_sentence")]]
+
+
+@pytest.mark.parametrize("name", list(CAPTIONERS))
+def test_text_stopped_by_the_shear_is_sheared_as_the_whole_text_is(name, scenes):
+    images, image_ids = scenes
+    settings = settings_of(name, decoding={"max_new_tokens": 40})
+    whole = say(load(settings), images, image_ids)
+    stopped = say(load(settings.stopping_at(STOP_AT_SENTENCE)), images, image_ids)
+    for long, short in zip(whole, stopped, strict=True):
+        assert long.text.startswith(short.text)
+        assert long.text[slice(*first_sentence(long.text))] == short.text[slice(*first_sentence(short.text))]
+    assert sum(short.tokens for short in stopped) < 0.7 * sum(long.tokens for long in whole)
+    assert {short.finish_reason for short in stopped} >= {"shear"}
+
+
+def test_stopping_by_the_shear_is_the_same_alone_and_in_a_batch(scenes):
+    images, image_ids = scenes
+    decoding = {"max_new_tokens": 40, "sample": True, "temperature": 0.9}
+    backend = load(settings_of("tiny-llava", decoding=decoding).stopping_at(STOP_AT_SENTENCE))
+    single = [say(backend, [image], [image_id])[0] for image, image_id in zip(images, image_ids, strict=True)]
+    assert say(backend, images, image_ids) == single
+
+
+def test_a_text_ends_before_its_stop_string(scenes):
+    images, image_ids = scenes
+    plain = say(load(settings_of("tiny-llava", decoding={"max_new_tokens": 40})), images, image_ids)
+    stop = {"max_new_tokens": 40, "stop_strings": [" and"]}
+    for whole, cut in zip(plain, say(load(settings_of("tiny-llava", decoding=stop)), images, image_ids), strict=True):
+        assert cut.text == whole.text.split(" and")[0].strip()
+        if " and" in whole.text:
+            assert (cut.finish_reason, cut.tokens < whole.tokens) == ("stop", True)
+
+
+def test_the_prompt_can_quote_the_raw_caption(tmp_path, scenes):
+    """Prompts of several lengths in one batch: each row must be what it is alone."""
+    words = ["a dog", "a photo of a dog and of a cat in the garden", "", "two men", "ship at sea", "one"]
+    prompt = "{raw_caption} Describe <image> in English:"
+    backend = load(settings_of("tiny-llava", prompt=prompt))
+    refs = [
+        replace(ref, raw_caption=raw)
+        for ref, raw in zip(
+            written(tmp_path, {f"{i}.png": image for i, image in enumerate(scenes[0])}), words, strict=True
+        )
+    ]
+    batched, _ = results_of(backend, refs)
+    single = {ref.image: results_of(backend, [ref])[0][ref.image] for ref in refs}
+    assert batched == single
+    assert all(row.equal for row in backend.canary(refs))
+    plain, _ = results_of(load(settings_of("tiny-llava")), refs)
+    assert batched != plain
