@@ -10,6 +10,7 @@ import click
 
 from benchmarks.cases import Benchmark, BenchmarkError
 from benchmarks.harness import run_benchmark, table
+from caploom.errors import CaploomError
 
 BENCHMARKS = {
     "captioning": "benchmarks.captioning.benchmark:Captioning",
@@ -46,7 +47,7 @@ def main(
                 warm_up=not quick,
                 say=lambda line: click.echo(line, err=True),
             )
-        except BenchmarkError as error:
+        except CaploomError as error:
             raise click.ClickException(str(error)) from None
         click.echo(table(report) + "\n")
         reports.append(report)

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmarks.captioning.inputs import BATCH_SIZE, PHOTOS, SMALL_PHOTOS, model_folder
 from benchmarks.captioning.resume import SHARD_ROWS, write_ledger
-from benchmarks.cases import Case, Outcome, Skipped, Verdict
+from benchmarks.cases import BenchmarkError, Case, Outcome, Skipped, Verdict
 from benchmarks.pictures import write_pictures
 
 _DATA_JUICER = "CAPLOOM_BENCH_DATA_JUICER_PYTHON"
@@ -29,6 +31,11 @@ class Captioning:
 
     def __init__(self, model: str = "demo:tiny-llava", prompt: str = "Describe <image> in English:") -> None:
         self._options: dict[str, Any] = {"model": model, "prompt": prompt, "max_new_tokens": _CAP}
+        try:
+            self._folder = model_folder(model)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise BenchmarkError(f"--set model={model}: {reason}.") from None
 
     def prepare(self, folder: Path, size: int) -> None:
         """Photographs of 640 x 480, small ones of 96 x 96, and a ledger."""
@@ -38,7 +45,7 @@ class Captioning:
 
     def cases(self, size: int) -> Sequence[Case | Skipped]:
         """See the modules beside this one."""
-        peer = {**self._options, "model_folder": model_folder(self._options["model"])}
+        peer = {**self._options, "model_folder": self._folder}
         rows, many = _ledger_rows(size), _memory_rows(size)
         return [
             _case("seed_loop", "seed_loop", peer),

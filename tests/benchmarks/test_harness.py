@@ -47,6 +47,7 @@ def test_a_case_that_fails_is_told_with_its_output():
     [
         (["captoning"], 'there is no benchmark "captoning"; known: captioning'),
         (["captioning", "--set", "modle=x"], '--set modle: captioning has no option "modle"; it has: model, prompt.'),
+        (["captioning", "--set", "model=demo:none"], '--set model=demo:none: there is no demo captioner "demo:none"'),
         (["captioning", "--set", "model"], "--set model: write KEY=VALUE."),
         (["all", "--size", "9"], "name one instead of all"),
     ],
