@@ -4,6 +4,7 @@ One path for all sizes: the demo's tiny captioners and LLaVA-1.5-7B load and run
 """
 
 import copy
+import json
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ class TransformersBackend:
         """The commit that the hub gave, the dtype, and the batch size that fitted."""
         return {
             "commit": getattr(self._model.config, "_commit_hash", None),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "batch_size": self._engine.batch_size,
         }
 
@@ -144,9 +145,15 @@ class TransformersBackend:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights as the model computes with them."""
-        dtype: torch.dtype = self._model.dtype
+        """Of the weights that the text is generated with: others may be kept in float32, as BLIP-2's Q-Former."""
+        dtype: torch.dtype = self._family.speaker.dtype
         return dtype
+
+    @property
+    def precision(self) -> float:
+        """The smallest relative difference that it tells apart; its own dtype's, or what quantizing leaves of it."""
+        computed = {"none": self.dtype, "8bit": torch.int8, "4bit": torch.bfloat16}[self._settings.quantization]
+        return 1 / torch.iinfo(computed).max if computed is torch.int8 else torch.finfo(computed).eps
 
     @torch.inference_mode()
     def _run(
@@ -217,10 +224,20 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
         config = AutoConfig.from_pretrained(location, **common)
         loaded = (family or family_class(config.model_type)).load(location, common, settings.processor, **weights)
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CaptionerError(f"{settings.model}: the model does not load ({reason}).") from error
-    except AttributeError as error:
-        if "tokenizer" not in str(error):
+        if not settings.trust_remote_code and "trust_remote_code=True" in str(error):
+            raise CaptionerError(
+                f"{settings.model}: it comes with code of its own, which is not run unless you ask for it; read that "
+                "code, then write trust_remote_code: true and the revision that you read, or serve it and use backend: "
+                "openai."
+            ) from None
+        raise CaptionerError(f"{settings.model}: the model does not load ({_first_line(error)}).") from error
+    except (AttributeError, NameError, RuntimeError, AssertionError) as error:
+        if settings.trust_remote_code:
+            raise CaptionerError(
+                f"{settings.model}: its own code does not run with this version of transformers "
+                f"({_first_line(error)}); serve it with the version that it was written for and use backend: openai."
+            ) from error
+        if not isinstance(error, AttributeError) or "tokenizer" not in str(error):
             raise
         raise CaptionerError(
             f"{settings.model}: it has a tokenizer but no image processor, so it cannot see images."
@@ -229,6 +246,10 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
         loaded.model.to(device)
     loaded.model.eval()
     return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _quantization(settings: TransformersCaptioner) -> Any:
@@ -274,6 +295,8 @@ def _check_folder(location: str) -> None:
         return
     if not folder.is_dir():
         raise CaptionerError(f"{folder}: there is no such model folder; correct the captioner's `model`.")
+    if _brings_code(folder):
+        return  # its own code says what it needs
     needed = {
         "configuration": ("config.json",),
         "weights in safetensors": ("*.safetensors",),
@@ -286,3 +309,10 @@ def _check_folder(location: str) -> None:
                 f"{folder}: the model folder has no {what} ({' or '.join(patterns)}); "
                 "save it there with processor.save_pretrained and model.save_pretrained."
             )
+
+
+def _brings_code(folder: Path) -> bool:
+    try:
+        return "auto_map" in json.loads((folder / "config.json").read_bytes())
+    except (FileNotFoundError, ValueError, TypeError):
+        return False  # the checks and the loading behind this one say what is wrong with it
