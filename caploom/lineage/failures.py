@@ -1,8 +1,11 @@
 """Every failed row of the factory's present artifacts, in one place."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from caploom.captioning.caption_shard import captions_plan
+from caploom.captioning.imported import ImportBackend
+from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import MissingArtifactError
 from caploom.factory import Factory
 from caploom.readers.ingest import ingested_shards
@@ -11,7 +14,12 @@ from caploom.tables import read_table
 
 
 def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where, row of FAILURES) for every shard and captioner of the present configuration."""
+    """(where, row of FAILURES) for every shard and captioner of the present configuration.
+
+    Of captions that were imported, the rows of the file that gave no image its caption follow at the end; the file is
+    read again for them.
+    """
+    captioned: set[str] = set()
     for artifact in ingested_shards(factory):
         shard = artifact.manifest.configuration["shard"]
         yield from _rows(f"raw_pairs [{shard}]", artifact)
@@ -21,7 +29,13 @@ def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, str]]]:
             except MissingArtifactError:
                 continue
             if captions is not None:
+                captioned.add(captioner)
                 yield from _rows(f"captions/{captioner} [{shard}]", captions)
+    for captioner, settings in factory.config.captioners.items():
+        if isinstance(settings, ImportedCaptions) and captioner in captioned:
+            with closing(ImportBackend(settings, factory.store)) as imported:
+                for row in imported.unmatched():
+                    yield f"captions/{captioner} {settings.captions.name}", row
 
 
 def _rows(where: str, artifact: Artifact) -> Iterator[tuple[str, dict[str, str]]]:

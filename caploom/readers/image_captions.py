@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,15 +40,18 @@ class ImageCaptionsReader(Settings):
                 f"{self.captions}: captions are read from {', '.join(_PARSERS)} files; convert it or change `captions`."
             )
 
-    def rows(self) -> Iterator[SourceRow]:
-        """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size."""
+    def rows(self, rewritten: Callable[[str], str] | None = None) -> Iterator[SourceRow]:
+        """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size.
+
+        `rewritten` says where the image of a path of the file lies here; `SourceRow.image` stays as the file has it.
+        """
         self.prepare()
         root = self.root.resolve()
         parse = _PARSERS[self.captions.suffix.lower()]
         for number, record in enumerate(parse(self.captions, self), start=1):
-            yield record if isinstance(record, SourceRow) else self._row(number, record, root)
+            yield record if isinstance(record, SourceRow) else self._row(number, record, root, rewritten)
 
-    def _row(self, number: int, record: Any, root: Path) -> SourceRow:
+    def _row(self, number: int, record: Any, root: Path, rewritten: Callable[[str], str] | None) -> SourceRow:
         where = f"{self.captions.name}, row {number}"
         if not isinstance(record, dict):
             return _bad(number, "", "row_not_an_object", f"{where}: it is {_kind(record)} and must be an object.")
@@ -56,10 +59,12 @@ class ImageCaptionsReader(Settings):
         if not isinstance(image, str) or not image.strip():
             detail = f'{where}: "{self.image_key}" must be the path of an image and is {_kind(image)}.'
             return _bad(number, "", "no_image_path", detail)
+        place = rewritten(image) if rewritten else image
         # Resolved, so that neither `..` nor a link inside the root can reach a file outside it.
-        path = Path(os.path.realpath(root / image)) if "\0" not in image else None
+        path = Path(os.path.realpath(root / place)) if "\0" not in place else None
         if path is None or not path.is_relative_to(root):
-            detail = f"{where}: the path {image!r} leaves the image root {root}; images must lie inside it."
+            became = f", rewritten to {place!r}," if place != image else ""
+            detail = f"{where}: the path {image!r}{became} leaves the image root {root}; images must lie inside it."
             return _bad(number, image, "path_leaves_root", detail)
         if not isinstance(caption, str):
             detail = f'{where}: "{self.caption_key}" must be text and is {_kind(caption)}.'
@@ -116,13 +121,20 @@ def _csv_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = csv.DictReader(file, delimiter=delimiter)
-        for key in (reader.image_key, reader.caption_key):
-            if key not in (lines.fieldnames or []):
-                columns = ", ".join(lines.fieldnames or []) or "none"
-                raise SourceError(
-                    f'{path}: the header has no column "{key}" (columns: {columns}); name it in the YAML.'
-                )
-        yield from lines
+        count = 0
+        try:
+            for key in (reader.image_key, reader.caption_key):
+                if key not in (lines.fieldnames or []):
+                    columns = ", ".join(lines.fieldnames or []) or "none"
+                    raise SourceError(
+                        f'{path}: the header has no column "{key}" (columns: {columns}); name it in the YAML.'
+                    )
+            for line in lines:
+                count += 1
+                yield line
+        except csv.Error as error:  # mostly an opening quote that nothing closes
+            detail = f"{path.name}: it cannot be read on after row {count} ({error}); mend the file."
+            yield _bad(count + 1, "", "invalid_csv", detail)
 
 
 _PARSERS = {".json": _json_records, ".csv": _csv_records, ".tsv": _csv_records}
