@@ -32,6 +32,19 @@ def length_histogram(
     return _png(figure)
 
 
+def caption_length_histogram(words: Sequence[int], raw_words: Sequence[int], title: str) -> bytes:
+    """How many of one captioner's captions have how many words, before the raw captions' (grey)."""
+    figure, axes = _figure(title)
+    bins = [edge + 0.5 for edge in range(max([*words, *raw_words], default=1) + 2)]
+    axes.hist(raw_words, bins=bins, color="#BBBBBB", label="raw")
+    axes.hist(words, bins=bins, histtype="step", linewidth=1.4, color=_COLOURS[0], label="captions")
+    axes.set_xlabel("words")
+    axes.set_ylabel("captions")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=7)
+    return _png(figure)
+
+
 def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
     """Training loss against the optimizer step."""
     figure, axes = _figure(title)
