@@ -31,6 +31,7 @@ _RECORDED_PACKAGES = [
     "duckdb",
     "numpy",
     "open_clip_torch",
+    "openai",
     "pandas",
     "pillow",
     "pyarrow",

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,15 @@ def make_factory(write_config: Callable[[dict[str, Any]], Path]) -> Callable[...
         return Factory.from_config(load_config(write_config(settings_of(source, **changes))))
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount the small file system that this test fills")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

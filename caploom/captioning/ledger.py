@@ -4,6 +4,7 @@ Finished shards' captions lie in the `captions` artifacts; those of a shard unde
 written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is done.
 """
 
+import glob
 import io
 import logging
 import shutil
@@ -45,44 +46,49 @@ class Ledger:
 
     def find(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> pa.Table:
         """The captions (schema CAPTIONS) that these images have already, one an image."""
-        table = self._look_up(CAPTIONS.names, image_ids, pair_ids).select(CAPTIONS.names).cast(CAPTIONS)
+        # Two runs may both have captioned an image: one of the rows is taken, whole.
+        query = f"select distinct on (image_id) {', '.join(CAPTIONS.names)} from known semi join wanted using"
+        table = self._ask(query, CAPTIONS.names, image_ids, pair_ids)
+        table = CAPTIONS.empty_table() if table is None else table.cast(CAPTIONS)
         return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))
 
     def missing(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> list[str]:
         """Of these images, those that have no caption yet, in the given order."""
-        known = set(self._look_up(["image_id"], image_ids, pair_ids).column("image_id").to_pylist())
-        return [image_id for image_id in image_ids if image_id not in known]
+        found = self._ask("select image_id from wanted anti join known using", ["image_id"], image_ids, pair_ids)
+        if found is None:
+            return list(image_ids)
+        missing = set(found.column("image_id").to_pylist())
+        return [image_id for image_id in image_ids if image_id in missing]
 
-    def _look_up(self, columns: Sequence[str], image_ids: Sequence[str], pair_ids: Sequence[str] | None) -> pa.Table:
+    def _ask(
+        self, query: str, columns: Sequence[str], image_ids: Sequence[str], pair_ids: Sequence[str] | None
+    ) -> pa.Table | None:
+        """The answer to a query that joins `known` captions and `wanted` keys; None when nothing is known at all."""
         wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
         keys = ", ".join(wanted.column_names)
+        read = ", ".join(dict.fromkeys([*columns, *wanted.column_names]))
         for attempt in range(_LISTINGS):
             files = self._files()
-            if not files or not len(wanted):
-                return CAPTIONS.empty_table()
+            if not files:
+                return None
             try:
                 with duckdb.connect() as connection:
                     connection.register("wanted", wanted)
-                    return connection.sql(
-                        # Two runs may both have captioned an image: one of the rows is taken, whole.
-                        f"select distinct on (image_id) {', '.join(columns)} from read_parquet(?)"
-                        f" semi join wanted using ({keys})",
-                        params=[files],
-                    ).to_arrow_table()
+                    known = f"with known as (select {read} from read_parquet(?))"
+                    return connection.sql(f"{known} {query} ({keys})", params=[files]).to_arrow_table()
             except duckdb.IOException:
                 if attempt == _LISTINGS - 1 or all(Path(file).is_file() for file in files):
                     raise
         raise AssertionError("unreachable")
 
     def _files(self) -> list[str]:
-        # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing.
-        # Parts first: one that is swept between the two listings is in the artifact that the second then sees.
-        parts = [str(path) for path in self._kind_folder.glob(f"*/{self._fingerprint}/{_PENDING}/*/[!.]*.parquet")]
-        return parts + [
-            str(path)
-            for path in self._kind_folder.glob(f"*/{self._fingerprint}/*/[!.]*/captions.parquet")
-            if path.with_name(MANIFEST).is_file()
-        ]
+        # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing
+        # (and `*` does not match it). Parts first: one that is swept between the two listings is in the artifact that
+        # the second then sees. The glob module passes over folders that vanish under it; pathlib raises.
+        kind = glob.escape(str(self._kind_folder))
+        parts = glob.glob(f"{kind}/*/{self._fingerprint}/{_PENDING}/*/*.parquet")  # noqa: PTH207
+        finished = glob.glob(f"{kind}/*/{self._fingerprint}/*/*/captions.parquet")  # noqa: PTH207
+        return parts + [path for path in finished if Path(path).with_name(MANIFEST).is_file()]
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""

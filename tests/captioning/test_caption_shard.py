@@ -1,14 +1,17 @@
+import os
+import random
 import signal
 import subprocess
 import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
 from small_factory import ColourBackend
 
+from caploom.captioning.backend import Generation
 from caploom.captioning.caption_shard import caption_shard, captions_plan, read_captions
-from caploom.errors import ConfigError, MissingArtifactError
+from caploom.errors import ConfigError, MissingArtifactError, StoreError
 from caploom.lineage.checks import check_captions
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards, shard_names
@@ -111,49 +114,96 @@ def test_unknown_captioners_and_shards_that_are_not_ingested_are_said(write_sour
         captions_plan(factory, "colour", "shard-00000")
 
 
-@pytest.mark.slow
-def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_factory, tmp_path):
-    """Ten processes are killed at different moments of captioning one shard; the eleventh finishes it."""
-    factory = ingested(make_factory(write_source(60), shard_size=100))
+def test_a_full_disk_stops_the_shard_and_with_room_again_it_goes_on(write_source, make_factory, small_disk):
+    factory = ingested(make_factory(write_source(60), shard_size=100, store=str(small_disk / "store")))
+    filler = small_disk / "filler"
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize
+    filler.write_bytes(bytes(free - 16_384))
+
+    class Wordy(ColourBackend):
+        def look(self, image):
+            time.sleep(0.02)  # so that batches are kept one by one
+            return Generation(os.urandom(500).hex(), 10, "stop")
+
+    first, second = Wordy(), Wordy()
+    with pytest.raises(StoreError, match=r"no space left on device.*make room and run again"):
+        caption_shard(factory, "colours", "shard-00000", lambda: first)
+    filler.unlink()
+    made = caption_shard(factory, "colours", "shard-00000", lambda: second)
+    images = read_captions(made).column("image_id").to_pylist()
+    assert (len(images), len(set(images))) == (60, 60)
+    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert sum(len(call) for call in second.calls) < 60  # what was kept before the disk was full is kept
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from small_factory import ColourBackend
+from caploom.captioning.backend import Generation
+from caploom.captioning.caption_shard import caption_shard
+from caploom.factory import Factory
+
+class Logging(ColourBackend):
+    def generate(self, prepared):
+        time.sleep(0.05)
+        with open({log!r}, "a") as log:
+            log.writelines(image_id + "\\n" for _, image_id in prepared)
+        return super().generate(prepared)
+
+factory = Factory.from_yaml(Path({config!r}))
+print("ready", flush=True)
+caption_shard(factory, "colours", "shard-00000", Logging)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A process that captions the first shard, 50 ms a batch, and writes down which images it generates."""
     log = tmp_path / "captioned.log"
-    script = textwrap.dedent(
-        f"""
-        import sys, time
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        from pathlib import Path
-        from small_factory import ColourBackend
-        from caploom.captioning.caption_shard import caption_shard
-        from caploom.factory import Factory
+    text = SCRIPT.format(tests=str(Path(__file__).parents[1]), log=str(log), config=str(tmp_path / "factory.yaml"))
+    return [sys.executable, "-c", text], log
 
-        class Logging(ColourBackend):
-            def generate(self, prepared):
-                time.sleep(0.05)
-                with open({str(log)!r}, "a") as log:
-                    log.writelines(image_id + "\\n" for _, image_id in prepared)
-                return super().generate(prepared)
 
-        factory = Factory.from_yaml(Path({str(tmp_path / "factory.yaml")!r}))
-        print("ready", flush=True)
-        caption_shard(factory, "colours", "shard-00000", Logging)
-        """
-    )
+@pytest.mark.slow
+def test_two_runs_on_one_shard_double_and_corrupt_nothing(write_source, make_factory, script):
+    command, log = script
+    factory = ingested(make_factory(write_source(60), shard_size=100))
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], errors
+    made = factory.store.find(captions_plan(factory, "colours", "shard-00000"))
+    images = read_captions(made).column("image_id").to_pylist()
+    assert (len(images), len(set(images))) == (60, 60)
+    generated = log.read_text().splitlines()
+    assert len(generated) == len(set(generated)) == 60
+    assert sum("another run is captioning this shard" in error for error in errors) >= 1
+
+
+@pytest.mark.slow
+def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_factory, script):
+    """Ten processes are killed at random moments of captioning one shard; the eleventh finishes it."""
+    command, log = script
+    factory = ingested(make_factory(write_source(60), shard_size=100))
+    moments = random.Random(0)
     kills = 0
-    for attempt in range(10):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
         process.stdout.readline()
         try:
-            process.wait(timeout=0.02 + 0.05 * attempt)
+            process.wait(timeout=moments.uniform(0.0, 0.35))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
     assert kills > 0
-    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).returncode == 0
+    subprocess.run(command, check=True, capture_output=True)
     made = factory.store.find(captions_plan(factory, "colours", "shard-00000"))
     images = read_captions(made).column("image_id").to_pylist()
     assert (len(images), len(set(images))) == (60, 60)
-    # Only the batch that was under way when a process was killed is generated a second time.
-    assert len(log.read_text().splitlines()) <= 60 + 4 * kills
+    # Only what was under way, or in the quarter of a second before, when a process was killed is generated again.
+    assert len(log.read_text().splitlines()) <= 60 + 6 * 4 * kills
     assert all(outcome.passed for outcome in check_captions(factory, made))
     left_over = [path for path in made.folder.parent.iterdir() if path.name.startswith(".")]
     assert left_over == []

@@ -136,18 +136,6 @@ def test_a_run_that_fails_keeps_what_it_had(ledger):
     assert ledger.missing([f"i{number}" for number in range(10)]) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("only root may mount the small file system that this test fills")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_said_and_what_was_kept_is_readable(small_disk):
     ledger, kept = Ledger(Store(small_disk / "store"), "colours", "f"), []
 
