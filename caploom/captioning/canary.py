@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 IMAGES = 8
 _CANDIDATES = 64
-_NOISE = 4  # in units of the dtype's precision at the largest score: what another order of summing may change
+_NOISE = 4  # in units of the model's precision at the largest score: what another order of summing may change
 
 
 def compare_batched_with_single(model: "TransformersBackend", refs: Sequence[ImageRef]) -> list[CanaryRow]:
@@ -76,5 +76,5 @@ def _within_noise(
     step = int(differ[0])
     said = scores[step][0].float()
     gap = said[single[step]] - said[batched[step]]
-    noise = _NOISE * torch.finfo(model.dtype).eps * said[said.isfinite()].abs().max()
+    noise = _NOISE * model.precision * said[said.isfinite()].abs().max()
     return bool(gap <= noise)

@@ -1,11 +1,14 @@
 """What differs between families of models: how the processor is called, and which of the output's tokens are new."""
 
+import inspect
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
+
+from caploom.settings import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +33,7 @@ class Family:
     def load(cls, location: str, common: dict[str, Any], options: dict[str, Any], **weights: Any) -> "Family":
         """Load processor and model; `common` goes to both, `options` to the processor alone, `weights` to the model."""
         processor = AutoProcessor.from_pretrained(location, **common, **options)
+        _heed(processor, options)
         model = AutoModelForImageTextToText.from_pretrained(location, **common, **weights)
         return cls(model, processor)
 
@@ -172,6 +176,7 @@ FAMILIES: dict[str, str] = {
     "blip": f"{__name__}:Blip",
     "blip-2": f"{__name__}:Blip2",
     "instructblip": f"{__name__}:InstructBlip",
+    "qwen": "caploom.captioning.qwen_vl_v1:QwenVL",
 }
 """Families with ways of their own, `model_type` of the model's configuration to "module:Class"."""
 
@@ -183,6 +188,15 @@ def family_class(model_type: str) -> type[Family]:
     module, name = FAMILIES[model_type].split(":")
     found: type[Family] = getattr(import_module(module), name)
     return found
+
+
+def _heed(processor: ProcessorMixin, options: dict[str, Any]) -> None:
+    """Make the processor keep to its options; raises `ValueError` on one that it does not have and would ignore."""
+    known = getattr(getattr(processor.image_processor, "valid_kwargs", None), "__annotations__", {})
+    known = {*known, *inspect.signature(type(processor).__init__).parameters}
+    for name in options:
+        if name not in known and not hasattr(processor.image_processor, name):
+            raise ValueError(f'its processor has no option "{name}"{nearest(name, sorted(known))}')
 
 
 def _around_image(prompt: str) -> tuple[str, str]:
