@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -196,6 +197,7 @@ def _open_vicuna(folder: Path) -> "tuple[Any, PreTrainedTokenizerBase]":
         raise CaptionerError(
             f"{folder}: it has no config.json, so it is no model in Hugging Face's format; give Vicuna's folder."
         )
+    _check_sentencepiece(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         # `legacy`, now and in the folder: as in the original, the text behind the image is tokenized as if a text began
@@ -215,6 +217,20 @@ def _open_vicuna(folder: Path) -> "tuple[Any, PreTrainedTokenizerBase]":
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # as the original does
     return config, tokenizer
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Vicuna's tokenizer is published as `tokenizer.model`, which is read with sentencepiece."""
+    if (folder / "tokenizer.json").is_file() or not (folder / "tokenizer.model").is_file():
+        return
+    try:
+        import_module("sentencepiece.sentencepiece_model_pb2")
+    # Where sentencepiece is too new for the protobuf that is installed, protobuf says so in an error of its own.
+    except Exception as error:
+        raise CaptionerError(
+            f"{folder}: its tokenizer.model needs sentencepiece ({_first_line(error)}); install it with pip install "
+            "'caploom[minigpt4]'."
+        ) from error
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Tiny checkpoint files with the names of MiniGPT-4's published ones, and what the original computes with them."""
 
+import json
 from pathlib import Path
 
 import torch
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
@@ -85,18 +87,21 @@ def projection_tensors() -> dict[str, Tensor]:
     return random.tensors
 
 
+LETTERS = sorted(set("▁ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.,:#</>"))
+VOCABULARY = ["<unk>", "<s>", "</s>", *LETTERS, "▁<"]
+
+
 def write_vicuna(folder: Path) -> None:
     """A tiny LLaMA with a tokenizer of letters; like LLaMA's own it has no padding token."""
-    letters = sorted(set("▁ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.,:#</>"))
-    vocabulary = {name: number for number, name in enumerate(["<unk>", "<s>", "</s>", *letters, "▁<"])}
     specials = {
         name: AddedToken(token, normalized=False, special=True)
         for name, token in {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}.items()
     }
+    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
     LlamaTokenizer(vocab=vocabulary, merges=[("▁", "<")], **specials).save_pretrained(folder)
     torch.manual_seed(4)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(VOCABULARY),
         hidden_size=TEXT_WIDTH,
         intermediate_size=80,
         num_hidden_layers=2,
@@ -105,6 +110,21 @@ def write_vicuna(folder: Path) -> None:
         max_position_embeddings=256,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def write_tokenizer_model(folder: Path) -> None:
+    """The same tokenizer as `tokenizer.model`, sentencepiece's format, in which LLaMA's and Vicuna's were published."""
+    (folder / "tokenizer.json").unlink()
+    model = sentencepiece_model_pb2.ModelProto()
+    model.trainer_spec.model_type = model.trainer_spec.BPE
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3}
+    for token in VOCABULARY:
+        model.pieces.add(
+            piece=token, type=kinds.get(token, 1), score=0.0 if token == "▁<" else -float(VOCABULARY.index(token))
+        )
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+    names = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
 def write_files(folder: Path) -> MiniGPT4Files:

@@ -2,18 +2,26 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
-from minigpt4_files import QUERIES, SIDE, VISION_WIDTH, image_features, write_files
+from minigpt4_files import QUERIES, SIDE, VISION_WIDTH, image_features, write_files, write_tokenizer_model
 from PIL import Image
 from small_factory import captioner_of
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaForCausalLM
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    LlamaForCausalLM,
+)
 
 from caploom.captioning.backend import ImageRef
 from caploom.captioning.minigpt4 import IMAGE_TOKEN, convert_minigpt4
+from caploom.captioning.minigpt4_weights import Checkpoint, qformer_sizes, vision_sizes
 from caploom.captioning.transformers_backend import TransformersBackend
 from caploom.cli import main
 from caploom.errors import CaptionerError
@@ -98,9 +106,9 @@ def test_images_are_resized_and_normalized_as_blip_does(folder):
 
 
 def test_a_captioner_of_the_folder_says_batched_what_it_says_alone(folder):
-    decoding = {"max_new_tokens": 12, "sample": True, "top_p": 0.9, "stop_strings": ["###"]}
-    prompt = BEFORE + IMAGE_TOKEN + AFTER
-    backend = TransformersBackend(captioner_of({"model": str(folder), "prompt": prompt, "decoding": decoding}))
+    settings = captioner_of({"preset": "minigpt-4", "model": str(folder), "dtype": "float32"})
+    assert settings.prompt == BEFORE + IMAGE_TOKEN + AFTER
+    backend = TransformersBackend(settings)
     images = [picture(number) for number in range(5)]
     refs = [ImageRef(f"image-{number}", "", "") for number in range(5)]
     batched = backend.generate(backend.prepare(images, refs))
@@ -117,6 +125,8 @@ def test_half_the_bytes_in_float16_but_for_the_q_former(files, tmp_path):
     kinds = {name.split(".")[0]: tensor.dtype for name, tensor in model.state_dict().items()}
     assert kinds.pop("qformer") == kinds.pop("query_tokens") == torch.float32
     assert set(kinds.values()) == {torch.float16}
+    backend = TransformersBackend(captioner_of({"model": str(out), "prompt": BEFORE + IMAGE_TOKEN + AFTER}))
+    assert backend.facts["dtype"] == "float16"
 
 
 def damaged(files, tmp_path, part, change):
@@ -232,6 +242,53 @@ def test_weights_in_the_older_format_are_read_too(files, folder, tmp_path):
     out = tmp_path / "out"
     convert_minigpt4(replace(files, vicuna=vicuna), out, dtype="float32")
     assert (out / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_tokenizer_in_sentencepiece_s_format_gives_the_same_tokens(files, folder, tmp_path):
+    vicuna = tmp_path / "vicuna"
+    shutil.copytree(files.vicuna, vicuna)
+    write_tokenizer_model(vicuna)
+    convert_minigpt4(replace(files, vicuna=vicuna), tmp_path / "out", dtype="float32")
+    text = BEFORE + IMAGE_TOKEN + AFTER
+    tokens = [AutoProcessor.from_pretrained(each).tokenizer(text)["input_ids"] for each in (tmp_path / "out", folder)]
+    assert tokens[0] == tokens[1]
+
+
+def test_without_sentencepiece_its_format_is_a_sentence(files, tmp_path, monkeypatch):
+    vicuna = tmp_path / "vicuna"
+    shutil.copytree(files.vicuna, vicuna)
+    write_tokenizer_model(vicuna)
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+    with pytest.raises(CaptionerError, match=r"needs sentencepiece .* pip install 'caploom\[minigpt4\]'"):
+        convert_minigpt4(replace(files, vicuna=vicuna), tmp_path / "out")
+
+
+def test_the_published_files_sizes_are_blip_2_s(tmp_path):
+    """Of tensors that take no room: a file keeps one number of what was expanded."""
+    first = "Qformer.bert.encoder.layer."
+    shapes = {
+        "vit": {
+            "patch_embed.proj.weight": (1408, 3, 14, 14),
+            "pos_embed": (1, 257, 1408),
+            "blocks.0.mlp.fc1.weight": (6144, 1408),
+            "blocks.39.norm1.weight": (1408,),
+        },
+        "qformer": {
+            "query_tokens": (1, 32, 768),
+            f"{first}0.intermediate_query.dense.weight": (3072, 768),
+            f"{first}0.crossattention.self.key.weight": (768, 1408),
+            f"{first}11.output_query.dense.bias": (768,),
+        },
+    }
+    checkpoints = {}
+    for name, each in shapes.items():
+        torch.save({key: torch.zeros(1).expand(shape) for key, shape in each.items()}, tmp_path / name)
+        checkpoints[name] = Checkpoint(tmp_path / name, name)
+    for sizes, config in (
+        (vision_sizes(checkpoints["vit"]), Blip2VisionConfig()),
+        (qformer_sizes(checkpoints["qformer"]), Blip2QFormerConfig()),
+    ):
+        assert sizes == {key: getattr(config, key) for key in sizes}
 
 
 def command(files, out, *more):
