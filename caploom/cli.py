@@ -1,5 +1,6 @@
 """The `caploom` command: look into a factory from a terminal, redo failures, prepare captioners."""
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -56,18 +57,30 @@ def results(config: Path) -> None:
 @_CONFIG
 @user_errors
 def failures(config: Path) -> None:
-    """Print every row that failed, with its reason."""
+    """Print every row that failed, with its reason, and the rows of imported files that found no image."""
     from caploom.factory import Factory
-    from caploom.lineage.failures import current_failures
+    from caploom.lineage.failures import current_failures, unmatched_imports
 
-    number = 0
-    for where, row in current_failures(Factory.from_yaml(config)):
+    factory, number = Factory.from_yaml(config), 0
+    for where, row in chain(current_failures(factory), unmatched_imports(factory)):
         number += 1
         click.echo(f"{where}\t{row['reason']}\t{row['detail']}")
     click.echo(f"{number} failed rows.")
 
 
-main.add_command(convert)
+@main.command()
+@_CONFIG
+@user_errors
+def statistics(config: Path) -> None:
+    """Print what each captioner's captions are like: lengths, refusals, openings, words shared with the others."""
+    from caploom.factory import Factory
+    from caploom.lineage.caption_statistics import statistics_markdown, statistics_of_shards
+    from caploom.readers.ingest import ingested_shards
+
+    factory = Factory.from_yaml(config)
+    shards = [artifact.manifest.configuration["shard"] for artifact in ingested_shards(factory)]
+    for captioner in factory.config.captioners:
+        click.echo(f"{captioner}\n{statistics_markdown(statistics_of_shards(factory, captioner, shards))}\n")
 
 
 @main.command()
@@ -110,6 +123,9 @@ def presets(name: str | None) -> None:
     for each, preset in all_presets().items():
         memory = f"{preset['memory_gb']:g} GB" if "memory_gb" in preset else "-"
         click.echo(f"{each:22} {memory:>7}  {preset.get('model', '(your own folder)'):45} {preset['about'].strip()}")
+
+
+main.add_command(convert)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _work(number: int, settings: TransformersCaptioner, device: str, tasks: Any,
         results.put((number, CaptionerError(sentence)))
 
 
-class _PoolIsGone(Exception):  # noqa: N818
+class _PoolIsGone(Exception):
     """The pool's process was killed: nobody will ever end this worker."""
 
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from caploom.captioning.caption_shard import captions_plan, read_captions
+from caploom.factory import Factory
 from caploom.lineage.gallery import markdown_text
+from caploom.readers.ingest import raw_pairs_plan, read_pairs
+from caploom.records import CAPTIONS, PAIRS
 
 REFUSAL_OPENINGS = (
     "I'm sorry",
@@ -110,6 +114,28 @@ def caption_statistics(
         words_shared_with_raw=_overlap(said, _said_in(raw, "raw_caption")),
         words_shared_with={name: _overlap(said, _said_in(table, "text")) for name, table in others.items()},
     )
+
+
+def statistics_of_shards(factory: Factory, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
+    """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'."""
+    captions, empty = _captions_of(factory, captioner, shards)
+    others = {name: _captions_of(factory, name, shards)[0] for name in factory.config.captioners if name != captioner}
+    raw = [
+        read_pairs(factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]"))
+        for shard in shards
+    ]
+    raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
+    spoken = {name: table for name, table in others.items() if len(table)}
+    return caption_statistics(captions, raw_captions, spoken, empty)
+
+
+def _captions_of(factory: Factory, captioner: str, shards: Sequence[str]) -> tuple[pa.Table, int]:
+    """A captioner's captions of those of the shards that it has captioned, and how many images it said nothing of."""
+    found = [factory.store.find(captions_plan(factory, captioner, shard)) for shard in shards]
+    made = [artifact for artifact in found if artifact is not None]
+    reasons = [artifact.manifest.rows.reasons for artifact in made if artifact.manifest.rows is not None]
+    empty = sum(each.get("empty_caption", 0) for each in reasons)
+    return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, made)]), empty
 
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 from caploom.captioning.caption_shard import captions_plan
 from caploom.captioning.imported import ImportBackend
@@ -13,13 +14,8 @@ from caploom.store import Artifact
 from caploom.tables import read_table
 
 
-def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where, row of FAILURES) for every shard and captioner of the present configuration.
-
-    Of captions that were imported, the rows of the file that gave no image its caption follow at the end; the file is
-    read again for them.
-    """
-    captioned: set[str] = set()
+def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row of FAILURES) for every shard and captioner of the present configuration."""
     for artifact in ingested_shards(factory):
         shard = artifact.manifest.configuration["shard"]
         yield from _rows(f"raw_pairs [{shard}]", artifact)
@@ -29,15 +25,18 @@ def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, str]]]:
             except MissingArtifactError:
                 continue
             if captions is not None:
-                captioned.add(captioner)
                 yield from _rows(f"captions/{captioner} [{shard}]", captions)
+
+
+def unmatched_imports(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row of FAILURES) for every row of an imported file that gave no image its caption; reads the files."""
     for captioner, settings in factory.config.captioners.items():
-        if isinstance(settings, ImportedCaptions) and captioner in captioned:
+        if isinstance(settings, ImportedCaptions):
             with closing(ImportBackend(settings, factory.store)) as imported:
                 for row in imported.unmatched():
                     yield f"captions/{captioner} {settings.captions.name}", row
 
 
-def _rows(where: str, artifact: Artifact) -> Iterator[tuple[str, dict[str, str]]]:
+def _rows(where: str, artifact: Artifact) -> Iterator[tuple[str, dict[str, Any]]]:
     for row in read_table(artifact.file("failures.parquet")).to_pylist():
         yield where, row

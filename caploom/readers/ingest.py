@@ -138,7 +138,12 @@ def read_pairs(artifact: Artifact) -> pa.Table:
     return read_table(artifact.file("pairs.parquet"))
 
 
-def raw_lengths(factory: Factory) -> list[int]:
-    """Words of every raw caption, over all ingested shards."""
-    tables = (read_table(artifact.file("pairs.parquet"), ["raw_caption"]) for artifact in ingested_shards(factory))
+def raw_lengths(factory: Factory, shard: str | None = None) -> list[int]:
+    """Words of every raw caption of a shard, or of all ingested shards."""
+    if shard is None:
+        artifacts = ingested_shards(factory)
+    else:
+        plan = raw_pairs_plan(factory, shard)
+        artifacts = [factory.store.require(plan, make_with=f"materialize raw_pairs [{shard}]")]
+    tables = (read_table(artifact.file("pairs.parquet"), ["raw_caption"]) for artifact in artifacts)
     return [len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist()]

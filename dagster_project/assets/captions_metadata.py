@@ -2,13 +2,25 @@
 
 from typing import Any
 
+import dagster as dg
+
+from caploom.captioning.caption_shard import read_captions
 from caploom.factory import Factory
+from caploom.lineage.caption_statistics import statistics_markdown, statistics_of_shards
 from caploom.lineage.exhibits import shard_exhibits
+from caploom.lineage.plots import caption_length_histogram
+from caploom.readers.ingest import raw_lengths
 from caploom.store import Artifact
-from dagster_project.assets.materialization import gallery
+from dagster_project.assets.materialization import gallery, picture
 
 
 def captions_metadata(factory: Factory, captioner: str, artifact: Artifact) -> dict[str, Any]:
-    """Lengths, openings, words shared with the others, and a gallery."""
+    """A gallery, the lengths beside the raw captions', openings, and words shared with the others."""
     shard = artifact.manifest.configuration["shard"]
-    return {"gallery": gallery(shard_exhibits(factory, shard, list(factory.config.captioners)))}
+    words = [len(text.split()) for text in read_captions(artifact).column("text").to_pylist()]
+    lengths = caption_length_histogram(words, raw_lengths(factory, shard), f"{captioner}, {shard}")
+    return {
+        "gallery": gallery(shard_exhibits(factory, shard, list(factory.config.captioners))),
+        "lengths": picture(lengths, "words a caption"),
+        "statistics": dg.MetadataValue.md(statistics_markdown(statistics_of_shards(factory, captioner, [shard]))),
+    }

@@ -15,7 +15,7 @@ from caploom.captioning.caption_shard import caption_shard, read_captions
 from caploom.captioning.imported import ImportBackend
 from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, StoreError
-from caploom.lineage.failures import current_failures
+from caploom.lineage.failures import current_failures, unmatched_imports
 from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
 from caploom.readers.shards import cut_new_shards
 from caploom.records import FAILURES, PAIRS
@@ -116,7 +116,8 @@ def test_a_shard_takes_its_captions_from_the_file_and_what_did_not_fit_is_listed
     assert read_captions(made).column("text").to_pylist() == [f"square {number}" for number in range(5)]
     facts = {"rows": 6, "matched_rows": 5, "unmatched": {"path_leaves_root": 1}}
     assert made.manifest.summary["captioner_facts"] == facts
-    assert [(where, bad["key"], bad["reason"]) for where, bad in current_failures(factory)] == [
+    listed = [*current_failures(factory), *unmatched_imports(factory)]
+    assert [(where, bad["key"], bad["reason"]) for where, bad in listed] == [
         ("captions/llava [shard-00000]", refs_of(factory)[5].image_id, "not_in_import"),
         ("captions/llava llava.json", "6", "path_leaves_root"),
     ]
