@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
 from caploom.captioning.presets import expand_preset
+from caploom.captioning.stopping import can_settle
 from caploom.settings import Settings, resolve_path
 from caploom.shearing.settings import ShearStep
 
@@ -129,8 +130,9 @@ class PromptedSettings(CaptionerSettings):
         return RAW_CAPTION in self.prompt
 
     def stopping_at(self, shears: list[list[ShearStep]]) -> Self:
-        """These settings with the shears whose needs decide when a text may stop."""
-        return self.model_copy(update={"stops": tuple(tuple(steps) for steps in shears)})
+        """These settings with the shears whose needs decide when a text may stop; none, if one of them needs it all."""
+        stops = tuple(tuple(steps) for steps in shears) if can_settle(shears) else ()
+        return self.model_copy(update={"stops": stops})
 
     def fingerprinted(self) -> dict[str, Any]:
         """Where texts stop counts as what the shears need, not as the words `stop_at: shear`."""

@@ -176,6 +176,7 @@ def test_weights_are_loaded_in_bfloat16(name, folder_of, refs):
     [
         ("qwen2_vl", {"size": {"shortest_edge": 256, "longest_edge": 32 * 32}}),
         ("qwen2_5_vl", {"size": {"shortest_edge": 256, "longest_edge": 32 * 32}}),
+        ("qwen2_5_vl", {"max_pixels": 32 * 32}),
         ("qwen3_vl", {"size": {"shortest_edge": 256, "longest_edge": 32 * 32}}),
         ("idefics3", {"do_image_splitting": False}),
         ("smolvlm", {"do_image_splitting": False}),
