@@ -87,7 +87,7 @@ class Backend(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the manifest records beyond the settings: the hub's commit, the rows of a file that found their image."""
+        """What the manifest records beyond the settings: the hub's commit, a file's rows that found their image."""
         ...
 
     def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
