@@ -49,15 +49,11 @@ class Family:
 
     def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
         """The model's inputs of a batch."""
-        return self.processor(
-            # One list a prompt: given a flat list, SmolVLM's and Gemma 3's take all images for the first prompt's.
-            images=[[image] for image in images],
-            text=list(prompts),
-            padding=True,
-            # A chat template often writes the token that begins a text, and the tokenizer must not write it again.
-            add_special_tokens=not self._has_begun(prompts[0]),
-            return_tensors="pt",
-        )
+        # A chat template often writes the token that begins a text, and the tokenizer must not write it again.
+        begun = {"add_special_tokens": False} if self._has_begun(prompts[0]) else {}
+        # One list of images a prompt: given a flat one, SmolVLM's and Gemma 3's take all images for the first prompt's.
+        nested = [[image] for image in images]
+        return self.processor(images=nested, text=list(prompts), padding=True, return_tensors="pt", **begun)
 
     def generate(self, inputs: BatchFeature, **options: Any) -> Any:
         """What the model's `generate` returns for inputs on its device."""

@@ -218,6 +218,15 @@ def test_idefics_has_its_image_where_the_prompt_says_or_first(prompt, expected, 
     assert whole == expected.replace("IMAGE", image)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_raw_prompt_begins_and_ends_at_most_once(name, folder_of, refs):
+    """Some processors write these tokens, others leave it to the tokenizer."""
+    backend = load(folder_of(name), prompt=MODELS[name].asking("What is it?"))
+    whole, tokenizer = tokens(backend, refs[0]), backend._family.processor.tokenizer
+    assert whole.count(tokenizer.bos_token_id) <= 1
+    assert whole.count(tokenizer.eos_token_id) <= 1
+
+
 @pytest.mark.parametrize("name", ["gemma3", "idefics3", "smolvlm"])
 def test_a_chat_template_begins_a_text_once(name, folder_of, refs):
     backend = load(folder_of(name), prompt="What is it?", chat_template=True)
