@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
@@ -81,6 +82,10 @@ class Idefics(Family):
         interleaved = []
         for image, prompt in zip(images, prompts, strict=True):
             before, after = _around_image(prompt)
+            for text in (before, after):
+                # The processor would fetch it and show it: a raw caption of the web must not decide on that.
+                if " " not in text.strip(" ") and urlparse(text.strip(" ")).netloc:
+                    raise ValueError(f"the prompt is nothing but a web address ({text.strip()})")
             interleaved.append([part for part in (before, image, after) if part])
         return self.processor(text=interleaved, padding=True, return_tensors="pt")
 

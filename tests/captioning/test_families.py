@@ -5,6 +5,7 @@ Tiny models with random weights, built by `tiny_models`, saved as folders and lo
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -218,6 +219,14 @@ def test_idefics_has_its_image_where_the_prompt_says_or_first(prompt, expected, 
     assert whole == expected.replace("IMAGE", image)
 
 
+def test_idefics_does_not_fetch_what_a_raw_caption_points_at(folder_of, refs):
+    pointing = [replace(ref, raw_caption="http://127.0.0.1:1/a.png") if ref.image == "3.png" else ref for ref in refs]
+    (chunk,) = load(folder_of("idefics"), prompt="{raw_caption}", batch_size=len(refs)).caption(pointing)
+    failed = {each.ref.image: each.detail for each in chunk.failed if each.ref.image not in FAULTS}
+    assert list(failed) == ["3.png"]
+    assert "the prompt is nothing but a web address (http://127.0.0.1:1/a.png)" in failed["3.png"]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_raw_prompt_begins_and_ends_at_most_once(name, folder_of, refs):
     """Some processors write these tokens, others leave it to the tokenizer."""
@@ -270,8 +279,8 @@ def test_a_text_ends_before_a_stop_string(name, folder_of, refs):
     """Each of these generates in another part of the model, which must be told to stop too."""
     prompt = MODELS[name].asking("What is it?")
     whole = say(load(folder_of(name), prompt=prompt), refs)
-    longest = max(texts(whole), key=len)
-    stop = next(letter for place, letter in enumerate(longest) if place > 1 and letter not in longest[:place])
+    richest = max(texts(whole), key=lambda text: len(set(text)))
+    stop = next(letter for letter in richest if letter != richest[0])
     cut = say(load(folder_of(name), prompt=prompt, decoding={"max_new_tokens": 8, "stop_strings": [stop]}), refs)
     for image, said in whole.items():
         if isinstance(said, str):
