@@ -34,7 +34,7 @@ class Family:
     def load(cls, location: str, common: dict[str, Any], options: dict[str, Any], **weights: Any) -> "Family":
         """Load processor and model; `common` goes to both, `options` to the processor alone, `weights` to the model."""
         processor = AutoProcessor.from_pretrained(location, **common, **options)
-        _heed(processor, options)
+        _check_options(processor, options)
         model = AutoModelForImageTextToText.from_pretrained(location, **common, **weights)
         return cls(model, processor)
 
@@ -191,8 +191,8 @@ def family_class(model_type: str) -> type[Family]:
     return found
 
 
-def _heed(processor: ProcessorMixin, options: dict[str, Any]) -> None:
-    """Make the processor keep to its options; raises `ValueError` on one that it does not have and would ignore."""
+def _check_options(processor: ProcessorMixin, options: dict[str, Any]) -> None:
+    """Raises `ValueError` on an option that the processor does not have, which it would ignore without a word."""
     known = getattr(getattr(processor.image_processor, "valid_kwargs", None), "__annotations__", {})
     known = {*known, *inspect.signature(type(processor).__init__).parameters}
     for name in options:
