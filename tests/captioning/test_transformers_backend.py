@@ -258,3 +258,15 @@ def test_the_prompt_can_quote_the_raw_caption(tmp_path, scenes):
     assert all(row.equal for row in backend.canary(refs))
     plain, _ = results_of(load(settings_of("tiny-llava")), refs)
     assert batched != plain
+
+
+def test_a_model_spread_by_a_device_map_says_the_same(scenes):
+    decoding = {"max_new_tokens": 40}
+    plain, spread = (load(settings_of("tiny-llava", decoding=decoding, device_map=how)) for how in ("none", "auto"))
+    assert say(spread, *scenes) == say(plain, *scenes)
+
+
+def test_what_the_manifest_records_of_a_captioner(scenes, tmp_path):
+    backend = load(settings_of("tiny-llava", dtype="bfloat16", batch_size=7))
+    assert len(results_of(backend, written(tmp_path, {"a.png": scenes[0][0]}))[0]) == 1
+    assert backend.facts == {"commit": None, "dtype": "bfloat16", "batch_size": 7}
