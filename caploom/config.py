@@ -103,6 +103,10 @@ class FactoryConfig(Settings):
                 if len(set(recipe.captioners)) != len(recipe.captioners):
                     raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: each once")
             _known(f"{where}.shear", recipe.shear, ["none", *self.shears], "shear")
+            try:
+                recipe.mix.check_sources(list(self.captioners) if recipe.captioners == "all" else recipe.captioners)
+            except ValueError as error:
+                raise ValueError(f"{where}.mix.{error}") from None
             if recipe.trainer is not None:
                 _known(f"{where}.trainer", recipe.trainer, list(self.trainers), "trainer")
             elif len(self.trainers) != 1:

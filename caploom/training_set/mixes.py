@@ -1,34 +1,131 @@
-"""The mixes: with which probability training draws each of an image's captions. One line each in `MIXES`."""
+"""The mixes: with which probability training draws each of an image's captions, for a whole bucket of images at once.
+
+A strategy is one function and one line in `STRATEGIES`. What is decided only when training draws (several positives, a
+random sentence, the source's prefix) is a `Drawing` in the files' metadata.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.names import RAW_SOURCE
+from caploom.records import TRAINING_ROWS
 from caploom.training_set.settings import MixSettings
 
-Weights = list[float]
+
+@dataclass(frozen=True)
+class Said:
+    """The captions of some images, each image's side by side.
+
+    Attributes:
+        owner: int64 of shape (captions,), the index of a caption's image, in ascending order.
+        source: int64 of shape (captions,), the index of a caption's source in `names`.
+        names: the sources.
+    """
+
+    owner: np.ndarray
+    source: np.ndarray
+    names: list[str]
+
+    def per_image(self, counted: np.ndarray) -> np.ndarray:
+        """float64 of shape (captions,): for each caption the sum of `counted` (captions,) over its image."""
+        images = int(self.owner[-1]) + 1 if len(self.owner) else 0
+        return np.asarray(np.bincount(self.owner, weights=counted, minlength=images)[self.owner])
+
+    def per_image_and_source(self) -> np.ndarray:
+        """int64 of shape (captions,): how many captions its image has of a caption's source."""
+        _, group, counts = np.unique(
+            self.owner * max(1, len(self.names)) + self.source, return_inverse=True, return_counts=True
+        )
+        return np.asarray(counts[group])
 
 
-def uniform(sources: Sequence[str], settings: MixSettings) -> Weights:
+def uniform(said: Said, mix: MixSettings) -> np.ndarray:
     """Each caption of an image is as likely as the next (LaCLIP)."""
-    return [1 / len(sources)] * len(sources)
+    return np.asarray(1 / said.per_image(np.ones(len(said.owner))))
 
 
-def raw_probability(sources: Sequence[str], settings: MixSettings) -> Weights:
+def raw_probability(said: Said, mix: MixSettings) -> np.ndarray:
     """A raw caption with probability p, else one of the captioners' (VeCLIP; Recap-DataComp-1B with p = 0.8).
 
     An image that has only one of the two kinds gives it all the probability.
     """
-    probability = settings.raw_probability or 0.0
-    raw = sum(source == RAW_SOURCE for source in sources)
-    if raw in (0, len(sources)):
-        return uniform(sources, settings)
-    return [
-        probability / raw if source == RAW_SOURCE else (1 - probability) / (len(sources) - raw) for source in sources
-    ]
+    probability = mix.raw_probability or 0.0
+    is_raw = (np.asarray(said.names, dtype=object) == RAW_SOURCE)[said.source]
+    raw, other = said.per_image(is_raw), said.per_image(~is_raw)
+    both = np.where(is_raw, probability / np.maximum(raw, 1), (1 - probability) / np.maximum(other, 1))
+    return np.where((raw > 0) & (other > 0), both, 1 / (raw + other))
 
 
-MIXES: dict[str, Callable[[Sequence[str], MixSettings], Weights]] = {
+def weights(said: Said, mix: MixSettings) -> np.ndarray:
+    """A source's weight is shared by its captions of the image, and an image's weights are made to add up to 1.
+
+    An image whose captions all weigh 0 draws uniformly among them: it came this far, and a step cannot draw nothing.
+    """
+    given = np.array([(mix.weights or {}).get(name, 0.0) for name in said.names])
+    shared = given[said.source] / said.per_image_and_source()
+    total = said.per_image(shared)
+    return np.where(total > 0, shared / np.where(total > 0, total, 1), uniform(said, mix))
+
+
+STRATEGIES: dict[str, Callable[[Said, MixSettings], np.ndarray]] = {
     "uniform": uniform,
     "raw_probability": raw_probability,
+    "weights": weights,
+    "multi_positive": uniform,
     "concatenate": uniform,  # its rows hold one caption each, so that there is nothing to draw
 }
+"""The weight of each caption, float64 of shape (captions,), adding up to 1 over an image."""
+
+
+def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
+    """Rows of `TRAINING_ROWS`, in the order of `captions` and with the mix's `Drawing` in the schema's metadata.
+
+    `captions` has the columns image_id, source, caption, image and path, each image's rows side by side. One row an
+    image; with the mix `concatenate`, one a caption.
+    """
+    columns = {name: _column(captions, name) for name in ("image_id", "source", "caption", "image", "path")}
+    count = len(captions)
+    starts = _starts(columns["image_id"])
+    if mix.strategy == "concatenate":
+        starts = np.arange(count)
+    owner = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, count)))
+    encoded = columns["source"].dictionary_encode()
+    said = Said(owner, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
+    weight = STRATEGIES[mix.strategy](said, mix).astype(np.float32)
+    offsets = pa.array(np.append(starts, count).astype(np.int32))
+    first = pa.array(starts)
+    arrays = [columns[name].take(first) for name in ("image_id", "image", "path")] + [
+        pa.ListArray.from_arrays(offsets, values)
+        for values in (columns["caption"], columns["source"], pa.array(weight, pa.float32()))
+    ]
+    fields = [array.cast(field.type) for array, field in zip(arrays, TRAINING_ROWS, strict=True)]
+    return pa.Table.from_arrays(fields, schema=TRAINING_ROWS.with_metadata(mix.drawing.metadata()))
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # an older Arrow gives chunks back where there are none or many
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return column.cast(pa.string())
+
+
+def _starts(image_ids: pa.Array) -> np.ndarray:
+    """The indices at which another image begins."""
+    if len(image_ids) == 0:
+        return np.zeros(0, np.int64)
+    changes = pc.not_equal(image_ids.slice(1), image_ids.slice(0, len(image_ids) - 1)).to_numpy(zero_copy_only=False)
+    return np.append(0, np.flatnonzero(changes) + 1)
+
+
+def weigh_image(sources: Sequence[str], mix: MixSettings) -> list[float]:
+    """The weights of one image's captions, by their sources."""
+    names = sorted(set(sources))
+    said = Said(np.zeros(len(sources), np.int64), np.array([names.index(source) for source in sources]), names)
+    return [float(weight) for weight in STRATEGIES[mix.strategy](said, mix)]
+
+
+MIXES: dict[str, Callable[[Sequence[str], MixSettings], list[float]]] = dict.fromkeys(STRATEGIES, weigh_image)

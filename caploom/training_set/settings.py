@@ -1,34 +1,103 @@
 """How training draws among an image's captions: the mix, as the YAML writes it."""
 
-from typing import Any, Literal
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from caploom.settings import Settings
+from caploom.names import RAW_SOURCE
+from caploom.settings import Settings, nearest
+
+_DRAWING_KEY = b"caploom.drawing"
+_DEFAULT_POSITIVES = 5
+_PARAMETERS = ("raw_probability", "weights", "multi_positive")
+
+
+class Drawing(Settings):
+    """What training does with a row at the moment it draws; it travels in the metadata of the training set's files.
+
+    There and not in the trainer's settings, so that it belongs to the data version that a checkpoint is made from.
+    """
+
+    texts: PositiveInt = Field(default=1, description="Captions of an image in one step, fewer where it has fewer.")
+    sub_caption: bool = Field(default=False, description="Of each drawn caption, a random sentence is taken.")
+    source_prefix: bool = Field(default=False, description='The source\'s name and ": " go before the caption.')
+
+    def metadata(self) -> dict[bytes, bytes] | None:
+        """The metadata of an Arrow schema; None when training draws one whole caption, as it does unless told."""
+        return None if self == Drawing() else {_DRAWING_KEY: self.model_dump_json().encode()}
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Self:
+        """The drawing that a schema's metadata holds; raises pydantic's `ValidationError` when it is damaged."""
+        written = (metadata or {}).get(_DRAWING_KEY)
+        return cls() if written is None else cls.model_validate_json(written)
 
 
 class MixSettings(Settings):
-    """`uniform`, `concatenate`, or `{raw_probability: 0.8}`.
+    """A strategy by its name or with its parameter, and modifiers beside it: `{weights: {...}, sub_caption: true}`.
 
     uniform: each of an image's captions is as likely as the next (LaCLIP).
     raw_probability: the raw caption with probability p, else one of the others (VeCLIP, Recap-DataComp-1B).
+    weights: a weight a source, shared by its captions and normalized over what the image has.
+    multi_positive: up to k captions of an image in one step, all of them its positives (DreamLIP, 1-to-K).
     concatenate: one training row a caption (the released code's "joint training").
     """
 
-    strategy: Literal["uniform", "raw_probability", "concatenate"] = "uniform"
+    strategy: Literal["uniform", "raw_probability", "concatenate", "weights", "multi_positive"] = "uniform"
     raw_probability: float | None = Field(default=None, ge=0, le=1)
+    weights: dict[str, float] | None = Field(default=None, description="Of `raw` and of every captioner; 0 is allowed.")
+    multi_positive: PositiveInt | None = Field(
+        default=None, description="Captions of an image in one step, the raw one among them; 5 unless said."
+    )
+    sub_caption: bool = Field(default=False, description="Train on a random sentence of the drawn caption (DreamLIP).")
+    source_prefix: bool = Field(
+        default=False, description="Train on `<source>: <caption>`; nothing is put before a text at evaluation."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _read_yaml(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"strategy": value}
-        if isinstance(value, dict) and set(value) == {"raw_probability"}:
-            return {"strategy": "raw_probability", **value}
+            value = {"strategy": value}
+        if not isinstance(value, dict):
+            return value
+        if "strategy" not in value:
+            given = [name for name in _PARAMETERS if name in value]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} are two strategies: a recipe has one mix")
+            value = {"strategy": given[0] if given else "uniform", **value}
+        if value["strategy"] == "multi_positive" and value.get("multi_positive") is None:
+            value = {**value, "multi_positive": _DEFAULT_POSITIVES}
         return value
 
     @model_validator(mode="after")
-    def _probability_belongs_to_its_strategy(self) -> "MixSettings":
-        if (self.strategy == "raw_probability") != (self.raw_probability is not None):
-            raise ValueError("write mix: {raw_probability: p} for that strategy, and no p for the others")
+    def _parameters_belong_to_their_strategy(self) -> Self:
+        for name in _PARAMETERS:
+            if (self.strategy == name) != (getattr(self, name) is not None):
+                raise ValueError(f"write mix: {{{name}: ...}} for that strategy, and no {name} for the others")
+        for source, weight in (self.weights or {}).items():
+            if not math.isfinite(weight) or weight < 0:
+                raise ValueError(f"the weight of {source} is {weight}: a weight is a number from 0 up")
+        if self.weights is not None and not sum(self.weights.values()) > 0:
+            raise ValueError("the weights add up to nothing, so no caption could be drawn: make one of them positive")
         return self
+
+    def check_sources(self, captioners: Collection[str]) -> None:
+        """Raise `ValueError` unless the weights name `raw` and just the captioners of the recipe."""
+        if self.weights is None:
+            return
+        sources = [RAW_SOURCE, *captioners]
+        for source in self.weights:
+            if source not in sources:
+                weigh = f"weigh {', '.join(sources)}{nearest(source, sources)}"
+                raise ValueError(f'weights: the recipe has no captioner "{source}"; {weigh}')
+        missing = [source for source in sources if source not in self.weights]
+        if missing:
+            raise ValueError(f"weights: {', '.join(missing)} has no weight; write 0 for what is never to be drawn")
+
+    @property
+    def drawing(self) -> Drawing:
+        """What training does with a row when it draws."""
+        return Drawing(texts=self.multi_positive or 1, sub_caption=self.sub_caption, source_prefix=self.source_prefix)

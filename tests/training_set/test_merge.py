@@ -12,8 +12,6 @@ from caploom.readers.shards import cut_new_shards, shard_names
 from caploom.shearing.shear import shear_recipe, sheared_tables
 from caploom.tables import read_table
 from caploom.training_set.merge import merge_training_set, training_files
-from caploom.training_set.mixes import raw_probability, uniform
-from caploom.training_set.settings import MixSettings
 
 
 def captioned(factory):
@@ -131,12 +129,3 @@ def test_a_shard_that_is_not_captioned_yet_is_named(write_source, make_factory):
     ingest_shard(factory, "shard-00000")
     with pytest.raises(MissingArtifactError, match=r"materialize captions/colours \[shard-00000\] first"):
         merged(factory)
-
-
-def test_mixes_weigh_captions_as_they_say():
-    settings = MixSettings.model_validate({"raw_probability": 0.8})
-    assert uniform(["raw", "a", "b", "c"], settings) == [0.25] * 4
-    assert raw_probability(["raw", "a", "b"], settings) == pytest.approx([0.8, 0.1, 0.1])
-    assert raw_probability(["raw", "raw", "a"], settings) == pytest.approx([0.4, 0.4, 0.2])
-    assert raw_probability(["raw"], settings) == [1.0]
-    assert raw_probability(["a", "b"], settings) == [0.5, 0.5]
