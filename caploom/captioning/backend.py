@@ -1,5 +1,6 @@
 """What every captioner backend does: take images, give each back once, captioned or failed."""
 
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -7,6 +8,9 @@ from typing import Any, Literal, Protocol
 
 from caploom.captioning.settings import RAW_CAPTION, CaptionerSettings
 from caploom.store import Store
+
+
+_TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,11 @@ class ImageRef:
     height: int = 0
 
     def prompted(self, prompt: str) -> str:
-        """The captioner's prompt for this image, its raw caption filled in."""
-        return prompt.replace(RAW_CAPTION, self.raw_caption)
+        """The captioner's prompt for this image, its raw caption filled in without tags.
+
+        Web captions hold HTML; and one that holds `<image>` or `<|im_end|>` must not be taken for the prompt's own.
+        """
+        return prompt.replace(RAW_CAPTION, _TAG.sub(" ", self.raw_caption))
 
 
 FinishReason = Literal["stop", "length", "shear", "imported"]

@@ -224,3 +224,8 @@ def test_an_image_of_100_megapixels_is_captioned(tmp_path):
     captioned, failed = run(Near(), refs)
     assert [item.generation.text[:6] for item in captioned] == ["A blue", "A blue"]
     assert not failed
+
+
+def test_a_raw_caption_s_tags_do_not_become_the_prompt_s():
+    ref = ImageRef("", "", "", raw_caption="a <b>dog</b> <image> 3 < 4 <|im_end|> > end")
+    assert ref.prompted("<image> {raw_caption}:") == "<image> a  dog    3 < 4   > end:"
