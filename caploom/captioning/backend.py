@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 from caploom.captioning.settings import RAW_CAPTION, CaptionerSettings
 from caploom.store import Store
 
-
 _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
