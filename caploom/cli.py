@@ -8,6 +8,7 @@ import click
 import caploom
 from caploom.command_errors import user_errors
 from caploom.convert_cli import convert
+from caploom.export_cli import export
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
@@ -126,6 +127,7 @@ def presets(name: str | None) -> None:
 
 
 main.add_command(convert)
+main.add_command(export)
 
 
 if __name__ == "__main__":

@@ -35,3 +35,7 @@ class TrainingError(CaploomError):
 
 class EvaluationError(CaploomError):
     """Retrieval cannot be measured: an image without captions, embeddings with NaN, K above the candidates."""
+
+
+class ExportError(CaploomError):
+    """A training set cannot be exported: an unknown format or option, a folder that is not empty, nothing left."""

@@ -1,0 +1,47 @@
+"""`caploom export`: a recipe's training set in a format that another tool reads."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from caploom.command_errors import user_errors
+from caploom.training_set.exports.registry import EXPORTS
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("recipe")
+@click.option("--format", "format_name", required=True, help=f"One of {', '.join(EXPORTS)}.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to make; new or empty.")
+@click.option("--check", help="Of the image files: content (default), exists or none. Not where images are exported.")
+@click.option("--one-per-image", is_flag=True, default=None, help="One drawn caption of each image, instead of all.")
+@click.option("--seed", type=int, help="Of the draw; 0 unless said.")
+@click.option("--per-captioner", is_flag=True, default=None, help="seed-json: also one file a captioner.")
+@click.option("--image-root", type=_FOLDER, help="blip: the folder that image paths are relative to.")
+@click.option("--samples-a-tar", type=int, help="webdataset: images in a tar; 10000 unless said.")
+@click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic instead of hard links.")
+@user_errors
+def export(config: Path, recipe: str, format_name: str, out: Path, **options: Any) -> None:
+    """Write a recipe's training set in a format that another tool reads.
+
+    The folder gets an export.json that says what was exported, and skipped.jsonl with every image that was not.
+    """
+    from caploom.factory import Factory
+    from caploom.progress import track
+    from caploom.training_set.exports.export import export_training_set
+    from caploom.training_set.merge import training_set_plan
+
+    factory = Factory.from_yaml(config)
+    plan = training_set_plan(factory, factory.config.recipe(recipe))
+    training_set = factory.store.require(plan, make_with=f"materialize training_set [{recipe}]")
+    given = {name: value for name, value in options.items() if value is not None}
+    with track(f"export {format_name}", "rows") as bar:
+        made = export_training_set(training_set, format_name, out, progress=bar.part(), **given)
+    click.echo(f"{out}: {made.rows.rows_out:,} captions of {made.images:,} images as {format_name}.")
+    for reason, number in made.rows.reasons.items():
+        click.echo(f"left out: {number:,} captions ({reason})")
+    for line in made.how_to_read:
+        click.echo(f"read with: {line}")

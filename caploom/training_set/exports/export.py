@@ -1,0 +1,162 @@
+"""Writes a training set in a format that another tool reads: whole or not at all, with `export.json` beside it."""
+
+import errno
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import caploom
+from caploom.errors import ExportError
+from caploom.progress import Progress
+from caploom.settings import describe_validation_error
+from caploom.store import Artifact, RowCount
+from caploom.training_set.exports.format import ExportFormat, Written
+from caploom.training_set.exports.images import ImageStream
+from caploom.training_set.exports.registry import export_format
+from caploom.training_set.merge import training_files
+
+EXPORT_MANIFEST = "export.json"
+EXPORT_VERSION = 1
+_DRAFT_MARK = ".caploom-export."
+
+
+class ExportManifest(BaseModel):
+    """What `export.json` says: what was exported, how, and what became of every caption."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    export_version: int = EXPORT_VERSION
+    format: str
+    options: dict[str, Any]
+    recipe: str
+    training_set: str  # its address in the store
+    data_version: str  # of the training set
+    rows: RowCount
+    images: int
+    facts: dict[str, Any]  # the format's own: caption keys, their probabilities, ...
+    how_to_read: list[str]
+    files: dict[str, int]  # sizes in bytes; linked and copied images are not listed
+    caploom_version: str = caploom.__version__
+
+
+def export_training_set(
+    training_set: Artifact, format: str, out: Path, *, progress: Progress | None = None, **options: Any
+) -> ExportManifest:
+    """Write a training set to the folder `out`, which must be new or empty, in the format of that name.
+
+    The options are the fields of the format's class. An image whose file is missing or changed since its ingestion is
+    skipped, with a row in `skipped.jsonl`. Raises `ExportError` for a wrong format, option or folder, for a full disk,
+    and when nothing would be left to export; `out` then stays as it was.
+    """
+    chosen = _with_options(format, options)
+    out = Path(out).expanduser().absolute()
+    with _written_whole(out) as folder:
+        images = ImageStream(training_files(training_set), chosen.image_check, folder, progress)
+        written = chosen.write(images, folder, out)
+        manifest = _manifest(training_set, format, chosen, images, written, folder)
+        for name in manifest.files:
+            _fsync(folder / name)
+        (folder / EXPORT_MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _fsync(folder / EXPORT_MANIFEST)
+    return manifest
+
+
+def _with_options(name: str, options: dict[str, Any]) -> ExportFormat:
+    format_class = export_format(name)
+    try:
+        return format_class.model_validate(options)
+    except ValidationError as error:
+        problems = describe_validation_error(error, format_class)
+        raise ExportError("\n".join(f"Export format {name}: {problem}." for problem in problems)) from None
+
+
+def _manifest(
+    training_set: Artifact, name: str, chosen: ExportFormat, images: ImageStream, written: Written, folder: Path
+) -> ExportManifest:
+    reasons = dict(sorted(images.reasons.items()))
+    rows = RowCount(
+        unit="captions",
+        rows_in=images.captions,
+        rows_out=written.captions,
+        rows_failed=sum(reasons.values()),
+        reasons=reasons,
+    )
+    address = training_set.manifest.address
+    if not rows.holds:
+        raise ExportError(
+            f"{address}: {rows.rows_in} captions came in, {rows.rows_out} went out and {rows.rows_failed} were "
+            "skipped: rows were lost or doubled, so nothing was written; report this bug."
+        )
+    if written.captions == 0:
+        why = ", ".join(f"{number} {reason}" for reason, number in reasons.items()) or "it has no captions"
+        raise ExportError(f"{address}: nothing is left to export ({why}), so nothing was written.")
+    skipped = ["skipped.jsonl"] if (folder / "skipped.jsonl").exists() else []
+    return ExportManifest(
+        format=name,
+        options=chosen.model_dump(mode="json"),
+        recipe=address.split("/")[1],
+        training_set=address,
+        data_version=training_set.data_version,
+        rows=rows,
+        images=written.images,
+        facts=written.facts,
+        how_to_read=written.how_to_read,
+        files={file: (folder / file).stat().st_size for file in [*written.files, *skipped]},
+    )
+
+
+@contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out` that becomes `out` in one rename when the block ends well, and else is gone."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")
+    draft = out.parent / f".{out.name}{_DRAFT_MARK}{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        draft.mkdir()
+        yield draft
+        _fsync(draft)
+        draft.rename(out)
+        _fsync(out.parent)
+    except OSError as error:
+        # Unreadable images and training sets have sentences of their own: what is left is the place written to.
+        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another folder"
+        raise ExportError(
+            f"{out}: the export cannot be written ({(error.strerror or str(error)).lower()}); {hint} and export again."
+        ) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed exports to the same place left behind."""
+    for left_over in out.parent.glob(f".{glob.escape(out.name)}{_DRAFT_MARK}*.*"):
+        pid = left_over.name.split(".")[-2]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,254 @@
+import json
+from collections import Counter
+
+import pytest
+from click.testing import CliRunner
+from export_sets import TrainingSets
+from PIL import Image
+from small_factory import ColourBackend, settings_of
+
+from caploom.captioning.caption_shard import caption_shard
+from caploom.cli import main
+from caploom.errors import ExportError
+from caploom.factory import Factory
+from caploom.readers.ingest import ingest_shard
+from caploom.readers.shards import cut_new_shards
+from caploom.shearing.shear import shear_recipe
+from caploom.training_set.exports.export import export_training_set
+from caploom.training_set.exports.registry import EXPORTS, export_format
+from caploom.training_set.merge import merge_training_set
+
+
+@pytest.fixture
+def sets(tmp_path):
+    return TrainingSets(tmp_path)
+
+
+def pairs_of(rows, name="image"):
+    return [{"image": row[name], "caption": caption} for row in rows for caption in row["captions"]]
+
+
+def loaded(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("format_name", EXPORTS)
+def test_every_format_accounts_for_every_caption_and_says_why_an_image_is_not_there(sets, tmp_path, format_name):
+    rows = sets.plain(20)
+    training_set = sets.finished(rows)
+    (sets.folder / "images" / "0003.png").unlink()
+    Image.new("RGB", (9, 9)).save(sets.folder / "images" / "0005.png")
+    made = export_training_set(training_set, format_name, tmp_path / "out")
+    assert (made.rows.rows_in, made.rows.rows_out, made.images) == (60, 54, 18)
+    assert made.rows.reasons == {"missing_image": 3, "image_changed": 3}
+    skipped = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {(row["image_id"], row["reason"]) for row in skipped} == {
+        (rows[3]["image_id"], "missing_image"),
+        (rows[5]["image_id"], "image_changed"),
+    }
+    manifest = loaded(tmp_path / "out" / "export.json")
+    assert manifest == made.model_dump(mode="json")
+    assert (manifest["training_set"], manifest["recipe"]) == (training_set.manifest.address, "mixed")
+    assert manifest["data_version"] == training_set.data_version
+    assert all((tmp_path / "out" / name).stat().st_size == size for name, size in manifest["files"].items())
+
+
+@pytest.mark.parametrize("format_name", EXPORTS)
+def test_the_same_training_set_gives_the_same_bytes(sets, tmp_path, format_name):
+    training_set = sets.finished(sets.plain())
+    for name in ("one", "two"):
+        export_training_set(training_set, format_name, tmp_path / name)
+    files = [path for path in sorted((tmp_path / "one").rglob("*")) if path.is_file() and path.name != "export.json"]
+    assert files
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+@pytest.mark.parametrize("format_name", EXPORTS)
+def test_nothing_leaves_the_folder(sets, tmp_path, format_name):
+    training_set = sets.finished(sets.plain())
+    before = set(tmp_path.rglob("*"))
+    export_training_set(training_set, format_name, tmp_path / "deep" / "out")
+    assert all(path.is_relative_to(tmp_path / "deep") for path in set(tmp_path.rglob("*")) - before)
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "out"]
+
+
+def test_seed_json_is_a_list_of_image_and_caption_with_the_users_own_paths(sets, tmp_path):
+    rows = sets.hard()
+    export_training_set(sets.finished(rows), "seed-json", tmp_path / "out")
+    assert loaded(tmp_path / "out" / "merged.json") == pairs_of(rows)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"merged.json", "export.json"}
+
+
+def test_seed_json_has_one_file_a_captioner_when_asked(sets, tmp_path):
+    rows = sets.plain()
+    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "out", per_captioner=True)
+    assert sorted(made.files) == [f"captioners/{name}.json" for name in ("llava-1.5", "otter", "raw")] + ["merged.json"]
+    for index, source in enumerate(("raw", "llava-1.5", "otter")):
+        assert loaded(tmp_path / "out" / "captioners" / f"{source}.json") == [
+            {"image": row["image"], "caption": row["captions"][index]} for row in rows
+        ]
+
+
+def test_blip_reads_what_was_written(sets, tmp_path):
+    rows = sets.hard()
+    export_training_set(sets.finished(rows), "blip", tmp_path / "out")
+    # As BLIP's pretrain_dataset: json.load, then Image.open(ann["image"]) and ann["caption"].
+    for entry, pair in zip(loaded(tmp_path / "out" / "blip.json"), pairs_of(rows, "path"), strict=True):
+        assert Image.open(entry["image"]).size == (16, 16)
+        assert entry == pair
+
+
+def test_blips_paths_below_an_image_root_open_from_there_and_no_other_image_is_in_it(sets, tmp_path):
+    rows = sets.plain(4)
+    elsewhere = tmp_path / "elsewhere.png"
+    Image.new("RGB", (5, 5)).save(elsewhere)
+    training_set = sets.finished([*rows, sets.row(elsewhere, ["far away"], ["raw"])])
+    made = export_training_set(training_set, "blip", tmp_path / "out", image_root=sets.folder / "images")
+    entries = loaded(tmp_path / "out" / "blip.json")
+    assert {entry["image"] for entry in entries} == {f"{number:04d}.png" for number in range(4)}
+    assert all((sets.folder / "images" / entry["image"]).is_file() for entry in entries)
+    assert made.rows.reasons == {"outside_image_root": 1}
+
+
+def test_one_per_image_draws_with_the_mixes_weights(sets, tmp_path):
+    rows = sets.plain(200)
+    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "a", one_per_image=True)
+    entries = loaded(tmp_path / "a" / "merged.json")
+    assert [entry["image"] for entry in entries] == [row["image"] for row in rows]
+    drawn = Counter(entry["caption"].split(" says ")[0] for entry in entries)
+    # 0.6, 0.2, 0.2 of 200 draws; four standard deviations are 28 and 23.
+    assert drawn["raw"] == pytest.approx(120, abs=28)
+    assert drawn["otter"] == pytest.approx(40, abs=23)
+    assert made.rows.reasons == {"not_drawn": 400}
+    export_training_set(sets.finished(rows), "seed-json", tmp_path / "b", one_per_image=True, seed=1)
+    assert loaded(tmp_path / "b" / "merged.json") != entries
+
+
+def test_rows_of_one_image_that_follow_each_other_are_one_image(sets, tmp_path):
+    rows = sets.plain(6)
+    one_a_caption = [
+        {**row, "captions": [caption], "sources": [source], "weights": [1.0]}
+        for row in rows
+        for caption, source in zip(row["captions"], row["sources"], strict=True)
+    ]
+    made = export_training_set(sets.finished(one_a_caption), "seed-json", tmp_path / "out", one_per_image=True)
+    assert (made.images, made.rows.rows_out, made.rows.rows_in) == (6, 6, 18)
+
+
+def test_blank_captions_and_images_without_one_are_left_out(sets, tmp_path):
+    rows = sets.plain(2)
+    rows.append(sets.row(sets.picture(50), ["", "said"], ["raw", "otter"]))
+    rows.append(sets.row(sets.picture(51), [" \n"], ["raw"]))
+    rows.append(sets.row(sets.picture(52), [], []))
+    made = export_training_set(sets.finished(rows), "open-clip-tsv", tmp_path / "out")
+    assert made.rows.reasons == {"blank_caption": 2}
+    assert (made.images, made.rows.rows_out) == (3, 7)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert reasons == ["blank_caption", "blank_caption", "no_caption"]
+
+
+def test_the_check_of_images_can_be_made_cheaper(sets, tmp_path):
+    training_set = sets.finished(sets.plain(4))
+    (sets.folder / "images" / "0001.png").unlink()
+    (sets.folder / "images" / "0002.png").write_bytes(b"other bytes")
+    reasons = {
+        check: export_training_set(training_set, "blip", tmp_path / check, check=check).rows.reasons
+        for check in ("content", "exists", "none")
+    }
+    assert reasons == {
+        "content": {"image_changed": 3, "missing_image": 3},
+        "exists": {"missing_image": 3},
+        "none": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("format_name", "options", "sentence"),
+    [
+        ("webdatset", {}, r'no export format "webdatset"; known: .*\(did you mean "webdataset"\?\)'),
+        (
+            "blip",
+            {"symlink": True},
+            r'Export format blip: symlink: there is no key "symlink" here; allowed: .*image_root',
+        ),
+        ("webdataset", {"samples_a_tar": 0}, r"samples_a_tar: 0 is wrong: input should be greater than 0"),
+        ("seed-json", {"check": "maybe"}, r"check: 'maybe' is wrong: input should be 'content', 'exists' or 'none'"),
+        ("blip", {"image_root": "/nowhere/at/all"}, r"/nowhere/at/all: this image root is no folder"),
+    ],
+)
+def test_a_wrong_request_is_a_sentence_and_leaves_nothing(sets, tmp_path, format_name, options, sentence):
+    training_set = sets.finished(sets.plain(2))
+    with pytest.raises(ExportError, match=sentence):
+        export_training_set(training_set, format_name, tmp_path / "deep" / "out", **options)
+    assert not (tmp_path / "deep").exists() or not list((tmp_path / "deep").iterdir())
+
+
+def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_taken(sets, tmp_path):
+    training_set = sets.finished(sets.plain(2))
+    out = tmp_path / "out"
+    out.mkdir()
+    export_training_set(training_set, "blip", out)
+    with pytest.raises(ExportError, match="name a folder that is new or empty"):
+        export_training_set(training_set, "seed-json", out)
+    assert not (out / "merged.json").exists()
+
+
+def test_nothing_left_to_export_is_refused_with_the_reasons(sets, tmp_path):
+    training_set = sets.finished(sets.plain(2))
+    for path in (sets.folder / "images").iterdir():
+        path.unlink()
+    with pytest.raises(ExportError, match=r"nothing is left to export \(6 missing_image\)"):
+        export_training_set(training_set, "webdataset", tmp_path / "deep" / "out")
+    assert not list((tmp_path / "deep").iterdir())
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(sets, small_disk):
+    rows = [sets.row(sets.picture(number), [f"{number} " + "word " * 4_000], ["raw"]) for number in range(100)]
+    training_set = sets.finished(rows)
+    for format_name in ("seed-json", "webdataset"):
+        with pytest.raises(ExportError, match=r"cannot be written \(no space left on device\); make room"):
+            export_training_set(training_set, format_name, small_disk / "out")
+        assert not list(small_disk.iterdir())
+
+
+def test_what_a_killed_export_left_is_swept_and_nothing_else(sets, tmp_path):
+    deep = tmp_path / "deep"
+    left = deep / ".out.caploom-export.999999999.00000000"
+    others = [deep / ".out.999999999.backup", deep / ".output.caploom-export.999999999.00000000"]
+    for folder in (left, *others):
+        folder.mkdir(parents=True)
+    export_training_set(sets.finished(sets.plain(2)), "blip", deep / "out")
+    assert sorted(path.name for path in deep.iterdir()) == sorted([*(path.name for path in others), "out"])
+
+
+def test_every_format_says_what_it_is():
+    for name in EXPORTS:
+        assert export_format(name).__doc__
+
+
+def test_the_command_exports_a_recipes_training_set(write_source, write_config, tmp_path):
+    config = write_config(settings_of(write_source(5)))
+
+    def call(*arguments):
+        return CliRunner().invoke(main, ["export", str(config), *arguments, "--out", str(tmp_path / "out")])
+
+    early = call("sheared", "--format", "seed-json")
+    assert early.exit_code == 2
+    assert "first" in early.output and "Traceback" not in early.output
+    factory = Factory.from_yaml(config)
+    cut_new_shards(factory)
+    ingest_shard(factory, "shard-00000")
+    caption_shard(factory, "colours", "shard-00000", ColourBackend)
+    recipe = factory.config.recipe("sheared")
+    shear_recipe(factory, recipe)
+    merge_training_set(factory, recipe)
+    wrong = call("sheared", "--format", "seed-json", "--symlink")
+    assert wrong.exit_code == 2
+    assert 'there is no key "symlink" here' in wrong.output
+    result = call("sheared", "--format", "seed-json", "--per-captioner")
+    assert result.exit_code == 0, result.output
+    assert "10 captions of 5 images as seed-json." in result.output
+    raw = loaded(tmp_path / "out" / "captioners" / "raw.json")
+    assert sorted(entry["caption"] for entry in raw) == [f"photo {number}" for number in range(5)]
+    assert sorted(entry["image"] for entry in raw) == [f"{number:04d}.png" for number in range(5)]
