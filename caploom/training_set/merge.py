@@ -1,18 +1,16 @@
 """The `training_set` stage: raw and sheared captions joined by the image's identity, in a seeded order.
 
 Written twice: as Parquet shards that training reads, and (unless switched off) as the seed's JSON for people and other
-tools.
+tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.config import Recipe
 from caploom.errors import TrainingError
@@ -21,38 +19,16 @@ from caploom.names import RAW_SOURCE
 from caploom.progress import Progress
 from caploom.readers.ingest import ingested_shards, raw_pairs_plan
 from caploom.readers.shards import shard_names
-from caploom.records import TRAINING_ROWS
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
-from caploom.tables import table_of, write_table
-from caploom.training_set.mixes import MIXES
-from caploom.training_set.settings import MixSettings
+from caploom.training_set.buckets import Buckets
+from caploom.training_set.mixes import training_rows
+from caploom.training_set.row_files import RowFiles
+from caploom.training_set.training_json import TrainingJson
 
 KIND = "training_set"
-CODE_VERSION = "1"
-ROWS_A_FILE = 50_000
-_ORDER_SEED = 0
-
-# Every caption once, with how often it came: an image in two shards brings its captions twice.
-_CAPTIONS_SQL = """
-create temp table captions as
-with said as (
-    select image_id, '{raw}' as source, 0 as place, raw_caption as caption from read_parquet($pairs)
-    union all
-    select image_id, captioner as source, 1 as place, caption from {sheared}
-)
-select image_id, source, place, caption, count(*) as times from said group by all
-"""
-
-_ROWS_SQL = """
-with images as (select image_id, min_by(image, path) as image, min(path) as path from read_parquet($pairs) group by all)
-select image_id, image, path,
-       list(caption order by place, source, caption) as captions,
-       list(source order by place, source, caption) as sources
-from captions join images using (image_id)
-group by image_id, image, path
-order by md5($seed || image_id)
-"""
+CODE_VERSION = "2"
+ORDER_SEED = 0
 
 
 def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
@@ -81,10 +57,18 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
     """Make a recipe's training set, unless it is made: `rows-*.parquet` (schema TRAINING_ROWS) and `training.json`."""
 
     def build(draft: Draft) -> None:
-        counts, sources = _write(factory, recipe, draft.folder, progress)
-        draft.rows = counts
-        draft.seeds = {"order": _ORDER_SEED}
-        draft.summary = sources
+        pairs = [artifact.file("pairs.parquet") for artifact in ingested_shards(factory)]
+        if not pairs:
+            raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
+        sheared = [
+            (artifact.manifest.configuration["captioner"], artifact.file("sheared.parquet"))
+            for artifact in sheared_tables(factory, recipe)
+        ]
+        with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
+            tally = _write(buckets, recipe, draft.folder, progress, json=factory.config.training_json)
+        draft.rows = tally.row_count(buckets.rows_in)
+        draft.seeds = {"order": ORDER_SEED}
+        draft.summary = tally.summary()
 
     return factory.store.make(training_set_plan(factory, recipe), build)
 
@@ -95,106 +79,62 @@ def training_files(training_set: Artifact) -> list[Path]:
     return [training_set.file(name) for name in names]
 
 
-def _write(
-    factory: Factory, recipe: Recipe, folder: Path, progress: Progress | None
-) -> tuple[RowCount, dict[str, Any]]:
-    pairs = [str(artifact.file("pairs.parquet")) for artifact in ingested_shards(factory)]
-    if not pairs:
-        raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
-    sheared = [str(artifact.file("sheared.parquet")) for artifact in sheared_tables(factory, recipe)]
-    with duckdb.connect() as connection:
-        # Out-of-core instead of out of memory, beside the artifact and gone with its hidden folder.
-        connection.execute("set temp_directory = ?", [str(folder / "spill")])
-        connection.register("no_captions", pa.table({"image_id": [], "captioner": [], "caption": []}, _NO_CAPTIONS))
-        source = "read_parquet($sheared)" if sheared else "no_captions"
-        files: dict[str, Any] = {"pairs": pairs} | ({"sheared": sheared} if sheared else {})
-        connection.execute(_CAPTIONS_SQL.format(raw=RAW_SOURCE, sheared=source), files)
-        summary = _summarize(connection, pairs)
-        out = 0
-        with _json_writer(folder / "training.json", enabled=factory.config.training_json) as write_json:
-            reader = connection.sql(_ROWS_SQL, params={"pairs": pairs, "seed": str(_ORDER_SEED)}).to_arrow_reader(
-                ROWS_A_FILE
-            )
-            for number, rows in enumerate(_row_blocks(reader, recipe.mix)):
-                write_table(table_of(rows, TRAINING_ROWS), folder / f"rows-{number:05d}.parquet")
-                write_json(rows)
-                out += sum(len(row["captions"]) for row in rows)
-                if progress is not None:
-                    progress(out, summary["captions"])
-    shutil.rmtree(folder / "spill", ignore_errors=True)
-    repeated = summary["repeated_captions"]
-    counts = RowCount(
-        unit="captions",
-        rows_in=summary["captions"] + repeated + summary["orphans"],
-        rows_out=out,
-        rows_failed=repeated + summary["orphans"],
-        reasons={
-            reason: number
-            for reason, number in (("repeated_caption", repeated), ("orphan_caption", summary["orphans"]))
-            if number
-        },
-    )
-    return counts, summary
+class _Tally:
+    """Counts what comes by."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._images = 0
+        self._captions: Counter[str] = Counter()
+        self._words: Counter[str] = Counter()
+
+    @property
+    def out(self) -> int:
+        return self._captions.total()
+
+    def count(self, captions: pa.Table) -> None:
+        """Count captions that are kept; an image's are all among them."""
+        said = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
+        self._captions.update(dict(zip(said["source"], said["words_count"], strict=True)))
+        self._words.update(dict(zip(said["source"], said["words_sum"], strict=True)))
+        # An image's captions stand side by side.
+        runs = (
+            pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks
+        )
+        self._images += sum(len(run) for run in runs)
+
+    def row_count(self, rows_in: int) -> RowCount:
+        reasons = {reason: number for reason, number in self.reasons.items() if number}
+        failed = sum(reasons.values())
+        return RowCount(unit="captions", rows_in=rows_in, rows_out=self.out, rows_failed=failed, reasons=reasons)
+
+    def summary(self) -> dict[str, Any]:
+        sources = sorted(self._captions, key=lambda source: (source != RAW_SOURCE, source))
+        return {
+            "images": self._images,
+            "captions": self.out,
+            "captions_by_source": {source: self._captions[source] for source in sources},
+            "mean_words_by_source": {
+                source: round(self._words[source] / self._captions[source], 2) for source in sources
+            },
+            "repeated_captions": self.reasons["repeated_caption"],
+            "orphans": self.reasons["orphan_caption"],
+        }
 
 
-_NO_CAPTIONS = pa.schema([("image_id", pa.string()), ("captioner", pa.string()), ("caption", pa.string())])
-
-
-def _summarize(connection: duckdb.DuckDBPyConnection, pairs: list[str]) -> dict[str, Any]:
-    by_source = connection.execute(
-        "select source, count(*), avg(length(caption) - length(replace(caption, ' ', '')) + 1) "
-        "from captions group by source order by min(place), source"
-    ).fetchall()
-    images, repeated = _one(connection, "select count(distinct image_id), coalesce(sum(times - 1), 0) from captions")
-    (orphans,) = _one(
-        connection,
-        "select count(*) from captions where image_id not in (select image_id from read_parquet(?))",
-        [pairs],
-    )
-    return {
-        "images": images,
-        "captions": sum(number for _, number, _ in by_source) - orphans,
-        "captions_by_source": {source: number for source, number, _ in by_source},
-        "mean_words_by_source": {source: round(words, 2) for source, _, words in by_source},
-        "repeated_captions": int(repeated),
-        "orphans": orphans,
-    }
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None) -> tuple[Any, ...]:
-    return connection.execute(sql, parameters or []).fetchall()[0]
-
-
-def _row_blocks(reader: pa.RecordBatchReader, mix: MixSettings) -> Iterator[list[dict[str, Any]]]:
-    weigh = MIXES[mix.strategy]
-    for batch in reader:
-        rows = []
-        for row in batch.to_pylist():
-            if mix.strategy == "concatenate":
-                for caption, source in zip(row["captions"], row["sources"], strict=True):
-                    rows.append({**row, "captions": [caption], "sources": [source], "weights": [1.0]})
-            else:
-                rows.append({**row, "weights": weigh(row["sources"], mix)})
-        if rows:
-            yield rows
-
-
-@contextmanager
-def _json_writer(path: Path, *, enabled: bool) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """Streams the seed's format, `[{"image", "caption", "source"}, ...]`, one caption a line."""
-    if not enabled:
-        yield lambda rows: None
-        return
-    with path.open("w", encoding="utf-8") as file:
-        separator = "[\n"
-
-        def write(rows: list[dict[str, Any]]) -> None:
-            nonlocal separator
-            for row in rows:
-                for caption, source in zip(row["captions"], row["sources"], strict=True):
-                    entry = {"image": row["image"], "caption": caption, "source": source}
-                    file.write(separator + json.dumps(entry, ensure_ascii=False))
-                    separator = ",\n"
-
-        yield write
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
+def _write(buckets: Buckets, recipe: Recipe, folder: Path, progress: Progress | None, *, json: bool) -> _Tally:
+    tally, files = _Tally(), RowFiles(folder)
+    with ExitStack() as stack:
+        text = stack.enter_context(TrainingJson(folder / "training.json")) if json else None
+        for bucket in buckets:
+            tally.reasons.update(repeated_caption=bucket.repeated, orphan_caption=bucket.orphans)
+            tally.count(bucket.captions)
+            rows = training_rows(bucket.captions, recipe.mix)
+            files.write(rows)
+            if text is not None:
+                text.write(rows)
+            if progress is not None:
+                failed = tally.reasons.total()
+                progress(tally.out + failed, buckets.rows_in, failed)
+    files.close()
+    return tally
