@@ -17,6 +17,7 @@ from caploom.readers.registry import Reader
 from caploom.settings import Settings, describe_validation_error, nearest, resolve_path
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
+from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.settings import MixSettings
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -34,6 +35,7 @@ class RecipeSettings(Settings):
     mix: MixSettings = Field(
         default_factory=MixSettings, description="How training draws among an image's captions: `uniform` unless said."
     )
+    filters: list[FilterStep] = Field(default=[], description="What drops captions before the mix, in this order.")
     trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
 
@@ -47,6 +49,7 @@ class Recipe(Settings):
     captioners: tuple[str, ...]
     shear: str
     mix: MixSettings
+    filters: tuple[FilterStep, ...] = ()
     trainer: TrainerSettings
     evaluation_sets: tuple[str, ...]
 
@@ -153,6 +156,7 @@ class FactoryConfig(Settings):
             captioners=tuple(self.captioners if recipe.captioners == "all" else recipe.captioners),
             shear=recipe.shear,
             mix=recipe.mix,
+            filters=tuple(recipe.filters),
             trainer=trainer,
             evaluation_sets=tuple(self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets),
         )

@@ -81,6 +81,23 @@ SHEARED = pa.schema(
     ]
 )
 
+DROPPED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # "raw" or the captioner
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # the filter that dropped it, mostly
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("key", pa.uint64(), nullable=False),  # of the image and the caption together
+        pa.field("score", pa.float32(), nullable=False),  # cosine of the two embeddings, -1 to 1
+    ]
+)
+
 TRAINING_ROWS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

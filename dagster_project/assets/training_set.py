@@ -9,6 +9,7 @@ from caploom.lineage.fingerprints import fingerprint
 from caploom.progress import track
 from caploom.readers.ingest import ingested_shards
 from caploom.training_set import merge
+from caploom.training_set.filters import filters_identity
 from dagster_project.assets.materialization import check_specs, gallery, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
@@ -20,7 +21,10 @@ TRAINING_SET = dg.AssetKey("training_set")
 
 def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     """The asset over all recipes."""
-    configured = {recipe.name: recipe.mix.model_dump(mode="json") for recipe in config.expanded_recipes()}
+    configured = {
+        recipe.name: [recipe.mix.model_dump(mode="json"), filters_identity(recipe.filters)]
+        for recipe in config.expanded_recipes()
+    }
 
     @dg.asset(
         key=TRAINING_SET,

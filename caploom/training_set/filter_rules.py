@@ -1,0 +1,168 @@
+"""The filters that look at the texts alone. Each takes its settings and gives what judges a bucket of captions."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from caploom.errors import TrainingError
+from caploom.names import RAW_SOURCE
+from caploom.training_set.filter_settings import InLanguage, MaxRepeats, MinWords, NearDuplicates, NoEmpty
+from caploom.training_set.near_duplicates import near_duplicates_of
+from caploom.training_set.words import split_words
+
+Scan = Callable[[], Iterator[pa.Table]]
+
+_SAYS_SOMETHING = r"[\p{L}\p{N}\p{So}]"  # a letter, a digit, or a picture such as an emoji
+# Below this nobody can tell a language: two short English words, four Chinese signs.
+_SHORTEST_TOLD = 12  # bytes of UTF-8
+_SLOTS = 2**24
+
+
+class Context(Protocol):
+    """What these filters take from the context."""
+
+    @property
+    def captioners(self) -> Sequence[str]:
+        """The recipe's captioners, in the YAML's order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A judge that looks at one bucket: `dropped(captions)` gives the rows to drop, for one reason."""
+
+    reason: str
+    dropped: Callable[[pa.Table], np.ndarray]
+
+    def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
+        """As `filters.Prepared`."""
+        return {self.reason: self.dropped(captions)}
+
+
+def text_column(captions: pa.Table, name: str = "caption") -> pa.Array:
+    """A column of a table in one piece, as strings."""
+    column = captions[name]
+    pieces = [chunk.cast(pa.string()) for chunk in column.chunks if len(chunk)]
+    return pa.concat_arrays(pieces) if pieces else pa.array([], pa.string())
+
+
+def image_numbers(captions: pa.Table) -> np.ndarray:
+    """int64 of shape (captions,): 0, 0, 1, ...: which image of the bucket each caption is of, counted in its order."""
+    ids = text_column(captions, "image_id")
+    if len(ids) == 0:
+        return np.zeros(0, np.int64)
+    changes = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
+    return np.append(0, np.cumsum(changes))
+
+
+def no_empty(step: NoEmpty, scan: Scan, context: Context) -> Rule:
+    """Drops what has no letter, digit or emoji."""
+
+    def dropped(captions: pa.Table) -> np.ndarray:
+        says = pc.match_substring_regex(text_column(captions), _SAYS_SOMETHING)
+        return np.asarray(~says.to_numpy(zero_copy_only=False))
+
+    return Rule("no_empty", dropped)
+
+
+def min_words(step: MinWords, scan: Scan, context: Context) -> Rule:
+    """Drops what has fewer words; in scripts without blanks each sign counts as one."""
+
+    def dropped(captions: pa.Table) -> np.ndarray:
+        owner, _ = split_words(text_column(captions))
+        return np.bincount(owner, minlength=len(captions)) < step.min_words
+
+    return Rule("min_words", dropped)
+
+
+def language(step: InLanguage, scan: Scan, context: Context) -> Rule:
+    """Drops captions in other languages, told by py3langid, whose model comes inside its package.
+
+    A text of fewer than 12 bytes is kept: from "red car" nobody can tell.
+    """
+    if importlib.util.find_spec("py3langid") is None:
+        raise TrainingError(
+            'The filter "language" needs the package py3langid: pip install "caploom[language]", or leave it out.'
+        )
+    from py3langid import langid
+
+    langid.classify("")  # loads the model
+    identifier: Any = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+    known = sorted({str(code) for code in identifier.nb_classes})
+    unknown = [code for code in step.language if code not in known]
+    if unknown:
+        raise TrainingError(f'The filter "language" knows no {", ".join(unknown)}; known: {", ".join(known)}.')
+
+    def dropped(captions: pa.Table) -> np.ndarray:
+        encoded = text_column(captions).dictionary_encode()
+        told = pc.greater_equal(pc.binary_length(encoded.dictionary), _SHORTEST_TOLD).to_pylist()
+        other = [
+            long and identifier.classify(text)[0] not in step.language
+            for text, long in zip(encoded.dictionary.to_pylist(), told, strict=True)
+        ]
+        return np.array(other, dtype=bool)[encoded.indices.to_numpy()]
+
+    return Rule("language", dropped)
+
+
+def max_repeats(step: MaxRepeats, scan: Scan, context: Context) -> Rule:
+    """Drops, at every image, a caption that stands at more than so many images, raw ones too.
+
+    Two passes: the first counts in a table of 2**24 slots, the second counts exactly what fell into a slot that is too
+    full. So memory grows with the captions that repeat and not with all of them.
+    """
+    slots = np.zeros(_SLOTS, np.int64)
+    for captions in scan():
+        slots += np.bincount(_hashes_once_an_image(captions) % _SLOTS, minlength=_SLOTS)
+    full = slots > step.max_repeats
+    suspects = [np.zeros(0, np.uint64)]
+    if full.any():
+        for captions in scan():
+            hashes = _hashes_once_an_image(captions)
+            suspects.append(hashes[full[hashes % _SLOTS]])
+    hashes, counts = np.unique(np.concatenate(suspects), return_counts=True)
+    repeated = hashes[counts > step.max_repeats]
+    return Rule("max_repeats", lambda captions: np.isin(_hashes(captions), repeated))
+
+
+def near_duplicates(step: NearDuplicates, scan: Scan, context: Context) -> Rule:
+    """Of an image's captions in the order raw, then the YAML's captioners, drops one that is near one that stays."""
+    order = {source: place for place, source in enumerate([RAW_SOURCE, *context.captioners])}
+
+    def dropped(captions: pa.Table) -> np.ndarray:
+        sources = text_column(captions, "source").dictionary_encode()
+        names = sources.dictionary.to_pylist()
+        places = np.array([order.get(name, len(order)) for name in names], np.int64)[sources.indices.to_numpy()]
+        ranked = np.lexsort((places, image_numbers(captions)))  # stable: equal places keep the table's order
+        near = near_duplicates_of(
+            text_column(captions).take(pa.array(ranked)), image_numbers(captions)[ranked], step.near_duplicates
+        )
+        result = np.zeros(len(captions), bool)
+        result[ranked] = near
+        return result
+
+    return Rule("near_duplicates", dropped)
+
+
+def _hashes(captions: pa.Table) -> np.ndarray:
+    """64-bit hashes of the captions, uint64 of shape (captions,); DuckDB's, to be compared within one run only."""
+    texts = pa.table({"caption": text_column(captions)})
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("texts", texts)
+        return np.asarray(connection.sql("select hash(caption) as hash from texts").fetchnumpy()["hash"], np.uint64)
+
+
+def _hashes_once_an_image(captions: pa.Table) -> np.ndarray:
+    """As `_hashes`, a caption that an image has from two sources counted once."""
+    hashes, images = _hashes(captions), image_numbers(captions)
+    order = np.lexsort((hashes, images))
+    hashes, images = hashes[order], images[order]
+    first = np.ones(len(hashes), bool)
+    first[1:] = (hashes[1:] != hashes[:-1]) | (images[1:] != images[:-1])
+    return np.asarray(hashes[first])

@@ -1,0 +1,97 @@
+"""The filters by image-text score: `keep_top` (DataComp, BLIP's CapFilt) and `best_of_n` (LAION-COCO)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.names import RAW_SOURCE
+from caploom.progress import Progress
+from caploom.store import Store
+from caploom.training_set.filter_rules import image_numbers, text_column
+from caploom.training_set.filter_settings import BestOfN, KeepTop
+from caploom.training_set.scores import Scores, scores_of
+
+Scan = Callable[[], Iterator[pa.Table]]
+
+NOT_SCORED = "not_scored"
+"""The reason of captions whose image could not be read when it was scored."""
+
+
+class Context(Protocol):
+    """What these filters take from the context."""
+
+    @property
+    def store(self) -> Store:
+        """Where scores are kept."""
+        ...
+
+    @property
+    def progress(self) -> Progress | None:
+        """Told of captions scored."""
+        ...
+
+
+@dataclass(frozen=True)
+class TopShare:
+    """Judges by a score that all must reach."""
+
+    scores: Scores
+    threshold: float
+
+    def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
+        """As `filters.Prepared`."""
+        scores = self.scores.look_up(captions)
+        return {"keep_top": scores < self.threshold, NOT_SCORED: np.isnan(scores)}
+
+
+@dataclass(frozen=True)
+class BestCaptions:
+    """Judges by a synthetic caption's rank among its image's; equal scores keep the order of the table."""
+
+    scores: Scores
+    count: int
+
+    def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
+        """As `filters.Prepared`."""
+        synthetic = np.flatnonzero(
+            text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) != RAW_SOURCE
+        )
+        scores = self.scores.look_up(captions)[synthetic]
+        images = image_numbers(captions)[synthetic]
+        order = np.lexsort((-scores, images))  # stable, and NaN last
+        starts = np.flatnonzero(np.append(True, np.diff(images[order]) != 0)[: len(order)])
+        rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        unscored = np.isnan(scores)
+        worse = np.zeros(len(captions), bool)
+        worse[synthetic[order[rank >= self.count]]] = True
+        missing = np.zeros(len(captions), bool)
+        missing[synthetic[unscored]] = True
+        return {"best_of_n": worse & ~missing, NOT_SCORED: missing}
+
+
+def keep_top(step: KeepTop, scan: Scan, context: Context) -> TopShare:
+    """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
+    scores = scores_of(step, scan, context.store, context.progress)
+    parts = [np.zeros(0, np.float32)]
+    for captions in scan():
+        found = scores.look_up(captions)
+        parts.append(found[~np.isnan(found)])
+    every = np.concatenate(parts)
+    if len(every) == 0:
+        return TopShare(scores, -np.inf)
+    kept = max(1, round(step.keep_top * len(every)))
+    return TopShare(scores, float(np.partition(every, len(every) - kept)[len(every) - kept]))
+
+
+def best_of_n(step: BestOfN, scan: Scan, context: Context) -> BestCaptions:
+    """Keeps the n best synthetic captions of each image, and all raw ones."""
+
+    def synthetic() -> Iterator[pa.Table]:
+        for captions in scan():
+            raw = text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) == RAW_SOURCE
+            yield captions.filter(pa.array(~raw))
+
+    return BestCaptions(scores_of(step, synthetic, context.store, context.progress), step.best_of_n)

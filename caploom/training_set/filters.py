@@ -1,0 +1,126 @@
+"""The filters of a recipe, between the merge and the mix: each drops captions, and each dropped one has its reason.
+
+A filter runs in two phases. `prepare` may look at all captions once (or more often), bucket by bucket, where a decision
+needs them all; `Prepared.drops` then judges one bucket. A filter is one function and one line in `FILTERS`.
+
+The merge calls `prepare_filters`, then `apply_filters` for each bucket, and `refuse_if_all_dropped` at the end.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.errors import TrainingError
+from caploom.progress import Progress
+from caploom.records import DROPPED
+from caploom.store import Store
+from caploom.training_set import filter_rules, filter_scores
+from caploom.training_set.filter_settings import FilterStep
+
+Scan = Callable[[], Iterator[pa.Table]]
+"""Starts a pass over all buckets' captions: tables of image_id, source, place, caption, image and path, in order."""
+
+
+@dataclass(frozen=True)
+class FilterContext:
+    """What filters may use besides the captions: the store that keeps scores, and the recipe's name and captioners."""
+
+    store: Store
+    recipe: str
+    captioners: Sequence[str]
+    progress: Progress | None = None
+
+
+class Prepared(Protocol):
+    """A filter that is ready to judge."""
+
+    def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
+        """Which rows of a bucket are dropped, bool of shape (captions,), by reason; a row has one reason at most."""
+        ...
+
+
+FILTERS: dict[str, Callable[[Any, Scan, FilterContext], Prepared]] = {
+    "no_empty": filter_rules.no_empty,
+    "min_words": filter_rules.min_words,
+    "language": filter_rules.language,
+    "max_repeats": filter_rules.max_repeats,
+    "near_duplicates": filter_rules.near_duplicates,
+    "keep_top": filter_scores.keep_top,
+    "best_of_n": filter_scores.best_of_n,
+}
+"""The first phase of each filter: from its settings, the captions that reach it and the context to what judges."""
+
+
+@dataclass
+class PreparedFilters:
+    """The filters of a recipe, in its order, with the counts of what `apply_filters` has seen.
+
+    Attributes:
+        judges: the name and the judge of each filter.
+        seen: captions that came in.
+        dropped: captions dropped so far, by reason.
+    """
+
+    recipe: str
+    judges: list[tuple[str, Prepared]] = field(default_factory=list)
+    seen: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def refuse_if_all_dropped(self) -> None:
+        """Raise `TrainingError` when no caption is left, saying which filter dropped how many."""
+        if self.seen and sum(self.dropped.values()) == self.seen:
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in self.dropped.items())
+            raise TrainingError(
+                f"The filters of the recipe {self.recipe} drop all {self.seen:,} of its captions ({counts}); "
+                "loosen them or leave one out."
+            )
+
+
+def filters_identity(steps: Sequence[FilterStep]) -> list[dict[str, Any]]:
+    """All that decides what the filters drop, as JSON values: part of a training set's plan."""
+    return [step.identity() for step in steps]
+
+
+def prepare_filters(steps: Sequence[FilterStep], scan: Scan, context: FilterContext) -> PreparedFilters:
+    """Make the recipe's filters ready; each is prepared on what the filters before it leave.
+
+    Raises `TrainingError` when a filter cannot work, such as for want of its model.
+    """
+    prepared = PreparedFilters(context.recipe)
+    for step in steps:
+        before = list(prepared.judges)
+
+        def remaining(before: list[tuple[str, Prepared]] = before) -> Iterator[pa.Table]:
+            for captions in scan():
+                yield _run(captions, before)[0]
+
+        prepared.judges.append((step.filter, FILTERS[step.filter](step, remaining, context)))
+    return prepared
+
+
+def apply_filters(captions: pa.Table, prepared: PreparedFilters) -> tuple[pa.Table, pa.Table]:
+    """The captions that a bucket keeps, in their order, and those it loses, of schema DROPPED."""
+    kept, dropped = _run(captions, prepared.judges)
+    prepared.seen += len(captions)
+    for reason, count in zip(*np.unique(dropped["reason"].to_numpy(), return_counts=True), strict=True):
+        prepared.dropped[str(reason)] = prepared.dropped.get(str(reason), 0) + int(count)
+    return kept, dropped
+
+
+def _run(captions: pa.Table, judges: Sequence[tuple[str, Prepared]]) -> tuple[pa.Table, pa.Table]:
+    lost = [DROPPED.empty_table()]
+    for _, judge in judges:
+        if len(captions) == 0:
+            break
+        drops = {reason: mask for reason, mask in judge.drops(captions).items() if mask.any()}
+        if not drops:
+            continue
+        gone = np.logical_or.reduce(list(drops.values()))
+        for reason, mask in drops.items():
+            rows = captions.select(["image_id", "source", "caption"]).filter(pa.array(mask))
+            lost.append(rows.append_column("reason", pa.array([reason] * len(rows), pa.string())).cast(DROPPED))
+        captions = captions.filter(pa.array(~gone))
+    return captions, pa.concat_tables(lost)

@@ -1,0 +1,73 @@
+"""Near-duplicate captions of one image, for a whole bucket of images at once."""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.training_set.words import split_words
+
+_BITS = 62  # captions of an image that the bits of one integer tell apart
+
+
+def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) -> np.ndarray:
+    """bool of shape (N,): whether a caption is near an earlier one of its image that is itself kept.
+
+    `texts` are N captions, `images` (N,) the numbers of their images, ascending from 0. Near: the Jaccard index of the
+    two sets of lower-case words is at least `threshold`; two captions without any word are near.
+    """
+    result = np.zeros(len(texts), bool)
+    if len(texts) == 0:
+        return result
+    captions = np.bincount(images)
+    starts = np.cumsum(captions) - captions
+    owner, words = split_words(texts)
+    encoded = words.dictionary_encode()
+    vocabulary = max(1, len(encoded.dictionary))
+    # Each word of a caption once.
+    owner, tokens = np.divmod(np.unique(owner * vocabulary + encoded.indices.to_numpy()), vocabulary)
+    sizes = np.bincount(owner, minlength=len(texts))
+    for image in np.flatnonzero(captions > _BITS):
+        rows = range(starts[image], starts[image] + captions[image])
+        edges = np.searchsorted(owner, [*rows, rows.stop])
+        sets = [frozenset(tokens[a:b].tolist()) for a, b in pairwise(edges)]
+        result[rows.start : rows.stop] = _near_one_by_one(sets, threshold)
+
+    # Of each word of an image, the captions that hold it as the bits of a number.
+    place = np.arange(len(texts)) - starts[images]
+    few = captions[images[owner]] <= _BITS
+    owner, tokens = owner[few], tokens[few]
+    order = np.argsort(images[owner] * vocabulary + tokens, kind="stable")
+    owner, tokens = owner[order], tokens[order]
+    if len(owner) == 0:
+        groups, holders = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    else:
+        keys = images[owner] * vocabulary + tokens
+        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        groups, holders = images[owner][first], np.bitwise_or.reduceat(np.int64(1) << place[owner], first)
+    several = np.where(captions <= _BITS, captions, 0)
+    for later in range(1, int(several.max(initial=0))):
+        # Only images with so many captions go on: a single image with fifty must not make all of them wait.
+        going_on = several[groups] > later
+        groups, holders = groups[going_on], holders[going_on]
+        holding = (holders >> later) & 1 == 1
+        having = np.flatnonzero(several > later)
+        row = starts[having] + later
+        for earlier in range(later):
+            both = groups[holding & ((holders >> earlier) & 1 == 1)]
+            shared = np.bincount(both, minlength=len(captions))[having]
+            other = starts[having] + earlier
+            union = sizes[row] + sizes[other] - shared
+            near = (shared >= threshold * union) & ~result[other]
+            result[row[near]] = True
+    return result
+
+
+def _near_one_by_one(sets: list[frozenset[int]], threshold: float) -> list[bool]:
+    kept: list[frozenset[int]] = []
+    near = []
+    for words in sets:
+        near.append(any(len(words & other) >= threshold * len(words | other) for other in kept))
+        if not near[-1]:
+            kept.append(words)
+    return near

@@ -1,0 +1,145 @@
+"""Image-text scores, computed once for each (image, caption, scorer) and kept in the store under `scores/<scorer>/`.
+
+They belong to no recipe: another share, another shear that gives the same caption, or a second recipe finds them there.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.lineage.fingerprints import file_sha256, fingerprint, model_folder_fingerprint
+from caploom.progress import Progress
+from caploom.records import SCORES
+from caploom.store import Draft, Plan, RowCount, Store
+from caploom.tables import read_table, write_table
+from caploom.training_set.filter_settings import ScoredStep
+
+if TYPE_CHECKING:
+    from caploom.training_set.clip_scorer import ClipScorer
+
+KIND = "scores"
+CODE_VERSION = "1"
+_ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
+_PART = 100_000  # captions that are scored before they are kept
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Scores:
+    """Scores by (image, caption): 12 bytes each in memory."""
+
+    def __init__(self, keys: np.ndarray, scores: np.ndarray) -> None:
+        self._keys, first = np.unique(keys, return_index=True)
+        self._scores = scores[first].astype(np.float32)
+
+    def look_up(self, captions: pa.Table) -> np.ndarray:
+        """float32 of shape (captions,); NaN where there is no score."""
+        return self.of_keys(caption_keys(captions))
+
+    def of_keys(self, keys: np.ndarray) -> np.ndarray:
+        """float32 of shape (keys,); NaN where there is no score."""
+        if len(self._keys) == 0:
+            return np.full(len(keys), np.nan, np.float32)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[place] == keys, self._scores[place], np.float32(np.nan)).astype(np.float32)
+
+
+def caption_keys(captions: pa.Table) -> np.ndarray:
+    """uint64 of shape (captions,): a key for each image with this caption, the same on every machine."""
+    return np.asarray(_hashes(captions["image_id"]) * _ODD ^ _hashes(captions["caption"]))
+
+
+def scores_of(
+    scorer: ScoredStep, scan: Callable[[], Iterator[pa.Table]], store: Store, progress: Progress | None = None
+) -> Scores:
+    """The scores of all captions that `scan` gives, those that the store lacks computed and kept.
+
+    An image that cannot be read has no score now and is tried again next time. Raises `TrainingError` or `StoreError`
+    when the model cannot be had.
+    """
+    identity = scorer_identity(scorer)
+    name = fingerprint(identity)
+    known = _kept(store, name)
+    todo = sum(int(np.isnan(known.look_up(captions)).sum()) for captions in scan())
+    if todo == 0:
+        return known
+    from caploom.training_set.clip_scorer import ClipScorer  # torch: only where something is scored
+
+    model = ClipScorer(scorer)
+    done = 0
+    for captions in scan():
+        missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
+        for start in range(0, len(missing), _PART):
+            part = missing.slice(start, _PART)
+            _keep(store, name, identity, part, model)
+            done += len(part)
+            if progress is not None:
+                progress(done, todo)
+    return _kept(store, name)
+
+
+def scorer_identity(scorer: ScoredStep) -> dict[str, Any]:
+    """All that decides a score; of files, the content and not the path."""
+    model = Path(scorer.model)
+    own = _ARCHITECTURES / f"{scorer.model}.json"
+    if model.is_absolute() and model.is_dir():
+        architecture = f"content:{model_folder_fingerprint(model)}"
+    elif own.is_file() or model.is_file():
+        architecture = f"content:{file_sha256(own if own.is_file() else model)}"
+    else:
+        architecture = scorer.model
+    weights = scorer.pretrained
+    if weights is not None and Path(weights).is_file():
+        status = Path(weights).stat()
+        weights = f"content:{_file_sha256(weights, status.st_size, status.st_mtime_ns)}"
+    return {"model": architecture, "pretrained": weights, "code_version": CODE_VERSION}
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: str, size: int, modified: int) -> str:
+    return file_sha256(Path(path))
+
+
+def _kept(store: Store, name: str) -> Scores:
+    tables = [read_table(artifact.file("scores.parquet")) for artifact in store.list(KIND, name)]
+    table = pa.concat_tables([SCORES.empty_table(), *tables])
+    return Scores(table["key"].to_numpy(), table["score"].to_numpy())
+
+
+def _keep(store: Store, name: str, identity: dict[str, Any], captions: pa.Table, model: "ClipScorer") -> None:
+    """Score some captions and keep the scores as one artifact, so that a killed run loses no more than one."""
+    scores = model.score(captions)
+    keys = caption_keys(captions)
+    table = pa.table({"image_id": captions["image_id"], "key": keys, "score": scores})
+    table = table.filter(pa.array(~np.isnan(scores)))
+    if len(table) == 0:
+        return
+    scored = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()
+    plan = Plan(
+        kind=KIND,
+        name=(name,),
+        code_version=CODE_VERSION,
+        configuration={"scorer": identity, "captions": scored},
+    )
+
+    def build(draft: Draft) -> None:
+        write_table(table.cast(SCORES), draft.folder / "scores.parquet")
+        draft.device = str(model.device)
+        draft.rows = RowCount(unit="captions", rows_in=len(table), rows_out=len(table), rows_failed=0)
+
+    store.make(plan, build)
+
+
+def _hashes(column: pa.ChunkedArray) -> np.ndarray:
+    """uint64 of shape (texts,): the first 64 bits of each text's BLAKE2b."""
+    if len(column) == 0:
+        return np.zeros(0, np.uint64)
+    encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries()
+    texts = encoded.chunk(0).dictionary.to_pylist()
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    indices = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+    return np.asarray(np.frombuffer(b"".join(digests), "<u8")[indices])
