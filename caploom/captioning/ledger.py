@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,6 @@ from caploom.tables import table_of
 
 KIND = "captions"
 _PENDING = "pending"
-_LISTINGS = 20  # another run may sweep its parts between our listing and our reading, which is then done again
 _WRITE_INTERVAL = 0.25  # seconds: a tiny model's batches share a part, a large one's have a part each
 
 
@@ -66,29 +65,34 @@ class Ledger:
         """The answer to a query that joins `known` captions and `wanted` keys; None when nothing is known at all."""
         wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
         keys = ", ".join(wanted.column_names)
-        read = ", ".join(dict.fromkeys([*columns, *wanted.column_names]))
-        for attempt in range(_LISTINGS):
-            files = self._files()
-            if not files:
-                return None
-            try:
-                with duckdb.connect() as connection:
-                    connection.register("wanted", wanted)
-                    known = f"with known as (select {read} from read_parquet(?))"
-                    return connection.sql(f"{known} {query} ({keys})", params=[files]).to_arrow_table()
-            except duckdb.IOException:
-                if attempt == _LISTINGS - 1 or all(Path(file).is_file() for file in files):
-                    raise
-        raise AssertionError("unreachable")
+        read = list(dict.fromkeys([*columns, *wanted.column_names]))
+        # Parts first: another run sweeps its parts once their artifact is finished, so a part that is gone by the time
+        # it is read is in an artifact by the time those are listed; and artifacts stay.
+        parts = self._parts(read)
+        finished = self._finished()
+        if not finished and not len(parts):
+            return None
+        sources = ["select * from parts", *([f"select {', '.join(read)} from read_parquet(?)"] if finished else [])]
+        with duckdb.connect() as connection:
+            connection.register("wanted", wanted)
+            connection.register("parts", parts)
+            known = f"with known as ({' union all '.join(sources)})"
+            return connection.sql(f"{known} {query} ({keys})", params=[finished] if finished else []).to_arrow_table()
 
-    def _files(self) -> list[str]:
-        # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing
-        # (and `*` does not match it). Parts first: one that is swept between the two listings is in the artifact that
-        # the second then sees. The glob module passes over folders that vanish under it; pathlib raises.
-        kind = glob.escape(str(self._kind_folder))
-        parts = glob.glob(f"{kind}/*/{self._fingerprint}/{_PENDING}/*/*.parquet")  # noqa: PTH207
-        finished = glob.glob(f"{kind}/*/{self._fingerprint}/*/*/captions.parquet")  # noqa: PTH207
-        return parts + [path for path in finished if Path(path).with_name(MANIFEST).is_file()]
+    def _parts(self, columns: list[str]) -> pa.Table:
+        """The captions of shards under way, of any run."""
+        # The glob module passes over folders that vanish under it, where pathlib raises.
+        pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/{_PENDING}/*/*.parquet"
+        tables = [pa.schema([CAPTIONS.field(name) for name in columns]).empty_table()]
+        for path in glob.iglob(pattern):  # noqa: PTH207
+            with suppress(FileNotFoundError):
+                tables.append(pq.read_table(path, columns=columns, partitioning=None))
+        return pa.concat_tables(tables)
+
+    def _finished(self) -> list[str]:
+        """The files of finished shards; a hidden folder is an artifact under way, and `*` does not match it."""
+        pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/*/*/captions.parquet"
+        return [path for path in glob.glob(pattern) if Path(path).with_name(MANIFEST).is_file()]  # noqa: PTH207
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""
