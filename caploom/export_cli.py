@@ -43,5 +43,7 @@ def export(config: Path, recipe: str, format_name: str, out: Path, **options: An
     click.echo(f"{out}: {made.rows.rows_out:,} captions of {made.images:,} images as {format_name}.")
     for reason, number in made.rows.reasons.items():
         click.echo(f"left out: {number:,} captions ({reason})")
+    for note in made.notes:
+        click.echo(f"note: {note}")
     for line in made.how_to_read:
         click.echo(f"read with: {line}")

@@ -9,6 +9,7 @@ from small_factory import picture
 from caploom.records import TRAINING_ROWS, image_identity
 from caploom.store import Artifact, Plan, Store
 from caploom.tables import table_of, write_table
+from caploom.training_set.settings import Drawing
 
 HARD_CAPTIONS = [
     'a "quoted" word, a comma; and a semicolon',
@@ -54,12 +55,13 @@ class TrainingSets:
             "weights": weights or [1 / max(len(captions), 1)] * len(captions),
         }
 
-    def finished(self, rows: list[dict[str, Any]], rows_a_file: int = 7) -> Artifact:
+    def finished(self, rows: list[dict[str, Any]], drawing: Drawing | None = None, rows_a_file: int = 7) -> Artifact:
+        schema = TRAINING_ROWS.with_metadata(drawing.metadata() if drawing else None)
         plan = Plan(kind="training_set", name=("mixed",), code_version="1", configuration={"rows": len(rows)})
 
         def build(draft: Any) -> None:
             for start in range(0, len(rows), rows_a_file):
-                table = table_of(rows[start : start + rows_a_file], TRAINING_ROWS)
+                table = table_of(rows[start : start + rows_a_file], schema)
                 write_table(table, draft.folder / f"rows-{start // rows_a_file:05d}.parquet")
 
         return self.store.make(plan, build)

@@ -17,6 +17,7 @@ from caploom.shearing.shear import shear_recipe
 from caploom.training_set.exports.export import export_training_set
 from caploom.training_set.exports.registry import EXPORTS, export_format
 from caploom.training_set.merge import merge_training_set
+from caploom.training_set.settings import Drawing
 
 
 @pytest.fixture
@@ -146,6 +147,27 @@ def test_blank_captions_and_images_without_one_are_left_out(sets, tmp_path):
     assert (made.images, made.rows.rows_out) == (3, 7)
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert reasons == ["blank_caption", "blank_caption", "no_caption"]
+
+
+def test_what_the_mix_never_draws_is_left_out_and_counted(sets, tmp_path):
+    rows = [{**row, "weights": [0.0, 0.5, 0.5]} for row in sets.plain(4)]
+    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "out")
+    assert made.rows.reasons == {"never_drawn": 4}
+    said = Counter(entry["caption"].split(" says ")[0] for entry in loaded(tmp_path / "out" / "merged.json"))
+    assert said == {"llava-1.5": 4, "otter": 4}
+
+
+@pytest.mark.parametrize("format_name", EXPORTS)
+def test_the_sources_prefix_is_in_the_export_and_what_readers_do_not_do_is_said(sets, tmp_path, format_name):
+    drawing = Drawing(texts=3, sub_caption=True, source_prefix=True)
+    made = export_training_set(sets.finished(sets.plain(2), drawing), format_name, tmp_path / "out")
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    for source in ("raw", "llava-1.5", "otter"):
+        assert f"{source}: {source} says 1".encode() in everything
+    assert [note.split(";")[0] for note in made.notes] == [
+        "The mix trains on up to 3 captions of an image in one step",
+        "The mix trains on a random sentence of each drawn caption",
+    ]
 
 
 def test_the_check_of_images_can_be_made_cheaper(sets, tmp_path):

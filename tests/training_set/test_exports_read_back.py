@@ -88,6 +88,7 @@ def test_webdataset_reads_every_caption_under_its_key_and_the_images_own_bytes(s
     for sample, row, hard in zip(samples, rows, HARD_CAPTIONS, strict=True):
         assert sample["json"]["raw"] == sample["raw.txt"] == row["captions"][0]
         assert sample["json"]["otter"] == sample["otter.txt"] == hard
+        assert sample["json"]["_weights"] == {"raw": 0.5, "otter": 0.5}
         assert sample["txt"] in row["captions"]
     with tarfile.open(tmp_path / "out" / "00000.tar") as tar:
         members = {member.name: member for member in tar}
@@ -180,6 +181,7 @@ def test_datasets_loads_the_image_folder(sets, tmp_path, load_image_folder, syml
     for row in there:
         entry = by_identity[row["image_id"]]
         assert (entry["captions"], entry["sources"]) == (row["captions"], row["sources"])
+        assert entry["weights"] == [0.5, 0.5]
         assert entry["text"] in row["captions"]
         assert small_image(entry["image"]) == small_image(Image.open(row["path"]))
     assert made.facts == {"symbolic_links" if symlink else "hard_links": len(HARD_CAPTIONS) - 1}

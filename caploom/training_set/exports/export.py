@@ -21,6 +21,7 @@ from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ImageStream
 from caploom.training_set.exports.registry import export_format
 from caploom.training_set.merge import training_files
+from caploom.training_set.settings import Drawing
 
 EXPORT_MANIFEST = "export.json"
 EXPORT_VERSION = 1
@@ -42,6 +43,7 @@ class ExportManifest(BaseModel):
     images: int
     facts: dict[str, Any]  # the format's own: caption keys, their probabilities, ...
     how_to_read: list[str]
+    notes: list[str]  # what of the mix no reader of the export will do
     files: dict[str, int]  # sizes in bytes; linked and copied images are not listed
     caploom_version: str = caploom.__version__
 
@@ -108,8 +110,21 @@ def _manifest(
         images=written.images,
         facts=written.facts,
         how_to_read=written.how_to_read,
+        notes=_notes(images.drawing),
         files={file: (folder / file).stat().st_size for file in [*written.files, *skipped]},
     )
+
+
+def _notes(drawing: Drawing) -> list[str]:
+    """What Caploom's trainer does with a row when it draws, and other tools do not."""
+    notes = []
+    if drawing.texts > 1:
+        notes.append(
+            f"The mix trains on up to {drawing.texts} captions of an image in one step; this export's readers on one."
+        )
+    if drawing.sub_caption:
+        notes.append("The mix trains on a random sentence of each drawn caption; the export has whole captions.")
+    return notes
 
 
 @contextmanager

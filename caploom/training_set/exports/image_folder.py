@@ -46,7 +46,7 @@ class ImageFolder(ExportFormat):
             "text": image.captions[image.draw(self.seed)],
             "captions": image.captions,
             "sources": image.sources,
-            "weights": image.weights,
+            "weights": image.rounded_weights(),
             "image_id": image.image_id,
             "original": image.image,
         }

@@ -13,10 +13,12 @@ from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from caploom.errors import StoreError
 from caploom.images import ImageFault, read_identified_image
 from caploom.progress import Progress
+from caploom.training_set.settings import Drawing
 
 Check = Literal["content", "exists", "none"]
 
@@ -55,6 +57,19 @@ class ExportImage:
                 return index
         return len(self.weights) - 1
 
+    def only(self, kept: list[int]) -> "ExportImage":
+        """The image with the captions at those indices."""
+        return replace(
+            self,
+            captions=[self.captions[index] for index in kept],
+            sources=[self.sources[index] for index in kept],
+            weights=[self.weights[index] for index in kept],
+        )
+
+    def rounded_weights(self) -> list[float]:
+        """The weights for people to read: 0.2 and not the 0.20000000298 of 32 bits."""
+        return [round(weight, 6) for weight in self.weights]
+
     def slots(self) -> list[str]:
         """A name for each caption: its source, and `source#2`, `source#3` for further captions of the same source."""
         seen: Counter[str] = Counter()
@@ -69,13 +84,16 @@ class ImageStream:
     """Iterates over (image, the bytes of its file), with what had to be skipped counted and written down.
 
     The bytes are empty unless `check` is "content". Adjacent rows of one image (the mix `concatenate`) come as one
-    image with all its captions. Captions that are blank, and images whose file is missing or no longer what was
-    ingested, are rows of `skipped.jsonl` in `folder`, which exists only when something was skipped.
+    image with all its captions. Captions are as training sees them: with the mix's `source_prefix` the source's name
+    goes before them, and those that the mix never draws (weight 0) are counted and left out. Captions that are blank,
+    and images whose file is missing or no longer what was ingested, are rows of `skipped.jsonl` in `folder`, which
+    exists only when something was skipped.
     """
 
     def __init__(self, files: Sequence[Path], check: Check, folder: Path, progress: Progress | None = None) -> None:
         self.captions = 0
         self.reasons: Counter[str] = Counter()  # captions that were skipped, by reason
+        self.drawing = _drawing(files[0]) if files else Drawing()
         self._files, self._check, self._progress = files, check, progress
         self._skipped_path = folder / "skipped.jsonl"
         self._skipped: IO[str] | None = None
@@ -84,7 +102,7 @@ class ImageStream:
         try:
             for row in merged_by_image(self._rows()):
                 self.captions += len(row.captions)
-                image = self._without_blanks(row)
+                image = self._as_drawn(self._without_blanks(row))
                 if not image.captions:
                     continue
                 try:
@@ -125,12 +143,17 @@ class ImageStream:
             return image
         blank = len(image.captions) - len(kept)
         self._write_skipped(image, "blank_caption", f"{image.image}: {blank} of its captions are blank.", blank)
-        return replace(
-            image,
-            captions=[image.captions[index] for index in kept],
-            sources=[image.sources[index] for index in kept],
-            weights=[image.weights[index] for index in kept],
-        )
+        return image.only(kept)
+
+    def _as_drawn(self, image: ExportImage) -> ExportImage:
+        drawn = [index for index, weight in enumerate(image.weights) if weight > 0]
+        if drawn and len(drawn) < len(image.weights):
+            self.leave_out("never_drawn", len(image.weights) - len(drawn))
+            image = image.only(drawn)
+        if not self.drawing.source_prefix:
+            return image
+        prefixed = [f"{source}: {said}" for source, said in zip(image.sources, image.captions, strict=True)]
+        return replace(image, captions=prefixed)
 
     def _look(self, image: ExportImage) -> bytes:
         path = Path(image.path)
@@ -171,6 +194,14 @@ def image_extension(data: bytes, path: str) -> str:
             return extension
     suffix = Path(path).suffix.removeprefix(".").lower()
     return suffix if re.fullmatch(r"[a-z0-9]{1,8}", suffix) else "img"
+
+
+def _drawing(file: Path) -> Drawing:
+    with _parquet(file) as parquet:
+        try:
+            return Drawing.of_metadata(parquet.schema_arrow.metadata)
+        except ValidationError as error:
+            raise _unreadable(file, error) from None
 
 
 def _parquet(file: Path) -> pq.ParquetFile:

@@ -108,7 +108,7 @@ class _Keys:
 def _metadata(image: ExportImage, slots: list[str]) -> str:
     # No captioner's name begins with an underscore, so these keys are free.
     facts = {"_image_id": image.image_id, "_image": image.image}
-    weights = dict(zip(slots, image.weights, strict=True))
+    weights = dict(zip(slots, image.rounded_weights(), strict=True))
     captions = dict(zip(slots, image.captions, strict=True))
     return json.dumps({**captions, **facts, "_weights": weights}, ensure_ascii=False)
 
