@@ -82,10 +82,27 @@ def test_captions_gallery_shows_pictures_and_captions_side_by_side(page: Page, u
 
 
 def test_plots_are_drawn(page: Page, ui_url: str) -> None:
-    for asset, key in (("sheared_captions", "lengths"), ("checkpoint", "loss")):
-        plot = open_entry(page, open_partition(page, ui_url, asset, "captioned"), key)
+    for asset, partition, key in (
+        (f"captions/{CAPTIONER}", "shard-00001", "lengths"),
+        ("sheared_captions", "captioned", "lengths"),
+        ("checkpoint", "captioned", "loss"),
+    ):
+        plot = open_entry(page, open_partition(page, ui_url, asset, partition), key)
         (width,) = drawn_widths(plot)
         assert width > 300
+
+
+def test_what_a_captioner_s_captions_are_like_is_a_table(page: Page, ui_url: str) -> None:
+    table = open_partition(page, ui_url, f"captions/{CAPTIONER}", "shard-00001")
+    expect(table).to_contain_text("refusals")
+    expect(table).to_contain_text("words shared with the raw caption")
+    expect(table).to_contain_text("opening 1")
+
+
+def test_the_canary_and_the_row_counts_are_passed_checks(page: Page, ui_url: str) -> None:
+    page.goto(f"{ui_url}/assets/captions/{CAPTIONER}?view=checks")
+    for check in ("batched_equals_single", "rows_accounted", "orphan_free"):
+        expect(page.get_by_text(check).first).to_be_visible()
 
 
 def test_recall_table_is_readable_in_the_metadata(page: Page, ui_url: str) -> None:
