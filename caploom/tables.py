@@ -1,6 +1,6 @@
 """Reading and writing the store's Parquet tables with their declared schemas."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,35 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(
-            f"{path}: it cannot be read ({error}); delete its folder and make the artifact again."
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def read_batches(path: Path, columns: list[str], rows: int = 16_384) -> Iterator[pa.RecordBatch]:
+    """Read Parquet a few rows at a time, in bounded memory; raises `StoreError` when the file is gone or damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_first(path: Path, rows: int) -> pa.Table:
+    """The first rows of a Parquet file, without reading the others; raises `StoreError` as `read_table` does."""
+    schema = read_metadata(path).schema.to_arrow_schema()
+    first = next(read_batches(path, schema.names, rows), None)
+    return schema.empty_table() if first is None else pa.Table.from_batches([first])
+
+
+def read_metadata(path: Path) -> pq.FileMetaData:
+    """What Parquet says of itself; raises `StoreError` when the file is gone or damaged."""
+    try:
+        return pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.")
 
 
 def failure(stage: str, key: str, image: str, reason: str, detail: str, attempt: int = 1) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from caploom.captioning.caption_shard import captions_plan, read_captions
 from caploom.factory import Factory
 from caploom.lineage.gallery import Exhibit
 from caploom.names import RAW_SOURCE
-from caploom.readers.ingest import raw_pairs_plan, read_pairs
+from caploom.readers.ingest import raw_pairs_plan
 from caploom.store import Artifact
-from caploom.tables import read_table
+from caploom.tables import read_first
 from caploom.training_set.merge import training_files
 
 
@@ -17,20 +20,21 @@ def shard_exhibits(factory: Factory, shard: str, captioners: Sequence[str], coun
     said: dict[str, list[tuple[str, str]]] = {}
     paths: dict[str, str] = {}
     pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
-    for row in read_pairs(pairs).slice(0, count * 4).to_pylist():
+    for row in read_first(pairs.file("pairs.parquet"), count * 4).to_pylist():
         if row["image_id"] in said or len(said) < count:
             said.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
             paths.setdefault(row["image_id"], row["path"])
     for captioner in captioners:
         artifact = factory.store.find(captions_plan(factory, captioner, shard))
         if artifact is not None:
-            for row in read_captions(artifact).select(["image_id", "text"]).to_pylist():
-                if row["image_id"] in said:
-                    said[row["image_id"]].append((captioner, row["text"]))
+            captions = read_captions(artifact).select(["image_id", "text"])
+            shown = captions.filter(pc.is_in(captions.column("image_id"), pa.array(list(said), pa.string())))
+            for row in shown.to_pylist():
+                said[row["image_id"]].append((captioner, row["text"]))
     return [Exhibit(paths[image_id], tuple(texts)) for image_id, texts in said.items()]
 
 
 def training_exhibits(training_set: Artifact, count: int = 5) -> list[Exhibit]:
     """The first images of a training set with the captions that training draws from."""
-    rows = read_table(training_files(training_set)[0]).slice(0, count).to_pylist()
+    rows = read_first(training_files(training_set)[0], count).to_pylist()
     return [Exhibit(row["path"], tuple(zip(row["sources"], row["captions"], strict=True))) for row in rows]

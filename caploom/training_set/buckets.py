@@ -4,17 +4,16 @@ One pass over the shards cuts all rows into buckets of images, by the leading bi
 (join, sort, merge repeated rows) happens within a bucket. The buckets, one after another, are in the set's order.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from caploom.errors import StoreError
 from caploom.names import RAW_SOURCE
+from caploom.tables import read_batches, read_metadata
 from caploom.training_set.order import (
     DIGEST,
     digest_column,
@@ -29,7 +28,6 @@ from caploom.training_set.ties import sorted_rows
 
 BUCKET_BYTES = 24 * 2**20
 MAX_BUCKETS = 512
-_READ_ROWS = 16_384
 _ROW_OVERHEAD = 64  # bytes of a caption's row beside its text
 
 CAPTIONS_OF_IMAGES = pa.schema(
@@ -163,14 +161,14 @@ class Buckets(AbstractContextManager["Buckets"]):
         return ((leading * np.uint64(self.count)) >> np.uint64(32)).astype(np.int64)
 
     def _add_pairs(self, file: Path) -> None:
-        for batch in _batches(file, ["image_id", "image", "path", "raw_caption"]):
+        for batch in read_batches(file, ["image_id", "image", "path", "raw_caption"]):
             digest = digest_column(image_digests(batch.column("image_id")))
             self._images.add(pa.record_batch([digest, batch.column("image"), batch.column("path")], schema=_IMAGES))
             caption = batch.column("raw_caption")
             self._add_captions(digest, 0, pa.array(word_counts(caption)), caption)
 
     def _add_sheared(self, source: int, file: Path) -> None:
-        for batch in _batches(file, ["image_id", "words", "caption"]):
+        for batch in read_batches(file, ["image_id", "words", "caption"]):
             digest = digest_column(image_digests(batch.column("image_id")))
             self._add_captions(digest, source, batch.column("words"), batch.column("caption"))
 
@@ -214,26 +212,11 @@ def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray,
     return rows, image_of[rows]
 
 
-def _batches(file: Path, columns: list[str]) -> Iterable[pa.RecordBatch]:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            yield from parquet.iter_batches(batch_size=_READ_ROWS, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(file, error) from None
-
-
 def _text_bytes(file: Path, columns: list[str]) -> int:
     """About how much memory a file's rows take as captions."""
-    try:
-        metadata = pq.read_metadata(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(file, error) from None
+    metadata = read_metadata(file)
     size: int = metadata.num_rows * _ROW_OVERHEAD
     for group in range(metadata.num_row_groups):
         chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
         size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
     return size
-
-
-def _unreadable(file: Path, error: Exception) -> StoreError:
-    return StoreError(f"{file}: it cannot be read ({error}); delete its folder and make the artifact again.")

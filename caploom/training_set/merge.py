@@ -22,8 +22,9 @@ from caploom.readers.shards import shard_names
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
 from caploom.training_set.buckets import Buckets
+from caploom.training_set.filters import FilterContext, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
-from caploom.training_set.row_files import RowFiles
+from caploom.training_set.row_files import dropped_files, row_files
 from caploom.training_set.training_json import TrainingJson
 
 KIND = "training_set"
@@ -46,6 +47,7 @@ def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
         code_version=CODE_VERSION,
         configuration={
             "captioners": list(recipe.captioners),
+            "filters": filters_identity(recipe.filters),
             "mix": recipe.mix.model_dump(mode="json"),
             "json": factory.config.training_json,
         },
@@ -54,7 +56,11 @@ def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
 
 
 def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
-    """Make a recipe's training set, unless it is made: `rows-*.parquet` (schema TRAINING_ROWS) and `training.json`."""
+    """Make a recipe's training set, unless it is made.
+
+    Files: `rows-*.parquet` (schema TRAINING_ROWS), `dropped-*.parquet` (schema DROPPED) where filters dropped
+    something, and `training.json`.
+    """
 
     def build(draft: Draft) -> None:
         pairs = [artifact.file("pairs.parquet") for artifact in ingested_shards(factory)]
@@ -65,7 +71,7 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
             for artifact in sheared_tables(factory, recipe)
         ]
         with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
-            tally = _write(buckets, recipe, draft.folder, progress, json=factory.config.training_json)
+            tally = _write(factory, recipe, buckets, draft.folder, progress)
         draft.rows = tally.row_count(buckets.rows_in)
         draft.seeds = {"order": ORDER_SEED}
         draft.summary = tally.summary()
@@ -122,19 +128,27 @@ class _Tally:
         }
 
 
-def _write(buckets: Buckets, recipe: Recipe, folder: Path, progress: Progress | None, *, json: bool) -> _Tally:
-    tally, files = _Tally(), RowFiles(folder)
+def _write(factory: Factory, recipe: Recipe, buckets: Buckets, folder: Path, progress: Progress | None) -> _Tally:
+    filters = prepare_filters(
+        recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners, progress)
+    )
+    tally, files, dropped_out = _Tally(), row_files(folder), dropped_files(folder)
     with ExitStack() as stack:
-        text = stack.enter_context(TrainingJson(folder / "training.json")) if json else None
+        json = stack.enter_context(TrainingJson(folder / "training.json")) if factory.config.training_json else None
         for bucket in buckets:
+            kept, dropped = apply_filters(bucket.captions, filters)
             tally.reasons.update(repeated_caption=bucket.repeated, orphan_caption=bucket.orphans)
-            tally.count(bucket.captions)
-            rows = training_rows(bucket.captions, recipe.mix)
+            tally.count(kept)
+            dropped_out.write(dropped)
+            rows = training_rows(kept, recipe.mix)
             files.write(rows)
-            if text is not None:
-                text.write(rows)
+            if json is not None:
+                json.write(rows)
             if progress is not None:
-                failed = tally.reasons.total()
+                failed = tally.reasons.total() + sum(filters.dropped.values())
                 progress(tally.out + failed, buckets.rows_in, failed)
-    files.close()
+    filters.refuse_if_all_dropped()
+    files.close(at_least_one=True)
+    dropped_out.close()
+    tally.reasons.update(filters.dropped)
     return tally

@@ -1,16 +1,20 @@
 import json
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from small_factory import ColourBackend
 
 from caploom.captioning.caption_shard import caption_shard
-from caploom.errors import MissingArtifactError
+from caploom.errors import MissingArtifactError, TrainingError
 from caploom.lineage.checks import check_sheared, check_training_set
+from caploom.lineage.exhibits import training_exhibits
+from caploom.lineage.gallery import Exhibit
 from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
 from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.records import DROPPED
 from caploom.shearing.shear import shear_recipe, sheared_tables
-from caploom.tables import read_table
+from caploom.tables import read_table, write_table
 from caploom.training_set.merge import merge_training_set, training_files
 
 
@@ -129,3 +133,104 @@ def test_a_shard_that_is_not_captioned_yet_is_named(write_source, make_factory):
     ingest_shard(factory, "shard-00000")
     with pytest.raises(MissingArtifactError, match=r"materialize captions/colours \[shard-00000\] first"):
         merged(factory)
+
+
+def test_captions_of_another_fingerprint_are_not_merged(write_source, make_factory):
+    source = write_source(3)
+    merged(captioned(make_factory(source)))
+    prompt = {"colours": {"model": "demo:tiny-llava", "prompt": "Describe <image> in English:", "batch_size": 4}}
+    with pytest.raises(MissingArtifactError, match=r"materialize captions/colours \[shard-00000\] first"):
+        merged(make_factory(source, captioners=prompt))
+
+
+@pytest.mark.parametrize("mix", ["uniform", "concatenate"])
+def test_the_shards_do_not_show_in_what_is_written(write_source, make_factory, tmp_path, mix):
+    source = write_source(30, [{"image": "0000.png", "caption": "again"}])
+    recipes = {"all": {"captioners": "all", "mix": mix}}
+    files = []
+    for size in (7, 100):
+        settings = {"store": str(tmp_path / f"store-{size}"), "shard_size": size, "recipes": recipes}
+        manifest = merged(captioned(make_factory(source, **settings)), "all").manifest
+        # With one shard the image of two pairs is captioned once, and nothing is repeated.
+        assert manifest.rows.reasons == ({"repeated_caption": 1} if size == 7 else {})
+        files.append(manifest.files)
+    assert files[0] == files[1]
+
+
+def test_filters_drop_captions_with_their_reason(write_source, make_factory):
+    recipes = {"long": {"captioners": "all", "shear": "first", "filters": [{"min_words": 3}]}}
+    training_set = merged(captioned(make_factory(write_source(12), recipes=recipes)), "long")
+    assert {tuple(row["sources"]) for row in rows_of(training_set)} == {("colours",)}
+    assert training_set.manifest.rows.model_dump(exclude={"unit"}) == {
+        "rows_in": 24,
+        "rows_out": 12,
+        "rows_failed": 12,
+        "reasons": {"min_words": 12},
+    }
+    dropped = read_table(training_set.file("dropped-00000.parquet"))
+    assert dropped.schema.names == DROPPED.names
+    assert set(dropped.column("caption").to_pylist()) == {f"photo {number}" for number in range(12)}
+    assert training_set.manifest.summary["captions_by_source"] == {"colours": 12}
+
+
+def test_filters_that_drop_everything_are_refused_and_leave_nothing(write_source, make_factory):
+    recipes = {"none": {"captioners": "all", "filters": [{"min_words": 50}]}}
+    factory = captioned(make_factory(write_source(4), recipes=recipes))
+    with pytest.raises(TrainingError, match=r"drop all 8 of its captions \(min_words 8\)"):
+        merged(factory, "none")
+    assert factory.store.list("training_set") == []
+
+
+def test_no_waiting_rows_remain_beside_the_artifact(write_source, make_factory):
+    training_set = merged(captioned(make_factory(write_source(3))))
+    assert sorted(path.name for path in training_set.folder.iterdir()) == [
+        "manifest.json",
+        "rows-00000.parquet",
+        "training.json",
+    ]
+
+
+def test_a_source_without_a_pair_gives_a_training_set_without_rows(write_source, make_factory):
+    source = write_source(2)
+    for image in (source / "images").iterdir():
+        image.write_bytes(b"no picture")
+    training_set = merged(captioned(make_factory(source)))
+    assert rows_of(training_set) == []
+    assert training_exhibits(training_set) == []
+    assert training_set.file("training.json").read_text() == "[]\n"
+
+
+def change_rows(training_set, change):
+    path = training_files(training_set)[0]
+    write_table(change(read_table(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "figure"),
+    [
+        (lambda rows: rows.slice(1), "rows_accounted", ("rows_out", 22)),
+        (lambda rows: pa.concat_tables([rows.slice(0, 1), rows]), "orphan_free", ("doubled", 1)),
+        (
+            lambda rows: rows.set_column(0, rows.schema.field(0), pa.array(["0" * 64, *rows[0].to_pylist()[1:]])),
+            "orphan_free",
+            ("orphans", 1),
+        ),
+    ],
+)
+def test_the_checks_see_what_is_lost_doubled_or_invented(write_source, make_factory, change, check, figure):
+    factory = captioned(make_factory(write_source(12)))
+    training_set = merged(factory)
+    change_rows(training_set, change)
+    outcome = next(
+        each for each in check_training_set(factory, training_set, ingested_shards(factory)) if each.name == check
+    )
+    assert not outcome.passed
+    assert outcome.figures[figure[0]] == figure[1]
+
+
+def test_the_exhibits_are_the_first_rows(write_source, make_factory):
+    training_set = merged(captioned(make_factory(write_source(12))))
+    rows = rows_of(training_set)[:3]
+    assert training_exhibits(training_set, 3) == [
+        Exhibit(row["path"], (("raw", row["captions"][0]), ("colours", row["captions"][1]))) for row in rows
+    ]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploom.records import TRAINING_ROWS
-from caploom.training_set.row_files import RowFiles, caption_bytes
+from caploom.training_set.row_files import TableFiles, caption_bytes
 from caploom.training_set.training_json import TrainingJson, json_escaped, write_training_json
 
 NASTY = [
@@ -83,7 +83,7 @@ def test_row_files_are_cut_by_the_rows_alone(tmp_path):
     for number, step in enumerate((500, 13, 1)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        files = RowFiles(folder, file_rows=60, file_bytes=4_000)
+        files = TableFiles(folder, "rows", TRAINING_ROWS, caption_bytes, file_rows=60, file_bytes=4_000)
         for start in range(0, 500, step):
             files.write(whole.slice(start, step))
         files.close()
