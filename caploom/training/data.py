@@ -4,8 +4,6 @@ The order is a fresh permutation of the rows an epoch, from the seed alone, and 
 every machine and every number of workers sees the same batches. Captions stay in Arrow; only those drawn become Python.
 """
 
-import hashlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,25 +14,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from pydantic import ValidationError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from caploom.errors import TrainingError
 from caploom.images import ImageFault
 from caploom.records import TRAINING_ROWS
+from caploom.training.drawing import draw_one, draw_several, random_sentence
 from caploom.training.images import ImageDecoder
+from caploom.training_set.settings import Drawing
 
 _COLUMNS = ["image_id", "path", "captions", "weights"]
 
 
 class TrainingRows:
-    """The rows of a training set, in the order of the given shards.
+    """The rows of a training set, in the order of the given shards; `drawing` is what its mix says of drawing captions.
 
     Raises `TrainingError` when a file is no training set, when captions and weights do not run side by side, or when no
     row has a caption to draw.
     """
 
     def __init__(self, training_set: Sequence[Path]) -> None:
-        self._table = pa.concat_tables([_read_shard(file) for file in training_set]) if training_set else None
+        self.drawing = _drawing(training_set)
+        # Sources are read only where they matter: at 15 million images they are most of a gigabyte.
+        sources = ["sources"] if self.drawing.texts > 1 or self.drawing.source_prefix else []
+        tables = [_read_shard(file, [*_COLUMNS, *sources]) for file in training_set]
+        self._table = pa.concat_tables(tables) if tables else None
         if self._table is None or len(self._table) == 0:
             raise TrainingError("The training set has no rows; materialize raw_pairs and see its failures table.")
         self.usable = np.flatnonzero(pc.list_value_length(self._table["captions"]).to_numpy())
@@ -56,16 +61,25 @@ class TrainingRows:
         assert self._table is not None
         return str(self._table["image_id"][row].as_py())
 
-    def draw_caption(self, row: int, *, seed: int, epoch: int) -> str:
-        """One of the row's captions, drawn with its weights; the same for the same row, seed and epoch."""
+    def draw_texts(self, row: int, *, seed: int, epoch: int) -> list[str]:
+        """What a step trains on of a row: one text, or several where the mix has several positives.
+
+        The same for the same row, seed and epoch.
+        """
         assert self._table is not None
         captions = self._table["captions"][row]
-        if len(captions) == 1:
-            return str(captions[0].as_py())
-        edges = np.cumsum(np.asarray(self._table["weights"][row].as_py(), dtype=np.float64))
-        point = _uniform(seed, epoch, row) * edges[-1]
-        drawn = int(np.searchsorted(edges, point, side="right"))
-        return str(captions[min(drawn, len(captions) - 1)].as_py())
+        key = {"seed": seed, "epoch": epoch, "row": row}
+        sources = self._table["sources"][row].as_py() if "sources" in self._table.column_names else []
+        if self.drawing.texts > 1:
+            drawn = draw_several(sources, self.drawing.texts, **key)
+        else:
+            drawn = [0 if len(captions) == 1 else draw_one(self._table["weights"][row].as_py(), **key)]
+        texts = [str(captions[index].as_py()) for index in drawn]
+        if self.drawing.sub_caption:
+            texts = [random_sentence(text, caption=index, **key) for index, text in zip(drawn, texts, strict=True)]
+        if self.drawing.source_prefix:
+            texts = [f"{sources[index]}: {text}" for index, text in zip(drawn, texts, strict=True)]
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +93,33 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
-    """What came of a chunk: images (N, 3, height, width) uint8, tokens (N, context length), and what failed, by row."""
+    """What came of a chunk.
+
+    Attributes:
+        epoch: its epoch.
+        images: uint8 of shape (N, 3, height, width).
+        tokens: of shape (N, texts of an image at most, context length); unused places hold zeros.
+        texts: int64 of shape (N,), how many texts each image has.
+        failures: what failed, by row.
+    """
 
     epoch: int
     images: torch.Tensor
     tokens: torch.Tensor
+    texts: torch.Tensor
     failures: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's pairs: images (batch, 3, height, width) uint8 and tokens (batch, context length) int64."""
+    """One step's pairs: images (batch, 3, height, width) uint8 and tokens (texts, context length) int64.
+
+    `owners` (texts,) int64 says which image each text is of; it is None where text i is image i's.
+    """
 
     images: torch.Tensor
     tokens: torch.Tensor
+    owners: torch.Tensor | None = None
 
 
 class ImageCache:
@@ -134,18 +161,23 @@ class ChunkDataset(Dataset[DecodedChunk]):
         self._cache = ImageCache(cache_bytes)
 
     def __getitem__(self, chunk: Chunk) -> DecodedChunk:
-        images, captions, failures = [], [], []
+        images, failures = [], []
+        drawn: list[list[str]] = []
         for row in chunk.rows.tolist():
             try:
                 images.append(self._cache.get(self._rows.path(row), self._rows.image_id(row), self._decoder.decode))
             except ImageFault as error:
                 failures.append((row, error.reason))
                 continue
-            captions.append(self._rows.draw_caption(row, seed=self._seed, epoch=chunk.epoch))
+            drawn.append(self._rows.draw_texts(row, seed=self._seed, epoch=chunk.epoch))
         if not images:
             nothing = torch.empty(0, dtype=torch.uint8)
-            return DecodedChunk(chunk.epoch, nothing, nothing, tuple(failures))
-        return DecodedChunk(chunk.epoch, torch.from_numpy(np.stack(images)), self._tokenize(captions), tuple(failures))
+            return DecodedChunk(chunk.epoch, nothing, nothing, nothing, tuple(failures))
+        texts = torch.tensor([len(each) for each in drawn])
+        tokenized = self._tokenize([text for each in drawn for text in each])
+        tokens = tokenized.new_zeros(len(drawn), self._rows.drawing.texts, tokenized.shape[1])
+        tokens[_places(texts, self._rows.drawing.texts)] = tokenized
+        return DecodedChunk(chunk.epoch, torch.from_numpy(np.stack(images)), tokens, texts, tuple(failures))
 
 
 class BatchStream:
@@ -189,19 +221,20 @@ class BatchStream:
     def __iter__(self) -> Iterator[Batch]:
         """Batches for ever. Raises `TrainingError` once an epoch ends without a whole batch."""
         epoch, batches = 0, 0
-        images, tokens = _Buffer(), _Buffer()
+        images, tokens, texts = buffers = _Buffer(), _Buffer(), _Buffer()
         for chunk in self._decoded_chunks():
             if chunk.epoch != epoch:
                 if batches == 0:
                     raise TrainingError(self._too_few(epoch))
                 epoch, batches = chunk.epoch, 0
-                images.clear()
-                tokens.clear()
+                for buffer in buffers:
+                    buffer.clear()
             self._failed_rows.update(chunk.failures)
             images.add(chunk.images)
             tokens.add(chunk.tokens)
+            texts.add(chunk.texts)
             while len(images) >= self._batch_size:
-                yield Batch(images.take(self._batch_size), tokens.take(self._batch_size))
+                yield _batch(*(buffer.take(self._batch_size) for buffer in buffers))
                 batches += 1
             self._waiting = len(images)
 
@@ -273,15 +306,41 @@ class _Buffer:
         self._parts, self._length = [], 0
 
 
-def _read_shard(file: Path) -> pa.Table:
+def _places(texts: torch.Tensor, most: int) -> torch.Tensor:
+    """bool of shape (N, most): which places the images' texts take, of how many each has (N,)."""
+    return torch.arange(most) < texts[:, None]
+
+
+def _batch(images: torch.Tensor, tokens: torch.Tensor, texts: torch.Tensor) -> Batch:
+    if tokens.shape[1] == 1:
+        return Batch(images, tokens[:, 0])
+    return Batch(images, tokens[_places(texts, tokens.shape[1])], torch.repeat_interleave(texts))
+
+
+def _drawing(training_set: Sequence[Path]) -> Drawing:
+    """What the shards' metadata says of drawing; they must agree."""
+    drawings = set()
+    for file in training_set:
+        try:
+            drawings.add(Drawing.of_metadata(pq.read_schema(file).metadata))
+        except (OSError, pa.ArrowException, ValidationError) as error:
+            raise _no_shard(file, error) from None
+    if len(drawings) > 1:
+        raise TrainingError(f"{training_set[0].parent}: its shards are of several mixes; make the training set again.")
+    return drawings.pop() if drawings else Drawing()
+
+
+def _no_shard(file: Path, error: Exception) -> TrainingError:
+    reason = str(error).splitlines()[0]
+    return TrainingError(f"{file}: this is no shard of a training set ({reason}); make the training set again.")
+
+
+def _read_shard(file: Path, columns: list[str]) -> pa.Table:
     try:
-        table = pq.read_table(file, columns=_COLUMNS)
-        table = table.cast(pa.schema([TRAINING_ROWS.field(name) for name in _COLUMNS]))
+        table = pq.read_table(file, columns=columns)
+        table = table.cast(pa.schema([TRAINING_ROWS.field(name) for name in columns]))
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"{file}: this is no shard of a training set ({reason}); make the training set again."
-        ) from None
+        raise _no_shard(file, error) from None
     lengths = pc.list_value_length(table["captions"]).to_numpy()
     if not np.array_equal(lengths, pc.list_value_length(table["weights"]).to_numpy()):
         raise TrainingError(f"{file}: a row has not as many weights as captions; make the training set again.")
@@ -290,9 +349,3 @@ def _read_shard(file: Path) -> pa.Table:
     if (weights < 0).any() or not (totals[lengths > 0] > 0).all():
         raise TrainingError(f"{file}: a row's weights are negative or add up to nothing; make the training set again.")
     return table
-
-
-def _uniform(seed: int, epoch: int, row: int) -> float:
-    """A number in [0, 1) that depends on the three alone, the same on every machine and library version."""
-    digest = hashlib.blake2b(struct.pack("<qqq", seed, epoch, row), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) / 2**53

@@ -26,6 +26,7 @@ from caploom.training.clip_model import (
 )
 from caploom.training.data import Batch, BatchStream, TrainingRows
 from caploom.training.images import ImageDecoder
+from caploom.training.losses import multi_positive_loss
 from caploom.training.settings import TrainerSettings
 
 LOSSES_FILE = "losses.parquet"
@@ -193,7 +194,12 @@ class _Steps:
             image_features = self._network.encode_image(images, normalize=True)
             text_features = encode_text(self._network, tokens)
         # In full precision: the logits are scaled by up to a hundred, where half precision has few digits left.
-        loss: torch.Tensor = self._loss(image_features.float(), text_features.float(), self._network.logit_scale.exp())
+        features = image_features.float(), text_features.float(), self._network.logit_scale.exp()
+        loss: torch.Tensor = (
+            self._loss(*features)
+            if batch.owners is None
+            else multi_positive_loss(*features, batch.owners.to(self._device))
+        )
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)

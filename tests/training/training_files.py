@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from caploom.records import TRAINING_ROWS, image_identity
+from caploom.training_set.settings import MixSettings
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -55,19 +56,26 @@ class TrainingFiles:
             images.append((path, name))
         return images
 
-    def row(self, path: Path, captions: Sequence[str], weights: Sequence[float] | None = None) -> dict[str, Any]:
+    def row(
+        self,
+        path: Path,
+        captions: Sequence[str],
+        weights: Sequence[float] | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
         return {
             "image_id": image_identity(path.read_bytes()),
             "image": path.name,
             "path": str(path),
             "captions": list(captions),
-            "sources": [f"source-{index}" for index in range(len(captions))],
+            "sources": list(sources) if sources else [f"source-{index}" for index in range(len(captions))],
             "weights": list(weights) if weights is not None else [1 / len(captions) for _ in captions],
         }
 
-    def shard(self, name: str, rows: list[dict[str, Any]]) -> Path:
+    def shard(self, name: str, rows: list[dict[str, Any]], mix: Any = "uniform") -> Path:
         file = self.folder / f"{name}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=TRAINING_ROWS), file)
+        drawing = MixSettings.model_validate(mix).drawing
+        pq.write_table(pa.Table.from_pylist(rows, schema=TRAINING_ROWS.with_metadata(drawing.metadata())), file)
         return file
 
     def numbered_shard(self, count: int, missing: Sequence[int] = ()) -> Path:
