@@ -78,7 +78,8 @@ class ScoredStep(_Step):
 
     @model_validator(mode="after")
     def _weights_are_named(self) -> Self:
-        if (self.pretrained is None) != self.model.startswith("/"):
+        is_folder = self.model.startswith("/") and not self.model.endswith(".json")
+        if (self.pretrained is None) != is_folder:
             raise ValueError(
                 "name the weights that score: a model with `pretrained` (an open_clip tag or a file), "
                 "or a checkpoint's folder as the model, written as a path, and no `pretrained`"
