@@ -42,6 +42,10 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         allowed = f"; allowed: {', '.join(fields)}{nearest(keys[-1], fields)}" if fields else ""
         return f'{path}: there is no key "{keys[-1]}" here{allowed}'
+    if item["type"] == "union_tag_invalid":
+        key, tag, known = (str(item["ctx"][name]).strip("'") for name in ("discriminator", "tag", "expected_tags"))
+        allowed = known.replace("'", "")
+        return f'{path}.{key}: there is no {key} "{tag}"; allowed: {allowed}{nearest(tag, allowed.split(", "))}'
     if item["type"] == "missing":
         return f"{path}: this key is required and missing"
     message = item["msg"].removeprefix("Value error, ")

@@ -119,3 +119,36 @@ def test_seeds_expand_into_arms_and_the_first_keeps_the_plain_name(write_source,
     ]
     assert config.recipe("sheared-seed-7").seed == 7
     assert config.recipe("sheared").captioners == ("colours",)
+
+
+CAPTIONER = {"model": "some/model", "prompt": "Describe:"}
+SERVER = {**CAPTIONER, "backend": "openai", "url": "http://127.0.0.1:8000/v1"}
+
+
+@pytest.mark.parametrize(
+    ("captioner", "sentence"),
+    [
+        (
+            {**SERVER, "backend": "opnai"},
+            'a.backend: there is no backend "opnai"; allowed: transformers, openai, import',
+        ),
+        ({**SERVER, "url": "ftp://host/v1"}, "a.url: it must be an http(s) address"),
+        ({**SERVER, "url": None}, "a.url: None is wrong"),
+        ({**CAPTIONER, "device": []}, "a: device is an empty list"),
+        ({**CAPTIONER, "device_map": "auto", "device": "cuda:1"}, "a: device_map spreads the model over all GPUs"),
+        ({**CAPTIONER, "trust_remote_code": True}, "a: trust_remote_code: true runs the repository's code: pin its"),
+        ({**CAPTIONER, "decoding": {"num_beams": 3, "stop_at": "shear"}}, "a.decoding: a beam search has no row to"),
+        ({**CAPTIONER, "decoding": {"num_beams": 3, "sample": True}}, "a.decoding: sample: true and num_beams above"),
+        ({**CAPTIONER, "decoding": {"stop_strings": [""]}}, "a.decoding: stop_strings holds an empty string"),
+        ({**CAPTIONER, "stops": [["first_sentence"]]}, "a: stops is filled in by the factory"),
+        ({"backend": "import", "captions": "a.json", "rot": "."}, 'a.rot: there is no key "rot" here'),
+    ],
+)
+def test_a_captioner_that_makes_no_sense_is_refused_with_its_key(refused, captioner, sentence):
+    assert f"captioners.{sentence}" in refused(captioners={"a": captioner})
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(refused):
+    message = refused(captioners={"a": {**SERVER, "url": "http://me:secret@host/v1"}})
+    assert "without user or password" in message
+    assert "secret" not in message

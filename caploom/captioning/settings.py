@@ -1,9 +1,18 @@
 """What a captioner is, as written in the factory's YAML: a model in this process, an endpoint, or captions at hand."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from caploom.captioning.presets import expand_preset
 from caploom.captioning.stopping import can_settle
@@ -56,6 +65,8 @@ class DecodingSettings(Settings):
             raise ValueError("temperature and top_p do nothing in greedy search: set sample: true or leave them out")
         if self.sample and self.num_beams > 1:
             raise ValueError("sample: true and num_beams above 1 exclude each other: leave one out")
+        if self.num_beams > 1 and (self.stop_at == "shear" or self.stop_strings):
+            raise ValueError("a beam search has no row to stop alone: leave stop_at and stop_strings out, or num_beams")
         if any(not text for text in self.stop_strings):
             raise ValueError("stop_strings holds an empty string, which every text contains: leave it out")
         return self
@@ -200,11 +211,7 @@ class EndpointCaptioner(PromptedSettings):
 
     backend: Literal["openai"]
     model: str = Field(description="The model's name as the server knows it.")
-    url: str = Field(
-        # No `user:password@`: what the YAML holds is shown in pages and manifests.
-        pattern=r"^https?://[^@\s/]+(/\S*)?$",
-        description="Base of the API, such as `http://127.0.0.1:8000/v1`.",
-    )
+    url: str = Field(description="Base of the API, such as `http://127.0.0.1:8000/v1`.")
     api_key_env: str | None = Field(
         default=None, description="Name of the environment variable that holds the key; the key itself stands nowhere."
     )
@@ -220,6 +227,17 @@ class EndpointCaptioner(PromptedSettings):
         default_factory=dict,
         description="Further fields of the request, such as vLLM's `repetition_penalty`; null leaves a usual one out.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address_without_a_password(cls, value: str) -> str:
+        # The value is not quoted: what should not stand in the YAML should not stand in a log either.
+        if not re.fullmatch(r"https?://[^@\s/]+(/\S*)?", value):
+            raise ValueError(
+                "it must be an http(s) address such as http://127.0.0.1:8000/v1, without user or password (a key goes "
+                "into the environment variable that api_key_env names)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _protocol_has_a_field_for_it(self) -> Self:
