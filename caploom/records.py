@@ -78,6 +78,8 @@ SHEARED = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("source_words", pa.int32(), nullable=False),  # length before, in words
         pa.field("words", pa.int32(), nullable=False),  # length after, in words
+        pa.field("cut", pa.bool_(), nullable=False),  # whether more than blanks was cut off
+        pa.field("at_cap", pa.bool_(), nullable=False),  # whether a rule that cuts at a length did
     ]
 )
 

@@ -4,35 +4,38 @@ Inside, work is kept by captioner, shear and shard: two recipes with the same ca
 a new shard costs only itself.
 """
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.captioning.caption_shard import captions_plan, read_captions
 from caploom.config import Recipe
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import content_version, fingerprint
 from caploom.progress import Progress
+from caploom.readers.ingest import raw_pairs_plan
 from caploom.readers.shards import shard_names
 from caploom.records import SHEARED
-from caploom.shearing.rules import RULES, Span
+from caploom.shearing.apply import shear_column, shear_span
+from caploom.shearing.captioner_tokens import captioner_tokens, check_tokenizers
+from caploom.shearing.raw_words import corpus_words, longest_raw_words
+from caploom.shearing.rule import Context
+from caploom.shearing.rules import RAW_WORDS, RULES
 from caploom.shearing.settings import ShearStep
 from caploom.store import Artifact, Draft, Plan
-from caploom.tables import count_rows, read_table, table_of, write_table
+from caploom.tables import count_rows, read_table, write_table
+
+__all__ = ["shear_span"]
 
 KIND = "sheared_captions"
 SHARD_KIND = "sheared"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
-
-def shear_span(text: str, steps: Sequence[ShearStep]) -> Span:
-    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left."""
-    start, end = 0, len(text)
-    for step in steps:
-        inner = RULES[step.rule].function(text[start:end], **step.parameters)
-        start, end = start + inner[0], start + inner[1]
-    return start, end
+_BLOCK_ROWS = 8192
+_BLOCK_BYTES = 32 * 2**20  # of text
 
 
 def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
@@ -40,118 +43,186 @@ def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
     return fingerprint([step.model_dump(mode="json") for step in steps])
 
 
-def sheared_shard_plan(factory: Factory, recipe: Recipe, captioner: str, shard: str) -> Plan:
-    """The plan of a captioner's sheared captions of a shard; raises `MissingArtifactError` before there are any."""
+def sheared_shard_plan(
+    factory: Factory, recipe: Recipe, captioner: str, shard: str, corpus: dict[str, int] | None = None
+) -> Plan:
+    """The plan of a captioner's sheared captions of a shard; raises `MissingArtifactError` before there are any.
+
+    `corpus` is `corpus_words` of the recipe's shear, looked up unless given.
+    """
     steps = factory.config.shear_steps(recipe.shear)
-    captions = factory.store.require(
-        captions_plan(factory, captioner, shard), make_with=f"materialize captions/{captioner} [{shard}]"
-    )
+    check_tokenizers(factory, captioner, steps)
+    corpus = corpus_words(factory, steps) if corpus is None else corpus
+    inputs = [
+        factory.store.require(
+            captions_plan(factory, captioner, shard), make_with=f"materialize captions/{captioner} [{shard}]"
+        )
+    ]
+    if _needs(steps, RAW_WORDS):
+        pairs = raw_pairs_plan(factory, shard)
+        inputs.append(factory.store.require(pairs, make_with=f"materialize raw_pairs [{shard}]"))
     return Plan(
         kind=SHARD_KIND,
         name=(captioner, shear_fingerprint(steps), shard),
         code_version=CODE_VERSION,
-        configuration={"captioner": captioner, "steps": [step.model_dump(mode="json") for step in steps]},
-        inputs=(captions.as_input(),),
+        configuration={
+            "captioner": captioner,
+            "steps": [step.model_dump(mode="json") for step in steps],
+            **({"corpus_words": corpus} if corpus else {}),
+        },
+        inputs=tuple(artifact.as_input() for artifact in inputs),
     )
 
 
 def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
     """The plan of a recipe's sheared captions over all shards."""
+    steps = factory.config.shear_steps(recipe.shear)
+    corpus, shards = corpus_words(factory, steps), shard_names(factory)
     return Plan(
         kind=KIND,
         name=(recipe.base,),
         code_version=CODE_VERSION,
-        configuration={"captioners": list(recipe.captioners), "shear": recipe.shear},
+        configuration={
+            "captioners": list(recipe.captioners),
+            "shear": recipe.shear,
+            **({"corpus_words": corpus} if corpus else {}),
+        },
         inputs=tuple(
             factory.store.require(
-                sheared_shard_plan(factory, recipe, captioner, shard),
+                sheared_shard_plan(factory, recipe, captioner, shard, corpus),
                 make_with=f"materialize sheared_captions [{recipe.name}]",
             ).as_input()
             for captioner in recipe.captioners
-            for shard in shard_names(factory)
+            for shard in shards
         ),
     )
 
 
 def shear_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
     """Shear a recipe's captions, unless they are sheared: one table (schema SHEARED) a captioner and shard."""
-    jobs = [(captioner, shard) for captioner in recipe.captioners for shard in shard_names(factory)]
+    steps = factory.config.shear_steps(recipe.shear)
+    corpus, shards = corpus_words(factory, steps), shard_names(factory)
+    jobs = [(captioner, shard) for captioner in recipe.captioners for shard in shards]
     for done, (captioner, shard) in enumerate(jobs, start=1):
-        _shear_shard(factory, recipe, captioner, shard)
+        _shear_shard(factory, recipe, captioner, shard, corpus)
         if progress is not None:
             progress(done, len(jobs))
     plan = sheared_captions_plan(factory, recipe)
 
     def build(draft: Draft) -> None:
-        parts = [factory.store.read(record.address) for record in plan.inputs]
-        counts = [part.manifest.rows for part in parts if part is not None and part.manifest.rows is not None]
+        parts = _artifacts(factory, plan.inputs)
+        counts = [part.manifest.rows for part in parts if part.manifest.rows is not None]
         draft.rows = count_rows("captions", sum(c.rows_in for c in counts), sum(c.rows_out for c in counts), [])
         draft.data_version = content_version(record.data_version for record in plan.inputs)
-        draft.summary = {"captioners": [_captioner_summary(factory, recipe, each) for each in recipe.captioners]}
+        draft.summary = {"captioners": [_captioner_summary(parts, each) for each in recipe.captioners]}
+        if corpus:
+            draft.summary["corpus_words"] = corpus
 
     return factory.store.make(plan, build)
 
 
 def sheared_tables(factory: Factory, recipe: Recipe) -> list[Artifact]:
     """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
-    plan = sheared_captions_plan(factory, recipe)
-    found = [factory.store.read(record.address) for record in plan.inputs]
-    return [artifact for artifact in found if artifact is not None]
+    return _artifacts(factory, sheared_captions_plan(factory, recipe).inputs)
 
 
-def captioner_lengths(factory: Factory, recipe: Recipe, captioner: str) -> tuple[list[int], list[int]]:
-    """Words of a captioner's captions before and after the shear, over all shards."""
+def tables_of(factory: Factory, sheared: Artifact) -> list[Artifact]:
+    """The same of a recipe's artifact that is at hand."""
+    return _artifacts(factory, sheared.manifest.inputs)
+
+
+def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[list[int], list[int]]:
+    """Words of a captioner's captions before and after the shear; `tables` as of `tables_of`."""
     before: list[int] = []
     after: list[int] = []
-    for artifact in sheared_tables(factory, recipe):
-        if artifact.manifest.configuration["captioner"] == captioner:
-            table = read_table(artifact.file("sheared.parquet"), ["source_words", "words"])
-            before += table.column("source_words").to_pylist()
-            after += table.column("words").to_pylist()
+    for table in _tables(tables, captioner, ["source_words", "words"]):
+        before += table.column("source_words").to_pylist()
+        after += table.column("words").to_pylist()
     return before, after
 
 
-def _shear_shard(factory: Factory, recipe: Recipe, captioner: str, shard: str) -> None:
-    plan = sheared_shard_plan(factory, recipe, captioner, shard)
+def _shear_shard(factory: Factory, recipe: Recipe, captioner: str, shard: str, corpus: dict[str, int]) -> None:
+    plan = sheared_shard_plan(factory, recipe, captioner, shard, corpus)
     steps = factory.config.shear_steps(recipe.shear)
 
     def build(draft: Draft) -> None:
-        captions = read_captions(factory.store.require(captions_plan(factory, captioner, shard), make_with="caption"))
-        table = _shear_table(captions, steps)
+        source = factory.store.require(captions_plan(factory, captioner, shard), make_with="caption")
+        captions = read_captions(source).select(["image_id", "captioner", "text"])
+        image_ids = captions.column("image_id").to_pylist()
+        raw_words = None
+        if _needs(steps, RAW_WORDS):
+            pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with="ingest")
+            raw_words = longest_raw_words(pairs, image_ids)
+        context = Context(image_ids, captioner, raw_words, corpus, captioner_tokens(factory, captioner, steps))
+        table = shear_table(captions, steps, context)
         write_table(table, draft.folder / "sheared.parquet")
         draft.rows = count_rows("captions", len(captions), len(table), [])
-        kept = zip(table.column("image_id").to_pylist(), table.column("caption").to_pylist(), strict=True)
+        kept = zip(image_ids, table.column("caption").to_pylist(), strict=True)
         draft.data_version = content_version(f"{image}\t{caption}" for image, caption in kept)
 
     factory.store.make(plan, build)
 
 
-def _shear_table(captions: pa.Table, steps: Sequence[ShearStep]) -> pa.Table:
-    rows = []
-    for row in captions.select(["image_id", "captioner", "text"]).to_pylist():
-        text = row["text"]
-        start, end = shear_span(text, steps)
-        rows.append(
-            {
-                "image_id": row["image_id"],
-                "captioner": row["captioner"],
-                "start": start,
-                "end": end,
-                "caption": text[start:end],
-                "source_words": len(text.split()),
-                "words": len(text[start:end].split()),
-            }
-        )
-    return table_of(rows, SHEARED)
+def shear_table(captions: pa.Table, steps: Sequence[ShearStep], context: Context) -> pa.Table:
+    """Captions (columns image_id, captioner and text) as SHEARED, worked through in blocks of bounded size."""
+    parts = [SHEARED.empty_table()]
+    for start, end in _blocks(captions.column("text")):
+        block = captions.slice(start, end - start).combine_chunks()
+        texts = block.column("text").cast(pa.large_string()).combine_chunks()
+        sheared = shear_column(texts, steps, context.slice(start, end))
+        columns: dict[str, Any] = {
+            "image_id": block.column("image_id"),
+            "captioner": block.column("captioner"),
+            "start": sheared.start,
+            "end": sheared.end,
+            "caption": sheared.texts,
+            "source_words": sheared.source_words,
+            "words": sheared.words,
+            "cut": sheared.cut,
+            "at_cap": sheared.at_cap,
+        }
+        parts.append(pa.table(columns).cast(SHEARED))
+    return pa.concat_tables(parts)
 
 
-def _captioner_summary(factory: Factory, recipe: Recipe, captioner: str) -> dict[str, object]:
-    before, after = captioner_lengths(factory, recipe, captioner)
-    cut = sum(1 for b, a in zip(before, after, strict=True) if a < b)
+def _blocks(texts: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, each of a bounded number of rows and of bytes (but one row may be longer)."""
+    reached = np.cumsum(np.asarray(pc.fill_null(pc.binary_length(texts), 0), np.int64))
+    start, before = 0, 0
+    while start < len(texts):
+        fitting = int(np.searchsorted(reached, before + _BLOCK_BYTES, side="right"))
+        end = min(max(fitting, start + 1), start + _BLOCK_ROWS, len(texts))
+        yield start, end
+        start, before = end, int(reached[end - 1])
+
+
+def _needs(steps: Sequence[ShearStep], what: str) -> bool:
+    return any(what in RULES[step.rule].needs for step in steps)
+
+
+def _artifacts(factory: Factory, inputs: Sequence[Any]) -> list[Artifact]:
+    found = [factory.store.read(record.address) for record in inputs]
+    return [artifact for artifact in found if artifact is not None]
+
+
+def _tables(tables: Sequence[Artifact], captioner: str, columns: list[str]) -> Iterator[pa.Table]:
+    for artifact in tables:
+        if artifact.manifest.configuration["captioner"] == captioner:
+            yield read_table(artifact.file("sheared.parquet"), columns)
+
+
+def _captioner_summary(tables: Sequence[Artifact], captioner: str) -> dict[str, object]:
+    sums = dict.fromkeys(("captions", "source_words", "words", "cut", "at_cap"), 0)
+    for table in _tables(tables, captioner, ["source_words", "words", "cut", "at_cap"]):
+        sums["captions"] += len(table)
+        for name in table.column_names:
+            sums[name] += pc.sum(table.column(name)).as_py() or 0
+    captions = sums["captions"]
     return {
         "captioner": captioner,
-        "captions": len(before),
-        "mean_words_before": round(statistics.fmean(before), 2) if before else None,
-        "mean_words_after": round(statistics.fmean(after), 2) if after else None,
-        "share_cut": round(cut / len(before), 4) if before else None,
+        "captions": captions,
+        "mean_words_before": round(sums["source_words"] / captions, 2) if captions else None,
+        "mean_words_after": round(sums["words"] / captions, 2) if captions else None,
+        "share_cut": round(sums["cut"] / captions, 4) if captions else None,
+        "share_at_cap": round(sums["at_cap"] / captions, 4) if captions else None,
     }

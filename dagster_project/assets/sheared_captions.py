@@ -9,6 +9,7 @@ from caploom.lineage.plots import length_histogram
 from caploom.progress import track
 from caploom.readers.ingest import raw_lengths
 from caploom.shearing import shear
+from caploom.shearing.exhibits import examples_markdown, shear_markdown
 from dagster_project.assets.captions import captions_key
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.partitions import recipe_partitions
@@ -47,10 +48,17 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             recipe = opened.config.recipe(context.partition_key)
             with track(f"sheared_captions [{recipe.name}]", "tables") as bar:
                 artifact = shear.shear_recipe(opened, recipe, bar.part())
-            lengths = {name: shear.captioner_lengths(opened, recipe, name) for name in recipe.captioners}
+            tables = shear.tables_of(opened, artifact)
+            lengths = {name: shear.captioner_lengths(tables, name) for name in recipe.captioners}
             histogram = length_histogram(raw_lengths(opened), lengths, f"Caption lengths: {recipe.name}")
             plot = picture(histogram, "caption lengths")
-            checks = check_sheared(artifact, shear.sheared_tables(opened, recipe))
-            return result(artifact, checks, {"lengths": plot, "shear": recipe.shear}, recipe=recipe.name)
+            checks = check_sheared(artifact, tables)
+            metadata = {
+                "lengths": plot,
+                "shear": recipe.shear,
+                "captioners": dg.MetadataValue.md(shear_markdown(artifact)),
+                "examples": dg.MetadataValue.md(examples_markdown(opened, artifact)),
+            }
+            return result(artifact, checks, metadata, recipe=recipe.name)
 
     return sheared_captions

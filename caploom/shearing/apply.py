@@ -1,0 +1,64 @@
+"""A shear applied: its rules one after another, to one text or to a column of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.shearing.rule import Context, Row, Span
+from caploom.shearing.rules import RULES
+from caploom.shearing.settings import ShearStep
+from caploom.shearing.spans import Spans
+
+
+def shear_span(text: str, steps: Sequence[ShearStep], row: Row = Row()) -> Span:  # noqa: B008 - it is frozen
+    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left."""
+    if not text.strip():
+        return 0, len(text)
+    start, end = 0, len(text)
+    for step in steps:
+        inner = RULES[step.rule].call(text[start:end], step.parameters, row)
+        start, end = start + inner[0], start + inner[1]
+    return start, end
+
+
+@dataclass(frozen=True)
+class ShearedColumn:
+    """What a shear keeps of each text; every array has an entry a text.
+
+    `start` and `end`: int32, in characters of the text. `texts`: the kept texts. `source_words` and `words`: int32,
+    before and after. `cut`: bool, whether more than blanks was cut off. `at_cap`: bool, whether a rule that cuts at a
+    length did.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    texts: pa.Array
+    source_words: np.ndarray
+    words: np.ndarray
+    cut: np.ndarray
+    at_cap: np.ndarray
+
+
+def shear_column(texts: pa.Array, steps: Sequence[ShearStep], context: Context) -> ShearedColumn:
+    """The same as `shear_span` of every text; `texts` is a string array, nulls count as empty."""
+    whole = Spans.whole(texts)
+    source_words = whole.count_words()
+    blank = source_words == 0
+    kept = whole
+    at_cap = np.zeros(len(whole.start), bool)
+    for step in steps:
+        rule = RULES[step.rule]
+        before = kept.end
+        kept = rule.apply(kept, step.parameters, context)
+        # What has no word stays as it is.
+        kept = Spans(kept.block, np.where(blank, whole.start, kept.start), np.where(blank, whole.end, kept.end))
+        if rule.caps:
+            at_cap |= kept.end < before
+    start, end = kept.characters()
+    # A cut inside a word, as between CJK sentences, changes no number of words.
+    words = kept.count_words()
+    stripped = whole.stripped()
+    cut = ~blank & ((kept.start > stripped.start) | (kept.end < stripped.end))
+    return ShearedColumn(start, end, kept.texts(), source_words, words, cut, at_cap)

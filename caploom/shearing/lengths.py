@@ -1,0 +1,97 @@
+"""The rules that keep so many words: a fixed number, the raw caption's, or the raw captions' in general."""
+
+import re
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from caploom.shearing.rule import Context, Row, Span, known
+from caploom.shearing.spans import Spans
+
+Statistic = Literal["mean"] | Annotated[int, Field(ge=1, le=100)]
+"""A length of the raw captions: their mean, or a percentile (50 is the median)."""
+
+_WORD = re.compile(r"\S+")
+
+
+def max_words(text: str, words: Annotated[int, Field(ge=1)]) -> Span:
+    """Keep at most so many words, cut between words: a cap that is the same for every captioner's tokenizer."""
+    start, end = None, 0
+    for number, match in enumerate(_WORD.finditer(text)):
+        if number == words:
+            break
+        start = match.start() if start is None else start
+        end = match.end()
+    return (start, end) if start is not None else (0, len(text))
+
+
+def match_raw(text: str, floor: Annotated[int, Field(ge=1)] = 3, *, row: Row) -> Span:
+    """Keep no more words than this image's raw caption has: synthetic and raw captions then have one length.
+
+    Of several raw captions the longest counts; `floor` words may stay however short it is.
+    """
+    return max_words(text, max(known(row.raw_words, "match_raw", "the image's raw caption"), floor))
+
+
+def match_corpus(text: str, length: Statistic = "mean", *, row: Row) -> Span:
+    """Keep no more words than raw captions have: the paper's definition, "the same length as the originals".
+
+    `length` is their mean, or a percentile, over all ingested shards, rounded to whole words.
+    """
+    return max_words(text, known(row.corpus_words.get(str(length)), "match_corpus", "the raw captions' length"))
+
+
+def max_words_settled(text: str, words: int) -> bool:
+    """Whether the first words are the same however the text goes on."""
+    return len(text.split()) > words
+
+
+def max_words_column(spans: Spans, context: Context, words: int) -> Spans:
+    """`max_words` of each span."""
+    return keep_words(spans, np.full(len(spans.start), words))
+
+
+def match_raw_column(spans: Spans, context: Context, floor: int) -> Spans:
+    """`match_raw` of each span."""
+    return keep_words(spans, np.maximum(known(context.raw_words, "match_raw", "the image's raw caption"), floor))
+
+
+def match_corpus_column(spans: Spans, context: Context, length: Statistic) -> Spans:
+    """`match_corpus` of each span."""
+    words = known(context.corpus_words.get(str(length)), "match_corpus", "the raw captions' length")
+    return max_words_column(spans, context, words)
+
+
+def keep_words(spans: Spans, limit: np.ndarray) -> Spans:
+    """Each span's first `limit` words (at least 1), without the blanks around them; limit: shape (texts,)."""
+    first, last = spans.word_range()
+    words = spans.block.words
+    some = last > first
+    if not some.any():
+        return spans
+    kept = np.where(some, np.minimum(last, first + limit) - 1, 0)
+    first = np.where(some, first, 0)
+    start = np.where(some, np.maximum(words.starts[first], spans.start), spans.start)
+    end = np.where(some, np.minimum(words.ends[kept], spans.end), spans.end)
+    odd = np.flatnonzero(spans.block.odd_space)
+    start[odd], end[odd] = spans.start[odd], spans.end[odd]
+    return Spans(spans.block, start, end).by_row(lambda text, row: max_words(text, int(limit[row])), odd)
+
+
+def mean_words(histogram: dict[int, int], statistic: Statistic) -> int:
+    """A statistic of lengths counted as words -> captions, rounded to whole words, at least 1.
+
+    The percentile is the smallest length that at least so many per cent of the captions don't exceed.
+    """
+    total = sum(histogram.values())
+    if not total:
+        return 1
+    if statistic == "mean":
+        return max(1, round(sum(words * count for words, count in histogram.items()) / total))
+    reached = 0
+    for words in sorted(histogram):
+        reached += histogram[words]
+        if reached * 100 >= total * statistic:
+            return max(1, words)
+    raise AssertionError("a percentile above 100")
