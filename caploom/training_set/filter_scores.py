@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.names import RAW_SOURCE
-from caploom.progress import Progress
 from caploom.store import Store
 from caploom.training_set.filter_rules import image_numbers, text_column
 from caploom.training_set.filter_settings import BestOfN, KeepTop
@@ -26,11 +25,6 @@ class Context(Protocol):
     @property
     def store(self) -> Store:
         """Where scores are kept."""
-        ...
-
-    @property
-    def progress(self) -> Progress | None:
-        """Told of captions scored."""
         ...
 
 
@@ -74,7 +68,7 @@ class BestCaptions:
 
 def keep_top(step: KeepTop, scan: Scan, context: Context) -> TopShare:
     """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
-    scores = scores_of(step, scan, context.store, context.progress)
+    scores = scores_of(step, scan, context.store)
     parts = [np.zeros(0, np.float32)]
     for captions in scan():
         found = scores.look_up(captions)
@@ -94,4 +88,4 @@ def best_of_n(step: BestOfN, scan: Scan, context: Context) -> BestCaptions:
             raw = text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) == RAW_SOURCE
             yield captions.filter(pa.array(~raw))
 
-    return BestCaptions(scores_of(step, synthetic, context.store, context.progress), step.best_of_n)
+    return BestCaptions(scores_of(step, synthetic, context.store), step.best_of_n)

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import TrainingError
-from caploom.progress import Progress
 from caploom.records import DROPPED
 from caploom.store import Store
 from caploom.training_set import filter_rules, filter_scores
@@ -31,7 +30,6 @@ class FilterContext:
     store: Store
     recipe: str
     captioners: Sequence[str]
-    progress: Progress | None = None
 
 
 class Prepared(Protocol):

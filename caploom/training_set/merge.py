@@ -130,7 +130,7 @@ class _Tally:
 
 def _write(factory: Factory, recipe: Recipe, buckets: Buckets, folder: Path, progress: Progress | None) -> _Tally:
     filters = prepare_filters(
-        recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners, progress)
+        recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners)
     )
     tally, files, dropped_out = _Tally(), row_files(folder), dropped_files(folder)
     with ExitStack() as stack:

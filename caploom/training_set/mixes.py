@@ -1,10 +1,10 @@
 """The mixes: with which probability training draws each of an image's captions, for a whole bucket of images at once.
 
-A strategy is one function and one line in `STRATEGIES`. What is decided only when training draws (several positives, a
+A strategy is one function and one line in `MIXES`. What is decided only when training draws (several positives, a
 random sentence, the source's prefix) is a `Drawing` in the files' metadata.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def weights(said: Said, mix: MixSettings) -> np.ndarray:
     return np.where(total > 0, shared / np.where(total > 0, total, 1), uniform(said, mix))
 
 
-STRATEGIES: dict[str, Callable[[Said, MixSettings], np.ndarray]] = {
+MIXES: dict[str, Callable[[Said, MixSettings], np.ndarray]] = {
     "uniform": uniform,
     "raw_probability": raw_probability,
     "weights": weights,
@@ -95,7 +95,7 @@ def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
     owner = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, count)))
     encoded = columns["source"].dictionary_encode()
     said = Said(owner, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
-    weight = STRATEGIES[mix.strategy](said, mix).astype(np.float32)
+    weight = MIXES[mix.strategy](said, mix).astype(np.float32)
     offsets = pa.array(np.append(starts, count).astype(np.int32))
     first = pa.array(starts)
     arrays = [columns[name].take(first) for name in ("image_id", "image", "path")] + [
@@ -119,13 +119,3 @@ def _starts(image_ids: pa.Array) -> np.ndarray:
         return np.zeros(0, np.int64)
     changes = pc.not_equal(image_ids.slice(1), image_ids.slice(0, len(image_ids) - 1)).to_numpy(zero_copy_only=False)
     return np.append(0, np.flatnonzero(changes) + 1)
-
-
-def weigh_image(sources: Sequence[str], mix: MixSettings) -> list[float]:
-    """The weights of one image's captions, by their sources."""
-    names = sorted(set(sources))
-    said = Said(np.zeros(len(sources), np.int64), np.array([names.index(source) for source in sources]), names)
-    return [float(weight) for weight in STRATEGIES[mix.strategy](said, mix)]
-
-
-MIXES: dict[str, Callable[[Sequence[str], MixSettings], list[float]]] = dict.fromkeys(STRATEGIES, weigh_image)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from caploom.lineage.fingerprints import file_sha256, fingerprint, model_folder_fingerprint
-from caploom.progress import Progress
+from caploom.lineage.fingerprints import file_sha256, fingerprint
+from caploom.progress import track
 from caploom.records import SCORES
 from caploom.store import Draft, Plan, RowCount, Store
 from caploom.tables import read_table, write_table
@@ -53,9 +53,7 @@ def caption_keys(captions: pa.Table) -> np.ndarray:
     return np.asarray(_hashes(captions["image_id"]) * _ODD ^ _hashes(captions["caption"]))
 
 
-def scores_of(
-    scorer: ScoredStep, scan: Callable[[], Iterator[pa.Table]], store: Store, progress: Progress | None = None
-) -> Scores:
+def scores_of(scorer: ScoredStep, scan: Callable[[], Iterator[pa.Table]], store: Store) -> Scores:
     """The scores of all captions that `scan` gives, those that the store lacks computed and kept.
 
     An image that cannot be read has no score now and is tried again next time. Raises `TrainingError` or `StoreError`
@@ -71,32 +69,40 @@ def scores_of(
 
     model = ClipScorer(scorer)
     done = 0
-    for captions in scan():
-        missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
-        for start in range(0, len(missing), _PART):
-            part = missing.slice(start, _PART)
-            _keep(store, name, identity, part, model)
-            done += len(part)
-            if progress is not None:
+    # A bar of its own: the stage's is about to count the captions that it merges.
+    with track(f"scores by {scorer.model}", "captions") as bar:
+        progress = bar.part()
+        for captions in scan():
+            missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
+            for start in range(0, len(missing), _PART):
+                part = missing.slice(start, _PART)
+                _keep(store, name, identity, part, model)
+                done += len(part)
                 progress(done, todo)
     return _kept(store, name)
 
 
 def scorer_identity(scorer: ScoredStep) -> dict[str, Any]:
     """All that decides a score; of files, the content and not the path."""
-    model = Path(scorer.model)
-    own = _ARCHITECTURES / f"{scorer.model}.json"
-    if model.is_absolute() and model.is_dir():
-        architecture = f"content:{model_folder_fingerprint(model)}"
-    elif own.is_file() or model.is_file():
-        architecture = f"content:{file_sha256(own if own.is_file() else model)}"
-    else:
-        architecture = scorer.model
-    weights = scorer.pretrained
-    if weights is not None and Path(weights).is_file():
-        status = Path(weights).stat()
-        weights = f"content:{_file_sha256(weights, status.st_size, status.st_mtime_ns)}"
-    return {"model": architecture, "pretrained": weights, "code_version": CODE_VERSION}
+    model, own = Path(scorer.model), _ARCHITECTURES / f"{scorer.model}.json"
+    if model.is_absolute() and model.is_dir():  # a checkpoint: of its files, those that are loaded
+        files = [_content(model / name) for name in ("open_clip_config.json", "model.safetensors")]
+        return {"checkpoint": files, "code_version": CODE_VERSION}
+    architecture = next((_content(file) for file in (own, model) if file.is_file()), scorer.model)
+    weights = scorer.pretrained or ""
+    return {
+        "model": architecture,
+        "pretrained": _content(Path(weights)) if Path(weights).is_absolute() else weights,
+        "code_version": CODE_VERSION,
+    }
+
+
+def _content(file: Path) -> str:
+    """The hash of a file's content, remembered while the file stays as it is; a missing one is refused when read."""
+    if not file.is_file():
+        return f"missing:{file.name}"
+    status = file.stat()
+    return f"content:{_file_sha256(str(file), status.st_size, status.st_mtime_ns)}"
 
 
 @lru_cache(maxsize=64)

@@ -51,6 +51,7 @@ def edited(settings, *path, value):
         (("captioners", "tiny-llava", "batch_size"), 7, set()),
         (("shears", "first-sentence"), ["first_sentence"], {"sheared_captions"}),
         (("recipes", "four-captioners", "mix"), {"raw_probability": 0.8}, {"training_set"}),
+        (("recipes", "four-captioners", "filters"), ["no_empty", {"min_words": 3}], {"training_set"}),
         (("trainers", "picture-book", "steps"), 300, {"checkpoint"}),
         (("trainers", "picture-book", "workers"), 1, set()),
         (("seeds",), [3], {"checkpoint"}),

@@ -7,7 +7,7 @@ from small_factory import settings_of
 from caploom.config import load_config
 from caploom.errors import ConfigError
 from caploom.records import TRAINING_ROWS
-from caploom.training_set.mixes import STRATEGIES, training_rows
+from caploom.training_set.mixes import MIXES, training_rows
 from caploom.training_set.settings import Drawing, MixSettings
 
 
@@ -71,7 +71,7 @@ def test_concatenate_makes_one_row_a_caption():
     ]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", MIXES)
 def test_every_strategy_gives_rows_of_the_schema_whose_weights_add_up_to_one(strategy):
     parameter = {"raw_probability": 0.3, "weights": {"raw": 1, "a": 0.5, "b": 0}, "multi_positive": 2}
     settings = mix({strategy: parameter[strategy]} if strategy in parameter else strategy)

@@ -176,6 +176,7 @@ def test_the_same_weights_elsewhere_are_the_same_scorer_and_others_are_not(tmp_p
     copy.mkdir()
     for file in scorer.glob("*"):
         (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "notes.txt").write_text("of another day")
     assert identity(copy) == identity(scorer)
     (copy / "open_clip_config.json").write_text("{}")
     assert identity(copy) != identity(scorer)
