@@ -26,6 +26,7 @@ HARD_CAPTIONS = [
     '"',
     "  spaces around  ",
     "control \x07 character",
+    "a nul \0 inside",
 ]
 
 

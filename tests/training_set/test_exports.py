@@ -7,6 +7,7 @@ from export_sets import TrainingSets
 from PIL import Image
 from small_factory import ColourBackend, settings_of
 
+from caploom.captioning.backend import load_backend
 from caploom.captioning.caption_shard import caption_shard
 from caploom.cli import main
 from caploom.errors import ExportError
@@ -14,9 +15,10 @@ from caploom.factory import Factory
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
 from caploom.shearing.shear import shear_recipe
+from caploom.tables import read_table
 from caploom.training_set.exports.export import export_training_set
 from caploom.training_set.exports.registry import EXPORTS, export_format
-from caploom.training_set.merge import merge_training_set
+from caploom.training_set.merge import merge_training_set, training_files
 from caploom.training_set.settings import Drawing
 
 
@@ -216,6 +218,17 @@ def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_taken(sets
     assert not (out / "merged.json").exists()
 
 
+def test_a_place_where_no_folder_can_be_is_a_sentence(sets, tmp_path):
+    training_set = sets.finished(sets.plain(2))
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ExportError, match="name a folder that is new or empty"):
+        export_training_set(training_set, "blip", file)
+    with pytest.raises(ExportError, match=r"out: the export cannot be written .*name another folder"):
+        export_training_set(training_set, "blip", file / "out")
+    assert file.read_text() == "mine"
+
+
 def test_nothing_left_to_export_is_refused_with_the_reasons(sets, tmp_path):
     training_set = sets.finished(sets.plain(2))
     for path in (sets.folder / "images").iterdir():
@@ -249,6 +262,15 @@ def test_every_format_says_what_it_is():
         assert export_format(name).__doc__
 
 
+def merged(factory, load_captioner):
+    cut_new_shards(factory)
+    ingest_shard(factory, "shard-00000")
+    caption_shard(factory, "colours", "shard-00000", load_captioner)
+    recipe = factory.config.recipe("sheared")
+    shear_recipe(factory, recipe)
+    return merge_training_set(factory, recipe)
+
+
 def test_the_command_exports_a_recipes_training_set(write_source, write_config, tmp_path):
     config = write_config(settings_of(write_source(5)))
 
@@ -258,13 +280,7 @@ def test_the_command_exports_a_recipes_training_set(write_source, write_config, 
     early = call("sheared", "--format", "seed-json")
     assert early.exit_code == 2
     assert "first" in early.output and "Traceback" not in early.output
-    factory = Factory.from_yaml(config)
-    cut_new_shards(factory)
-    ingest_shard(factory, "shard-00000")
-    caption_shard(factory, "colours", "shard-00000", ColourBackend)
-    recipe = factory.config.recipe("sheared")
-    shear_recipe(factory, recipe)
-    merge_training_set(factory, recipe)
+    merged(Factory.from_yaml(config), ColourBackend)
     wrong = call("sheared", "--format", "seed-json", "--symlink")
     assert wrong.exit_code == 2
     assert 'there is no key "symlink" here' in wrong.output
@@ -274,3 +290,23 @@ def test_the_command_exports_a_recipes_training_set(write_source, write_config, 
     raw = loaded(tmp_path / "out" / "captioners" / "raw.json")
     assert sorted(entry["caption"] for entry in raw) == [f"photo {number}" for number in range(5)]
     assert sorted(entry["image"] for entry in raw) == [f"{number:04d}.png" for number in range(5)]
+
+
+def test_what_one_factory_exports_another_imports(write_source, make_factory, tmp_path):
+    source = write_source(5)
+    training_set = merged(make_factory(source), ColourBackend)
+    export_training_set(training_set, "seed-json", tmp_path / "out", per_captioner=True)
+    folder = tmp_path / "out" / "captioners"
+    images = str(source / "images")
+    again = make_factory(
+        source,
+        store=str(tmp_path / "another-store"),
+        pairs={"reader": "image_captions", "root": images, "captions": str(folder / "raw.json")},
+        captioners={"colours": {"backend": "import", "root": images, "captions": str(folder / "colours.json")}},
+    )
+    imported = merged(again, lambda: load_backend(again.config.captioners["colours"], again.store))
+    first, second = (
+        [row for path in training_files(artifact) for row in read_table(path).to_pylist()]
+        for artifact in (training_set, imported)
+    )
+    assert first == second

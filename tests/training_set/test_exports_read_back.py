@@ -38,10 +38,8 @@ def test_open_clip_reads_the_table_with_the_separator_of_the_printed_command(set
     table = CsvDataset(
         args.train_data, small_image, args.csv_img_key, args.csv_caption_key, args.csv_separator, lambda texts: texts
     )
-    expected = [
-        (pixels, caption + " " if caption in ("NaN", "null", "None") else caption)
-        for pixels, caption in seen_pairs(rows)
-    ]
+    changed = {"NaN": "NaN ", "null": "null ", "None": "None ", "a nul \0 inside": "a nul   inside"}
+    expected = [(pixels, changed.get(caption, caption)) for pixels, caption in seen_pairs(rows)]
     assert [table[index] for index in range(len(table))] == expected
 
 

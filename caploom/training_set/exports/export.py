@@ -130,10 +130,10 @@ def _notes(drawing: Drawing) -> list[str]:
 @contextmanager
 def _written_whole(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` in one rename when the block ends well, and else is gone."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")
     draft = out.parent / f".{out.name}{_DRAFT_MARK}{os.getpid()}.{uuid.uuid4().hex[:8]}"
     try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         draft.mkdir()
