@@ -14,6 +14,8 @@ from caploom.errors import CaploomError
 
 BENCHMARKS = {
     "captioning": "benchmarks.captioning.benchmark:Captioning",
+    "shearing": "benchmarks.shearing.benchmark:Shearing",
+    "merge": "benchmarks.merge.benchmark:Merge",
 }
 """Name to `"module:Name"`, imported when it is run."""
 

@@ -19,6 +19,7 @@ from caploom.training_set.order import (
     digest_column,
     digest_words,
     digests_of,
+    first_words,
     image_digests,
     image_ids,
     order_keys,
@@ -26,7 +27,7 @@ from caploom.training_set.order import (
 from caploom.training_set.spill import Spill
 from caploom.training_set.ties import sorted_rows
 
-BUCKET_BYTES = 24 * 2**20
+BUCKET_BYTES = 16 * 2**20
 MAX_BUCKETS = 512
 _ROW_OVERHEAD = 64  # bytes of a caption's row beside its text
 
@@ -146,7 +147,9 @@ class Buckets(AbstractContextManager["Buckets"]):
         images = self._images.read(number)
         words = digest_words(digests_of(images.column("digest")))
         keys = order_keys(words[:, 0], self._seed)
-        order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
+        order = np.argsort(keys)
+        if np.any(keys[order][1:] == keys[order][:-1]):  # an image of several pairs, or two images that begin alike
+            order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
         changes = np.any(words[order][1:] != words[order][:-1], axis=1)
         number_of = np.empty(len(order), np.int64)
         number_of[order] = np.concatenate([[0], np.cumsum(changes)])[: len(order)]
@@ -156,7 +159,7 @@ class Buckets(AbstractContextManager["Buckets"]):
         return images, digests_of(images.column("digest")), words[order[first]]
 
     def _bucket_of(self, batch: pa.RecordBatch) -> np.ndarray:
-        first = np.ascontiguousarray(digests_of(batch.column("digest"))[:, :8]).view(">u8").ravel().astype(np.uint64)
+        first = first_words(digests_of(batch.column("digest")))
         leading = order_keys(first, self._seed) >> np.uint64(32)
         return ((leading * np.uint64(self.count)) >> np.uint64(32)).astype(np.int64)
 
@@ -195,14 +198,18 @@ def word_counts(texts: pa.Array) -> np.ndarray:
 
 def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose image is among `images` (N, 4; in their order), and the number of each one's image."""
-    words = digest_words(digests_of(column))
-    keys, known = order_keys(words[:, 0], seed), order_keys(images[:, 0], seed)
+    digests = digests_of(column)
+    keys, known = order_keys(first_words(digests), seed), order_keys(images[:, 0], seed)
     if len(known) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     image_of = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    # Equal or not is the same for the bytes as they lie as for the words that they spell.
+    said, ours = digests.view(np.uint64), images.astype(">u8").view(np.uint64)
     # Images with the same key stand side by side: those that are not of the first of them may be of a later one.
     while True:
-        matched = np.all(images[image_of] == words, axis=1)
+        matched = known[image_of] == keys
+        for part in range(1, 4):
+            matched &= ours[image_of, part] == said[:, part]
         following = np.minimum(image_of + 1, len(known) - 1)
         again = ~matched & (known[following] == keys) & (following > image_of)
         if not again.any():

@@ -22,9 +22,16 @@ from caploom.readers.shards import shard_names
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
 from caploom.training_set.buckets import Buckets
-from caploom.training_set.filters import FilterContext, apply_filters, filters_identity, prepare_filters
+from caploom.training_set.filters import (
+    FilterContext,
+    PreparedFilters,
+    apply_filters,
+    filters_identity,
+    prepare_filters,
+)
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.row_files import dropped_files, row_files
+from caploom.training_set.settings import MixSettings
 from caploom.training_set.training_json import TrainingJson
 
 KIND = "training_set"
@@ -71,7 +78,11 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
             for artifact in sheared_tables(factory, recipe)
         ]
         with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
-            tally = _write(factory, recipe, buckets, draft.folder, progress)
+            filters = prepare_filters(
+                recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners)
+            )
+            json = factory.config.training_json
+            tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
         draft.rows = tally.row_count(buckets.rows_in)
         draft.seeds = {"order": ORDER_SEED}
         draft.summary = tally.summary()
@@ -85,8 +96,8 @@ def training_files(training_set: Artifact) -> list[Path]:
     return [training_set.file(name) for name in names]
 
 
-class _Tally:
-    """Counts what comes by."""
+class Tally:
+    """Counts what is kept, and by its reason what is not."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -96,6 +107,7 @@ class _Tally:
 
     @property
     def out(self) -> int:
+        """Captions kept."""
         return self._captions.total()
 
     def count(self, captions: pa.Table) -> None:
@@ -110,11 +122,13 @@ class _Tally:
         self._images += sum(len(run) for run in runs)
 
     def row_count(self, rows_in: int) -> RowCount:
+        """The row identity."""
         reasons = {reason: number for reason, number in self.reasons.items() if number}
         failed = sum(reasons.values())
         return RowCount(unit="captions", rows_in=rows_in, rows_out=self.out, rows_failed=failed, reasons=reasons)
 
     def summary(self) -> dict[str, Any]:
+        """The figures of the manifest."""
         sources = sorted(self._captions, key=lambda source: (source != RAW_SOURCE, source))
         return {
             "images": self._images,
@@ -128,27 +142,33 @@ class _Tally:
         }
 
 
-def _write(factory: Factory, recipe: Recipe, buckets: Buckets, folder: Path, progress: Progress | None) -> _Tally:
-    filters = prepare_filters(
-        recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners)
-    )
-    tally, files, dropped_out = _Tally(), row_files(folder), dropped_files(folder)
+def write_training_set(
+    buckets: Buckets,
+    filters: PreparedFilters,
+    mix: MixSettings,
+    folder: Path,
+    *,
+    json: bool,
+    progress: Progress | None = None,
+) -> Tally:
+    """Write the files of a training set into a folder; raises `TrainingError` when the filters leave nothing."""
+    tally, rows_out, dropped_out = Tally(), row_files(folder), dropped_files(folder)
     with ExitStack() as stack:
-        json = stack.enter_context(TrainingJson(folder / "training.json")) if factory.config.training_json else None
+        json_out = stack.enter_context(TrainingJson(folder / "training.json")) if json else None
         for bucket in buckets:
             kept, dropped = apply_filters(bucket.captions, filters)
             tally.reasons.update(repeated_caption=bucket.repeated, orphan_caption=bucket.orphans)
             tally.count(kept)
             dropped_out.write(dropped)
-            rows = training_rows(kept, recipe.mix)
-            files.write(rows)
-            if json is not None:
-                json.write(rows)
+            rows = training_rows(kept, mix)
+            rows_out.write(rows)
+            if json_out is not None:
+                json_out.write(rows)
             if progress is not None:
                 failed = tally.reasons.total() + sum(filters.dropped.values())
                 progress(tally.out + failed, buckets.rows_in, failed)
     filters.refuse_if_all_dropped()
-    files.close(at_least_one=True)
+    rows_out.close(at_least_one=True)
     dropped_out.close()
     tally.reasons.update(filters.dropped)
     return tally

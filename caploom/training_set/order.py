@@ -49,6 +49,11 @@ def digest_words(digests: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
 
 
+def first_words(digests: np.ndarray) -> np.ndarray:
+    """The first 64 bits of (N, 32) uint8: (N,) uint64."""
+    return np.ascontiguousarray(digests).view(">u8")[:, 0].astype(np.uint64)
+
+
 def digest_column(digests: np.ndarray) -> pa.Array:
     """(N, 32) uint8 as an Arrow column, without a copy."""
     return pa.Array.from_buffers(DIGEST, len(digests), [None, pa.py_buffer(np.ascontiguousarray(digests))])
