@@ -1,9 +1,9 @@
 """The filters that look at the texts alone. Each takes its settings and gives what judges a bucket of captions."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,25 +12,15 @@ import pyarrow.compute as pc
 
 from caploom.errors import TrainingError
 from caploom.names import RAW_SOURCE
+from caploom.training_set.filter_context import FilterContext, Scan
 from caploom.training_set.filter_settings import InLanguage, MaxRepeats, MinWords, NearDuplicates, NoEmpty
 from caploom.training_set.near_duplicates import near_duplicates_of
 from caploom.training_set.words import split_words
-
-Scan = Callable[[], Iterator[pa.Table]]
 
 _SAYS_SOMETHING = r"[\p{L}\p{N}\p{So}]"  # a letter, a digit, or a picture such as an emoji
 # Below this nobody can tell a language: two short English words, four Chinese signs.
 _SHORTEST_TOLD = 12  # bytes of UTF-8
 _SLOTS = 2**24
-
-
-class Context(Protocol):
-    """What these filters take from the context."""
-
-    @property
-    def captioners(self) -> Sequence[str]:
-        """The recipe's captioners, in the YAML's order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Rule:
     dropped: Callable[[pa.Table], np.ndarray]
 
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """As `filters.Prepared`."""
+        """As `Prepared`."""
         return {self.reason: self.dropped(captions)}
 
 
@@ -61,7 +51,7 @@ def image_numbers(captions: pa.Table) -> np.ndarray:
     return np.append(0, np.cumsum(changes))
 
 
-def no_empty(step: NoEmpty, scan: Scan, context: Context) -> Rule:
+def no_empty(step: NoEmpty, scan: Scan, context: FilterContext) -> Rule:
     """Drops what has no letter, digit or emoji."""
 
     def dropped(captions: pa.Table) -> np.ndarray:
@@ -71,7 +61,7 @@ def no_empty(step: NoEmpty, scan: Scan, context: Context) -> Rule:
     return Rule("no_empty", dropped)
 
 
-def min_words(step: MinWords, scan: Scan, context: Context) -> Rule:
+def min_words(step: MinWords, scan: Scan, context: FilterContext) -> Rule:
     """Drops what has fewer words; in scripts without blanks each sign counts as one."""
 
     def dropped(captions: pa.Table) -> np.ndarray:
@@ -81,7 +71,7 @@ def min_words(step: MinWords, scan: Scan, context: Context) -> Rule:
     return Rule("min_words", dropped)
 
 
-def language(step: InLanguage, scan: Scan, context: Context) -> Rule:
+def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
     """Drops captions in other languages, told by py3langid, whose model comes inside its package.
 
     A text of fewer than 12 bytes is kept: from "red car" nobody can tell.
@@ -111,15 +101,15 @@ def language(step: InLanguage, scan: Scan, context: Context) -> Rule:
     return Rule("language", dropped)
 
 
-def max_repeats(step: MaxRepeats, scan: Scan, context: Context) -> Rule:
+def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
     """Drops, at every image, a caption that stands at more than so many images, raw ones too.
 
     Two passes: the first counts in a table of 2**24 slots, the second counts exactly what fell into a slot that is too
     full. So memory grows with the captions that repeat and not with all of them.
     """
-    slots = np.zeros(_SLOTS, np.int64)
+    slots = np.zeros(_SLOTS, np.int32)
     for captions in scan():
-        slots += np.bincount(_hashes_once_an_image(captions) % _SLOTS, minlength=_SLOTS)
+        np.add.at(slots, _hashes_once_an_image(captions) % _SLOTS, 1)
     full = slots > step.max_repeats
     suspects = [np.zeros(0, np.uint64)]
     if full.any():
@@ -131,7 +121,7 @@ def max_repeats(step: MaxRepeats, scan: Scan, context: Context) -> Rule:
     return Rule("max_repeats", lambda captions: np.isin(_hashes(captions), repeated))
 
 
-def near_duplicates(step: NearDuplicates, scan: Scan, context: Context) -> Rule:
+def near_duplicates(step: NearDuplicates, scan: Scan, context: FilterContext) -> Rule:
     """Of an image's captions in the order raw, then the YAML's captioners, drops one that is near one that stays."""
     order = {source: place for place, source in enumerate([RAW_SOURCE, *context.captioners])}
 

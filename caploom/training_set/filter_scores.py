@@ -1,31 +1,19 @@
 """The filters by image-text score: `keep_top` (DataComp, BLIP's CapFilt) and `best_of_n` (LAION-COCO)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from caploom.names import RAW_SOURCE
-from caploom.store import Store
+from caploom.training_set.filter_context import FilterContext, Scan
 from caploom.training_set.filter_rules import image_numbers, text_column
 from caploom.training_set.filter_settings import BestOfN, KeepTop
 from caploom.training_set.scores import Scores, scores_of
 
-Scan = Callable[[], Iterator[pa.Table]]
-
 NOT_SCORED = "not_scored"
 """The reason of captions whose image could not be read when it was scored."""
-
-
-class Context(Protocol):
-    """What these filters take from the context."""
-
-    @property
-    def store(self) -> Store:
-        """Where scores are kept."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,7 @@ class TopShare:
     threshold: float
 
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """As `filters.Prepared`."""
+        """As `Prepared`."""
         scores = self.scores.look_up(captions)
         return {"keep_top": scores < self.threshold, NOT_SCORED: np.isnan(scores)}
 
@@ -49,7 +37,7 @@ class BestCaptions:
     count: int
 
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """As `filters.Prepared`."""
+        """As `Prepared`."""
         synthetic = np.flatnonzero(
             text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) != RAW_SOURCE
         )
@@ -66,7 +54,7 @@ class BestCaptions:
         return {"best_of_n": worse & ~missing, NOT_SCORED: missing}
 
 
-def keep_top(step: KeepTop, scan: Scan, context: Context) -> TopShare:
+def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
     """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
     scores = scores_of(step, scan, context.store)
     parts = [np.zeros(0, np.float32)]
@@ -80,7 +68,7 @@ def keep_top(step: KeepTop, scan: Scan, context: Context) -> TopShare:
     return TopShare(scores, float(np.partition(every, len(every) - kept)[len(every) - kept]))
 
 
-def best_of_n(step: BestOfN, scan: Scan, context: Context) -> BestCaptions:
+def best_of_n(step: BestOfN, scan: Scan, context: FilterContext) -> BestCaptions:
     """Keeps the n best synthetic captions of each image, and all raw ones."""
 
     def synthetic() -> Iterator[pa.Table]:

@@ -6,39 +6,19 @@ needs them all; `Prepared.drops` then judges one bucket. A filter is one functio
 The merge calls `prepare_filters`, then `apply_filters` for each bucket, and `refuse_if_all_dropped` at the end.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.errors import TrainingError
 from caploom.records import DROPPED
-from caploom.store import Store
 from caploom.training_set import filter_rules, filter_scores
+from caploom.training_set.filter_context import FilterContext, Prepared, Scan
 from caploom.training_set.filter_settings import FilterStep
-
-Scan = Callable[[], Iterator[pa.Table]]
-"""Starts a pass over all buckets' captions: tables of image_id, source, place, caption, image and path, in order."""
-
-
-@dataclass(frozen=True)
-class FilterContext:
-    """What filters may use besides the captions: the store that keeps scores, and the recipe's name and captioners."""
-
-    store: Store
-    recipe: str
-    captioners: Sequence[str]
-
-
-class Prepared(Protocol):
-    """A filter that is ready to judge."""
-
-    def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """Which rows of a bucket are dropped, bool of shape (captions,), by reason; a row has one reason at most."""
-        ...
-
 
 FILTERS: dict[str, Callable[[Any, Scan, FilterContext], Prepared]] = {
     "no_empty": filter_rules.no_empty,
@@ -103,8 +83,8 @@ def apply_filters(captions: pa.Table, prepared: PreparedFilters) -> tuple[pa.Tab
     """The captions that a bucket keeps, in their order, and those it loses, of schema DROPPED."""
     kept, dropped = _run(captions, prepared.judges)
     prepared.seen += len(captions)
-    for reason, count in zip(*np.unique(dropped["reason"].to_numpy(), return_counts=True), strict=True):
-        prepared.dropped[str(reason)] = prepared.dropped.get(str(reason), 0) + int(count)
+    for each in pc.value_counts(dropped["reason"]).to_pylist():
+        prepared.dropped[each["values"]] = prepared.dropped.get(each["values"], 0) + each["counts"]
     return kept, dropped
 
 

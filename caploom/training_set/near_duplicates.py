@@ -24,8 +24,9 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
     owner, words = split_words(texts)
     encoded = words.dictionary_encode()
     vocabulary = max(1, len(encoded.dictionary))
-    # Each word of a caption once.
-    owner, tokens = np.divmod(np.unique(owner * vocabulary + encoded.indices.to_numpy()), vocabulary)
+    # Each word of a caption once; sorted, since NumPy's own `unique` goes by hashes, five times as slow here.
+    held = np.sort(owner * vocabulary + encoded.indices.to_numpy())
+    owner, tokens = np.divmod(held[_first(held)], vocabulary)
     sizes = np.bincount(owner, minlength=len(texts))
     for image in np.flatnonzero(captions > _BITS):
         rows = range(starts[image], starts[image] + captions[image])
@@ -43,7 +44,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
         groups, holders = np.zeros(0, np.int64), np.zeros(0, np.int64)
     else:
         keys = images[owner] * vocabulary + tokens
-        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        first = np.flatnonzero(_first(keys))
         groups, holders = images[owner][first], np.bitwise_or.reduceat(np.int64(1) << place[owner], first)
     several = np.where(captions <= _BITS, captions, 0)
     for later in range(1, int(several.max(initial=0))):
@@ -61,6 +62,13 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
             near = (shared >= threshold * union) & ~result[other]
             result[row[near]] = True
     return result
+
+
+def _first(sorted_keys: np.ndarray) -> np.ndarray:
+    """bool of shape (N,): where a key stands for the first time."""
+    first = np.ones(len(sorted_keys), bool)
+    first[1:] = sorted_keys[1:] != sorted_keys[:-1]
+    return first
 
 
 def _near_one_by_one(sets: list[frozenset[int]], threshold: float) -> list[bool]:

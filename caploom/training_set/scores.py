@@ -4,7 +4,6 @@ They belong to no recipe: another share, another shear that gives the same capti
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from caploom.progress import track
 from caploom.records import SCORES
 from caploom.store import Draft, Plan, RowCount, Store
 from caploom.tables import read_table, write_table
+from caploom.training_set.filter_context import Scan
 from caploom.training_set.filter_settings import ScoredStep
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def caption_keys(captions: pa.Table) -> np.ndarray:
     return np.asarray(_hashes(captions["image_id"]) * _ODD ^ _hashes(captions["caption"]))
 
 
-def scores_of(scorer: ScoredStep, scan: Callable[[], Iterator[pa.Table]], store: Store) -> Scores:
+def scores_of(scorer: ScoredStep, scan: Scan, store: Store) -> Scores:
     """The scores of all captions that `scan` gives, those that the store lacks computed and kept.
 
     An image that cannot be read has no score now and is tried again next time. Raises `TrainingError` or `StoreError`

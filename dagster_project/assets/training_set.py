@@ -44,6 +44,8 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 artifact = merge.merge_training_set(opened, recipe, bar.part())
             checks = check_training_set(opened, artifact, ingested_shards(opened))
             exhibits = gallery(training_exhibits(artifact))
-            return result(artifact, checks, {"gallery": exhibits, "mix": recipe.mix.strategy}, recipe=recipe.name)
+            filters = ", ".join(step.filter for step in recipe.filters) or "none"
+            metadata = {"gallery": exhibits, "mix": recipe.mix.strategy, "filters": filters}
+            return result(artifact, checks, metadata, recipe=recipe.name)
 
     return training_set

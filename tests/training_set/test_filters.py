@@ -184,7 +184,7 @@ def test_a_filter_sees_only_what_the_filters_before_it_leave(run):
 
 
 def test_filters_that_drop_everything_are_refused_with_their_counts(run):
-    with pytest.raises(TrainingError, match=r"recipe test drop all 3 of its captions \(min_words 1, no_empty 2\)"):
+    with pytest.raises(TrainingError, match=r"recipe test drop all 3 of its captions \(no_empty 2, min_words 1\)"):
         run(["no_empty", {"min_words": 5}], of_texts("...", "?", "a dog"))
 
 
