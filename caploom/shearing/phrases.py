@@ -69,9 +69,13 @@ def drop_repeats(text: str, times: Annotated[int, Field(ge=2)] = 3) -> Span:
 
     A tail is a loop when the same words (up to 40) follow one another so many `times`; of 6 words or more, twice.
     """
-    places = [match.span() for match in _WORD.finditer(text)]
-    if not places:
+    last = text.rsplit(None, 1)[-1:]
+    if not last:
         return 0, len(text)
+    # Most texts end in a word that stands in them once.
+    if text.casefold().count(_EDGE_SIGNS.sub("", last[0]).casefold() or last[0]) < 2:
+        return len(text) - len(text.lstrip()), len(text.rstrip())
+    places = [match.span() for match in _WORD.finditer(text)]
     words = [_EDGE_SIGNS.sub("", text[a:b]).casefold() or text[a:b] for a, b in places]
     kept = len(words)
     while (shorter := _without_loop(words, kept, times)) < kept:

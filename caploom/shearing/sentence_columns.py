@@ -12,6 +12,7 @@ from caploom.shearing.rule import Context
 from caploom.shearing.spans import WHITE, Block, Spans
 
 _ROUNDS = 8  # stops looked at in a text before it is left to the scalar rule
+_MANY = 24  # sentences of a text before it is left to the scalar rule
 _LOOK_BACK = 8  # bytes: one more than the longest abbreviation
 
 _SPACE, _BLANK, _STOP, _CLOSING, _LOWER, _HIGH, _OTHER = range(7)
@@ -61,7 +62,23 @@ def count_sentences(spans: Spans, context: Context, count: int) -> Spans:
 
 def random_sentence(spans: Spans, context: Context, seed: int) -> Spans:
     """`sentences.random_sentence` of each span."""
-    return spans.by_row(lambda text, row: sentences.random_sentence(text, seed, row=context.row(row)))
+    count = np.zeros(len(spans.start), np.int64)
+    found: list[Spans] = []
+    rest, more = spans, spans.start < spans.end
+    while more.any() and len(found) < _MANY:
+        found.append(first_sentence(rest, context))
+        count += more
+        rest, more = _after(spans, np.where(more, found[-1].end, spans.end))
+    start, end = spans.start.copy(), spans.end.copy()
+    for row in np.flatnonzero(count > 0).tolist():
+        known = context.row(row)
+        chosen = found[sentences.draw(known.image_id, known.captioner, seed, int(count[row]))]
+        start[row], end[row] = chosen.start[row], chosen.end[row]
+    longer = np.flatnonzero(more)
+    start[longer], end[longer] = spans.start[longer], spans.end[longer]
+    return Spans(spans.block, start, end).by_row(
+        lambda text, row: sentences.random_sentence(text, seed, row=context.row(row)), longer
+    )
 
 
 def _after(spans: Spans, end: np.ndarray) -> tuple[Spans, np.ndarray]:
@@ -73,7 +90,7 @@ def _after(spans: Spans, end: np.ndarray) -> tuple[Spans, np.ndarray]:
     more = start < spans.end
     for row in np.flatnonzero(more & (WHITE[data[start]] | spans.block.odd_space)).tolist():
         more[row] = not spans.block.text(int(start[row]), int(spans.end[row])).isspace()
-    return Spans(spans.block, np.where(more, start, spans.start), spans.end), more
+    return Spans(spans.block, np.where(more, start, spans.end), spans.end), more
 
 
 def _first_sentence(spans: Spans) -> tuple[Spans, np.ndarray]:

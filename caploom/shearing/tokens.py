@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from caploom.shearing.rule import Context, CountTokens, Row, Span, known
-from caploom.shearing.spans import Spans
+from caploom.shearing.spans import WHITE, Spans
 
 _WORD = re.compile(r"\S+")
 # What the tokenizer's cleaning takes out, or reads across a word's edge. The wide ampersand becomes a plain one.
@@ -105,7 +105,11 @@ def seed_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
     capped = max_tokens_column(spans, context, tokens, "clip")
     stops = np.flatnonzero(spans.block.data == 46)
     first = np.append(stops, len(spans.block.data))[np.searchsorted(stops, capped.start)]
-    rows = np.flatnonzero(first < capped.end)
+    stopped = first < capped.end
+    # What stands before the stop is no blank, or the scalar rule has a look.
+    plain = stopped & (first > capped.start) & ~WHITE[spans.block.data[first - 1]] & ~spans.block.odd_space
+    rows = np.flatnonzero(stopped & ~plain)
+    capped = Spans(spans.block, capped.start, np.where(plain, first, capped.end))
     return capped.by_row(lambda text, _: seed_release(text, tokens), rows)
 
 
