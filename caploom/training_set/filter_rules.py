@@ -96,7 +96,7 @@ def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
             long and identifier.classify(text)[0] not in step.language
             for text, long in zip(encoded.dictionary.to_pylist(), told, strict=True)
         ]
-        return np.array(other, dtype=bool)[encoded.indices.to_numpy()]
+        return np.asarray(np.array(other, dtype=bool)[encoded.indices.to_numpy()])
 
     return Rule("language", dropped)
 

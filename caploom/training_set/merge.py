@@ -22,13 +22,8 @@ from caploom.readers.shards import shard_names
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
 from caploom.training_set.buckets import Buckets
-from caploom.training_set.filters import (
-    FilterContext,
-    PreparedFilters,
-    apply_filters,
-    filters_identity,
-    prepare_filters,
-)
+from caploom.training_set.filter_context import FilterContext
+from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.row_files import dropped_files, row_files
 from caploom.training_set.settings import MixSettings

@@ -57,7 +57,7 @@ def raw_probability(said: Said, mix: MixSettings) -> np.ndarray:
     is_raw = (np.asarray(said.names, dtype=object) == RAW_SOURCE)[said.source]
     raw, other = said.per_image(is_raw), said.per_image(~is_raw)
     both = np.where(is_raw, probability / np.maximum(raw, 1), (1 - probability) / np.maximum(other, 1))
-    return np.where((raw > 0) & (other > 0), both, 1 / (raw + other))
+    return np.asarray(np.where((raw > 0) & (other > 0), both, 1 / (raw + other)))
 
 
 def weights(said: Said, mix: MixSettings) -> np.ndarray:

@@ -10,8 +10,9 @@ from caploom.config import load_config
 from caploom.errors import ConfigError, TrainingError
 from caploom.records import DROPPED
 from caploom.store import Store
+from caploom.training_set.filter_context import FilterContext
 from caploom.training_set.filter_settings import FilterStep
-from caploom.training_set.filters import FilterContext, apply_filters, filters_identity, prepare_filters
+from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters
 from caploom.training_set.near_duplicates import near_duplicates_of
 
 SCHEMA = pa.schema(

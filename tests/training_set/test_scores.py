@@ -15,8 +15,9 @@ from caploom.store import Store
 from caploom.training.clip_model import create_clip_model, encode_text, load_checkpoint, save_checkpoint
 from caploom.training.images import ImageDecoder
 from caploom.training_set.clip_scorer import ClipScorer
+from caploom.training_set.filter_context import FilterContext
 from caploom.training_set.filter_settings import FilterStep
-from caploom.training_set.filters import FilterContext, apply_filters, filters_identity, prepare_filters
+from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters
 from caploom.training_set.scores import KIND
 
 torch.set_num_threads(1)
