@@ -1,10 +1,11 @@
 """The merge into a training set, as Parquet and as JSON, beside the seed's load, extend and dump."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, Outcome, Skipped, Verdict
+from benchmarks.cases import BenchmarkError, Case, Outcome, Skipped, Verdict
 from benchmarks.merge.caploom_merge import write_merged
 from benchmarks.merge.inputs import CAPTIONS_AN_IMAGE, CHECKED, write_inputs
 
@@ -13,15 +14,23 @@ _SEED_LIMIT = 1_000_000
 
 
 class Merge:
-    """Sizes are images, with five captions each. What is smaller than the size is measured too, to see how it grows."""
+    """Sizes are images, with five captions each. Smaller sizes are measured too, to see how it grows.
+
+    `sizes` names those to measure instead, separated by commas: a run of 3,000,000 need not do the smaller ones again.
+    """
 
     size = 1_000_000
     quick_size = 20_000
     packages = ("pyarrow", "numpy")
 
+    def __init__(self, sizes: str = "") -> None:
+        if not re.fullmatch(r"(\d+(,\d+)*)?", sizes):
+            raise BenchmarkError(f"--set sizes={sizes}: write numbers of images, as in sizes=100000,3000000.")
+        self._only = [int(each) for each in sizes.split(",") if each]
+
     def prepare(self, folder: Path, size: int) -> None:
         """Shards, the seed's JSON files, and finished training sets for the JSON writer."""
-        sizes = _sizes(size)
+        sizes = self._sizes(size)
         write_inputs(folder, sizes)
         for images in sizes:
             (folder / f"rows-{images}").mkdir()
@@ -29,20 +38,24 @@ class Merge:
 
     def cases(self, size: int) -> Sequence[Case | Skipped]:
         """See the modules beside this one."""
-        return [case for images in _sizes(size) for case in _cases(images)]
+        return [case for images in self._sizes(size) for case in _cases(images)]
+
+    def _sizes(self, size: int) -> list[int]:
+        return sorted(self._only) or [*(each for each in _SIZES if each < size), size]
 
     def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
         """CPU seconds of the seed over ours, and how memory grows with the size."""
         verdict = Verdict()
         sizes = sorted({run.results[0]["images"] for run in outcomes.values()})
-        compared = max(images for images in sizes if _name("seed", images) in outcomes)
-        seed = outcomes[_name("seed", compared)]
-        for ratio, case in (
-            ("parquet_vs_seed", "caploom.parquet"),
-            ("seed_json_vs_seed", "caploom.json"),
-            ("parquet_and_json_vs_seed", "caploom.parquet_and_json"),
-        ):
-            verdict.ratios[ratio] = seed.cpu_s / outcomes[_name(case, compared)].cpu_s
+        compared = [images for images in sizes if _name("seed", images) in outcomes][-1:]
+        for images in compared:
+            seed = outcomes[_name("seed", images)]
+            for ratio, case in (
+                ("parquet_vs_seed", "caploom.parquet"),
+                ("seed_json_vs_seed", "caploom.json"),
+                ("parquet_and_json_vs_seed", "caploom.parquet_and_json"),
+            ):
+                verdict.ratios[ratio] = seed.cpu_s / outcomes[_name(case, images)].cpu_s
         for images in sizes:
             verdict.ratios[f"parquet_us_a_caption_{_short(images)}"] = (
                 outcomes[_name("caploom.parquet", images)].cpu_s / images / CAPTIONS_AN_IMAGE * 1e6
@@ -64,10 +77,6 @@ class Merge:
                     run["checksum"] == peer.results[0]["checksum"] for run in outcome.results
                 )
         return verdict
-
-
-def _sizes(size: int) -> list[int]:
-    return [*(each for each in _SIZES if each < size), size]
 
 
 def _cases(images: int) -> list[Case | Skipped]:
