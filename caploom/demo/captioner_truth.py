@@ -8,7 +8,7 @@ from caploom.demo.reader import PictureBookReader
 from caploom.demo.truth import CaptionTruth, read_truth, score
 from caploom.factory import Factory
 from caploom.readers.shards import shard_names
-from caploom.shearing.shear import shear_span
+from caploom.shearing.shear import sheared_texts
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
         if not texts:
             continue
         for shear in _shears_of(factory.config.expanded_recipes(), captioner):
-            steps = factory.config.shear_steps(shear)
-            sheared = {}
-            for image_id, text in texts.items():
-                start, end = shear_span(text, steps)
-                sheared[image_id] = text[start:end]
+            sheared = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
             found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
     return found
 

@@ -149,18 +149,42 @@ def _shear_shard(factory: Factory, recipe: Recipe, captioner: str, shard: str, c
         source = factory.store.require(captions_plan(factory, captioner, shard), make_with="caption")
         captions = read_captions(source).select(["image_id", "captioner", "text"])
         image_ids = captions.column("image_id").to_pylist()
-        raw_words = None
-        if _needs(steps, RAW_WORDS):
-            pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with="ingest")
-            raw_words = longest_raw_words(pairs, image_ids)
-        context = Context(image_ids, captioner, raw_words, corpus, captioner_tokens(factory, captioner, steps))
-        table = shear_table(captions, steps, context)
+        table = shear_table(captions, steps, _context(factory, captioner, shard, steps, image_ids, corpus))
         write_table(table, draft.folder / "sheared.parquet")
         draft.rows = count_rows("captions", len(captions), len(table), [])
         kept = zip(image_ids, table.column("caption").to_pylist(), strict=True)
         draft.data_version = content_version(f"{image}\t{caption}" for image, caption in kept)
 
     factory.store.make(plan, build)
+
+
+def sheared_texts(factory: Factory, captioner: str, steps: Sequence[ShearStep]) -> dict[str, str]:
+    """By image, what a shear keeps of a captioner's captions so far; nothing is written."""
+    kept: dict[str, str] = {}
+    corpus = corpus_words(factory, steps)
+    for shard in shard_names(factory):
+        source = factory.store.find(captions_plan(factory, captioner, shard))
+        if source is not None:
+            captions = read_captions(source).select(["image_id", "captioner", "text"])
+            image_ids = captions.column("image_id").to_pylist()
+            table = shear_table(captions, steps, _context(factory, captioner, shard, steps, image_ids, corpus))
+            kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
+    return kept
+
+
+def _context(
+    factory: Factory,
+    captioner: str,
+    shard: str,
+    steps: Sequence[ShearStep],
+    image_ids: Sequence[str],
+    corpus: dict[str, int],
+) -> Context:
+    raw_words = None
+    if _needs(steps, RAW_WORDS):
+        pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
+        raw_words = longest_raw_words(pairs, image_ids)
+    return Context(image_ids, captioner, raw_words, corpus, captioner_tokens(factory, captioner, steps))
 
 
 def shear_table(captions: pa.Table, steps: Sequence[ShearStep], context: Context) -> pa.Table:
