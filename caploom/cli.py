@@ -33,8 +33,10 @@ def check(config: Path) -> None:
         click.echo(f"captioner {name}: {captioner.label} ({captioner_fingerprint(captioner)})")
     for recipe in loaded.expanded_recipes():
         captioners = ", ".join(recipe.captioners) or "raw captions only"
+        filters = ", ".join(step.filter for step in recipe.filters) or "none"
         click.echo(
-            f"recipe {recipe.name}: {captioners}; shear {recipe.shear}; mix {recipe.mix.strategy}; seed {recipe.seed}"
+            f"recipe {recipe.name}: {captioners}; shear {recipe.shear}; filters {filters}; mix {recipe.mix.strategy}; "
+            f"seed {recipe.seed}"
         )
 
 

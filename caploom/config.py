@@ -31,7 +31,9 @@ class RecipeSettings(Settings):
     captioners: Literal["all"] | list[str] = Field(
         description="Names of captioners whose captions join the raw ones; `all` is every captioner, `[]` is raw only."
     )
-    shear: str = Field(default="none", description="Name of a shear; `none` keeps the captions whole.")
+    shear: str = Field(
+        default="none", description="Name of a shear, or its rules as a list; `none` keeps the captions whole."
+    )
     mix: MixSettings = Field(
         default_factory=MixSettings, description="How training draws among an image's captions: `uniform` unless said."
     )
@@ -74,6 +76,27 @@ class FactoryConfig(Settings):
         default=[0], min_length=1, description="Every recipe is trained once a seed; the first keeps the plain name."
     )
     recipes: dict[Name, RecipeSettings] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_recipe_s_own_shear_gets_a_name(cls, value: Any) -> Any:
+        """`shear: [first_sentence]` in the recipe `r` is the shear `r.shear`."""
+        recipes = value.get("recipes") if isinstance(value, dict) else None
+        if not isinstance(recipes, dict):
+            return value
+        own = {
+            f"{name}.shear": recipe["shear"]
+            for name, recipe in recipes.items()
+            if isinstance(recipe, dict) and isinstance(recipe.get("shear"), list)
+        }
+        named = {
+            name: {**recipe, "shear": f"{name}.shear"} if f"{name}.shear" in own else recipe
+            for name, recipe in recipes.items()
+        }
+        shears = value.get("shears") or {}
+        if not own or not isinstance(shears, dict):
+            return value
+        return {**value, "recipes": named, "shears": {**shears, **own}}
 
     @field_validator("captioners")
     @classmethod

@@ -20,7 +20,7 @@ def test_check_lists_what_a_factory_would_make(call, write_source, write_config)
     result = call("check", write_config(settings_of(write_source(1))))
     assert result.exit_code == 0
     assert "captioner colours: demo:tiny-llava" in result.output
-    assert "recipe sheared: colours; shear first; mix uniform; seed 0" in result.output
+    assert "recipe sheared: colours; shear first; filters none; mix uniform; seed 0" in result.output
 
 
 def test_a_mistake_is_a_sentence_and_exit_code_2(call, write_source, write_config):

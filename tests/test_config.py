@@ -152,3 +152,16 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(refused):
     message = refused(captioners={"a": {**SERVER, "url": "http://me:secret@host/v1"}})
     assert "without user or password" in message
     assert "secret" not in message
+
+
+def test_a_recipe_can_hold_its_shear_itself(write_source, write_config):
+    recipes = {"r": {"captioners": "all", "shear": ["first_sentence", {"max_words": 7}]}}
+    config = load_config(write_config(settings_of(write_source(1), recipes=recipes)))
+    steps = config.shear_steps(config.recipe("r").shear)
+    assert [(step.rule, step.parameters) for step in steps] == [("first_sentence", {}), ("max_words", {"words": 7})]
+
+
+def test_a_wrong_rule_in_a_recipe_s_own_shear_is_named(refused):
+    message = refused(recipes={"r": {"captioners": "all", "shear": ["first_sentense"]}})
+    assert "shears.r.shear" in message
+    assert 'did you mean "first_sentence"' in message
