@@ -17,7 +17,16 @@ def is_settled(text: str, stops: Sequence[Sequence[ShearStep]]) -> bool:
 
 def can_settle(stops: Sequence[Sequence[ShearStep]]) -> bool:
     """Whether there is a text that all these shears are settled by; a shear that keeps all never is."""
-    return bool(stops) and all(any(RULES[step.rule].settled for step in steps) for steps in stops)
+    return bool(stops) and all(_shear_can_settle(steps) for steps in stops)
+
+
+def _shear_can_settle(steps: Sequence[ShearStep]) -> bool:
+    for step in steps:
+        if RULES[step.rule].settled is not None:
+            return True
+        if not RULES[step.rule].grows:
+            return False
+    return False
 
 
 def _shear_is_settled(text: str, steps: Sequence[ShearStep]) -> bool:

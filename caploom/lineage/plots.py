@@ -12,19 +12,19 @@ _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 _SIZE = (7.0, 3.2)  # inches
 _DPI = 100
 
+WordCounts = Mapping[int, int]
+"""Words of a caption to how many captions have so many."""
 
-def length_histogram(
-    raw: Sequence[int], captioners: Mapping[str, tuple[Sequence[int], Sequence[int]]], title: str
-) -> bytes:
+
+def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts, WordCounts]], title: str) -> bytes:
     """How many captions have how many words: raw filled, each captioner's whole (dashed) and sheared (solid)."""
     figure, axes = _figure(title)
-    longest = max((max(values) for pair in [(raw, raw), *captioners.values()] for values in pair if values), default=1)
-    bins = [edge + 0.5 for edge in range(longest + 2)]
-    axes.hist(raw, bins=bins, color="#BBBBBB", label="raw")
+    bins = _bins_of_words([raw, *(counts for pair in captioners.values() for counts in pair)])
+    _draw_counts(axes, raw, bins, color="#BBBBBB", label="raw")
     for (name, (whole, sheared)), colour in zip(captioners.items(), _cycle(len(captioners)), strict=True):
         outline = {"histtype": "step", "linewidth": 1.4, "color": colour}
-        axes.hist(whole, bins=bins, linestyle="--", label=f"{name}, whole", **outline)
-        axes.hist(sheared, bins=bins, linestyle="-", label=f"{name}, sheared", **outline)
+        _draw_counts(axes, whole, bins, linestyle="--", label=f"{name}, whole", **outline)
+        _draw_counts(axes, sheared, bins, linestyle="-", label=f"{name}, sheared", **outline)
     axes.set_xlabel("words")
     axes.set_ylabel("captions")
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -32,12 +32,12 @@ def length_histogram(
     return _png(figure)
 
 
-def caption_length_histogram(words: Sequence[int], raw_words: Sequence[int], title: str) -> bytes:
+def caption_length_histogram(words: WordCounts, raw_words: WordCounts, title: str) -> bytes:
     """How many of one captioner's captions have how many words, before the raw captions' (grey)."""
     figure, axes = _figure(title)
-    bins = [edge + 0.5 for edge in range(max([*words, *raw_words], default=1) + 2)]
-    axes.hist(raw_words, bins=bins, color="#BBBBBB", label="raw")
-    axes.hist(words, bins=bins, histtype="step", linewidth=1.4, color=_COLOURS[0], label="captions")
+    bins = _bins_of_words([words, raw_words])
+    _draw_counts(axes, raw_words, bins, color="#BBBBBB", label="raw")
+    _draw_counts(axes, words, bins, histtype="step", linewidth=1.4, color=_COLOURS[0], label="captions")
     axes.set_xlabel("words")
     axes.set_ylabel("captions")
     axes.yaxis.get_major_locator().set_params(integer=True)
@@ -69,6 +69,14 @@ def recall_bars(recalls: Mapping[str, Mapping[str, float]], chance: float, title
     axes.set_ylabel("Recall@1 (%)")
     axes.legend(fontsize=8)
     return _png(figure)
+
+
+def _bins_of_words(counts: Sequence[WordCounts]) -> list[float]:
+    return [edge + 0.5 for edge in range(max((words for each in counts for words in each), default=1) + 2)]
+
+
+def _draw_counts(axes: "Axes", counts: WordCounts, bins: list[float], **style: Any) -> None:
+    axes.hist(list(counts), bins=bins, weights=list(counts.values()), **style)
 
 
 def _figure(title: str) -> tuple[Any, "Axes"]:

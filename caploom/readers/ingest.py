@@ -1,5 +1,6 @@
 """The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,12 +139,12 @@ def read_pairs(artifact: Artifact) -> pa.Table:
     return read_table(artifact.file("pairs.parquet"))
 
 
-def raw_lengths(factory: Factory, shard: str | None = None) -> list[int]:
-    """Words of every raw caption of a shard, or of all ingested shards."""
+def raw_lengths(factory: Factory, shard: str | None = None) -> Counter[int]:
+    """How many raw captions of a shard, or of all ingested shards, have how many words."""
     if shard is None:
         artifacts = ingested_shards(factory)
     else:
         plan = raw_pairs_plan(factory, shard)
         artifacts = [factory.store.require(plan, make_with=f"materialize raw_pairs [{shard}]")]
     tables = (read_table(artifact.file("pairs.parquet"), ["raw_caption"]) for artifact in artifacts)
-    return [len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist()]
+    return Counter(len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist())

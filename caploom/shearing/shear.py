@@ -4,6 +4,7 @@ Inside, work is kept by captioner, shear and shard: two recipes with the same ca
 a new shard costs only itself.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -131,13 +132,12 @@ def tables_of(factory: Factory, sheared: Artifact) -> list[Artifact]:
     return _artifacts(factory, sheared.manifest.inputs)
 
 
-def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[list[int], list[int]]:
-    """Words of a captioner's captions before and after the shear; `tables` as of `tables_of`."""
-    before: list[int] = []
-    after: list[int] = []
+def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[Counter[int], Counter[int]]:
+    """How many of a captioner's captions have how many words, before and after; `tables` as of `tables_of`."""
+    before, after = Counter[int](), Counter[int]()
     for table in _tables(tables, captioner, ["source_words", "words"]):
-        before += table.column("source_words").to_pylist()
-        after += table.column("words").to_pylist()
+        before.update(table.column("source_words").to_pylist())
+        after.update(table.column("words").to_pylist())
     return before, after
 
 

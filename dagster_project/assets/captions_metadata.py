@@ -1,5 +1,6 @@
 """What a person looks at after a captioner has been through a shard."""
 
+from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from dagster_project.assets.materialization import gallery, picture
 def captions_metadata(factory: Factory, captioner: str, artifact: Artifact) -> dict[str, Any]:
     """A gallery, the lengths beside the raw captions', openings, and words shared with the others."""
     shard = artifact.manifest.configuration["shard"]
-    words = [len(text.split()) for text in read_captions(artifact).column("text").to_pylist()]
+    words = Counter(len(text.split()) for text in read_captions(artifact).column("text").to_pylist())
     lengths = caption_length_histogram(words, raw_lengths(factory, shard), f"{captioner}, {shard}")
     return {
         "gallery": gallery(shard_exhibits(factory, shard, list(factory.config.captioners))),

@@ -33,7 +33,7 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         code_version=fingerprint([merge.CODE_VERSION, configured, config.training_json]),
         check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
         group_name="training_data",
-        kinds={"duckdb", "parquet", "json"},
+        kinds={"parquet", "json"},
     )
     def training_set(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """Raw and sheared captions joined by the image's identity, with the probability that training draws each."""

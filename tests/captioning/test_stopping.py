@@ -63,6 +63,8 @@ def test_every_shear_must_have_enough():
 def test_which_shears_can_be_settled_at_all():
     assert can_settle([FIRST])
     assert not can_settle([FIRST, []])
+    assert not can_settle([shear("strip_boilerplate", "first_sentence")])
+    assert can_settle([shear("first_sentence", "strip_boilerplate")])
     assert not can_settle([])
 
 

@@ -1,5 +1,6 @@
 import io
 import time
+from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -141,7 +142,9 @@ def test_ten_thousand_captions_beside_five_captioners_take_a_moment():
 
 @pytest.mark.parametrize(("words", "raw_words"), [([3, 5, 5, 40], [2, 2, 7]), ([], []), ([], [4])])
 def test_the_histogram_is_a_picture(words, raw_words):
-    with Image.open(io.BytesIO(caption_length_histogram(words, raw_words, "llava, shard-00000"))) as image:
+    with Image.open(
+        io.BytesIO(caption_length_histogram(Counter(words), Counter(raw_words), "llava, shard-00000"))
+    ) as image:
         image.load()
         assert image.size == (700, 320)
         assert len(image.convert("RGB").getcolors(1_000_000)) > 2
