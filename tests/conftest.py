@@ -11,10 +11,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from hypothesis import settings as hypothesis_settings
 from small_factory import picture, settings_of
 
 from caploom.config import load_config
 from caploom.factory import Factory
+
+# What lands or not must not depend on luck; at a desk the examples are drawn anew each time.
+hypothesis_settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis_settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ def is_tame(text: str) -> bool:
     """Whether CLIP's tokenizer makes of the text what it makes of its words."""
     from ftfy.badness import is_bad  # a part of open_clip's tokenizer
 
-    return _WILD.search(text) is None and (text.isascii() or not is_bad(text))
+    # Without the blanks around it, as it will be read: some mojibake is told by standing at the very beginning.
+    return _WILD.search(text) is None and (text.isascii() or not is_bad(text.strip()))
 
 
 def _longest_fitting(text: str, tokens: int, count: CountTokens, guess: int | None) -> Span:

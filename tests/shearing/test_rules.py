@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nasty_texts import NASTY, TEXTS
 from shear_examples import CORPUS_WORDS, EXAMPLES, RAW_WORDS
@@ -12,7 +12,7 @@ from caploom.shearing.apply import shear_span
 from caploom.shearing.rule import Row
 from caploom.shearing.rules import RULES, first_sentence, max_tokens, max_words
 from caploom.shearing.settings import ShearStep
-from caploom.shearing.tokens import clip_count
+from caploom.shearing.tokens import clip_count, is_tame
 
 ROW = Row("image", "captioner", RAW_WORDS, {"mean": CORPUS_WORDS, "75": 2}, lambda text: len(text) // 2)
 STEPS = [
@@ -159,12 +159,14 @@ def test_max_tokens_counts_clip_tokens_and_cuts_between_words():
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS, tokens=st.integers(1, 12))
+@example(text=" Ã a", tokens=2)
 def test_max_tokens_is_as_long_as_clip_s_tokenizer_allows(text, tokens):
     part = kept(max_tokens, text, tokens=tokens)
     rest = text[text.find(part) + len(part) :]
     words = part.split()
     assert len(words) <= 1 or clip_count(part) <= tokens
-    if rest.strip() and words:
+    # Mojibake can have fewer tokens with a word more, once that tells how to repair it.
+    if rest.strip() and words and is_tame(text):
         longer = text[: len(text) - len(rest) + len(rest) - len(rest.lstrip()) + len(rest.split()[0])]
         assert clip_count(longer.strip()) > tokens
 
