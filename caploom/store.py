@@ -248,7 +248,7 @@ class Store:
         target = self.path(plan.address)
         target.parent.mkdir(parents=True, exist_ok=True)
         for left_over in target.parent.glob(f".{target.name}.*"):
-            if _is_abandoned(left_over):
+            if is_abandoned(left_over):
                 shutil.rmtree(left_over, ignore_errors=True)
         draft = Draft(target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         draft.folder.mkdir()
@@ -291,7 +291,7 @@ class Store:
             if path.is_file()
         }
         for path in draft.folder.rglob("*"):
-            _fsync(path)
+            fsync_path(path)
         return Manifest(
             kind=plan.kind,
             address=plan.address,
@@ -340,11 +340,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
+    fsync_path(path.parent)
 
 
 def _publish(folder: Path, target: Path) -> None:
-    _fsync(folder)
+    fsync_path(folder)
     if target.exists() and not (target / MANIFEST).exists():
         shutil.rmtree(target)  # unfinished work of a killed process
     try:
@@ -353,10 +353,10 @@ def _publish(folder: Path, target: Path) -> None:
         if not (target / MANIFEST).exists():
             raise
         # Another process finished the same plan first: its artifact stays, ours is thrown away by the caller.
-    _fsync(target.parent)
+    fsync_path(target.parent)
 
 
-def _is_abandoned(folder: Path) -> bool:
+def is_abandoned(folder: Path) -> bool:
     """Whether the process that was writing a hidden folder is gone."""
     pid = folder.name.split(".")[-2]
     if not pid.isdigit():
@@ -370,7 +370,8 @@ def _is_abandoned(folder: Path) -> bool:
     return False
 
 
-def _fsync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
+    """Have what was written to a file or folder reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,7 +16,7 @@ import caploom
 from caploom.errors import ExportError
 from caploom.progress import Progress
 from caploom.settings import describe_validation_error
-from caploom.store import Artifact, RowCount
+from caploom.store import Artifact, RowCount, fsync_path, is_abandoned
 from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ImageStream
 from caploom.training_set.exports.registry import export_format
@@ -64,9 +64,9 @@ def export_training_set(
         written = chosen.write(images, folder, out)
         manifest = _manifest(training_set, format, chosen, images, written, folder)
         for name in manifest.files:
-            _fsync(folder / name)
+            fsync_path(folder / name)
         (folder / EXPORT_MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _fsync(folder / EXPORT_MANIFEST)
+        fsync_path(folder / EXPORT_MANIFEST)
     return manifest
 
 
@@ -138,9 +138,9 @@ def _written_whole(out: Path) -> Iterator[Path]:
         _sweep(out)
         draft.mkdir()
         yield draft
-        _fsync(draft)
+        fsync_path(draft)
         draft.rename(out)
-        _fsync(out.parent)
+        fsync_path(out.parent)
     except OSError as error:
         # Unreadable images and training sets have sentences of their own: what is left is the place written to.
         hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another folder"
@@ -154,24 +154,5 @@ def _written_whole(out: Path) -> Iterator[Path]:
 def _sweep(out: Path) -> None:
     """Remove what killed exports to the same place left behind."""
     for left_over in out.parent.glob(f".{glob.escape(out.name)}{_DRAFT_MARK}*.*"):
-        pid = left_over.name.split(".")[-2]
-        if pid.isdigit() and not _runs(int(pid)):
+        if is_abandoned(left_over):
             shutil.rmtree(left_over, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
