@@ -27,7 +27,7 @@ from caploom.training.clip_model import (
 from caploom.training.data import Batch, BatchStream, TrainingRows
 from caploom.training.images import ImageDecoder
 from caploom.training.losses import multi_positive_loss
-from caploom.training.settings import TrainerSettings
+from caploom.training.settings import ClipTrainerSettings
 
 LOSSES_FILE = "losses.parquet"
 LOSSES = pa.schema(
@@ -74,7 +74,7 @@ class TrainingResult:
 
 def train_clip(
     training_set: Sequence[Path],
-    settings: TrainerSettings,
+    settings: ClipTrainerSettings,
     *,
     seed: int,
     out: Path,
@@ -138,7 +138,7 @@ class _Steps:
     """The optimizer and its loop."""
 
     def __init__(
-        self, model: ClipModel, decoder: ImageDecoder, settings: TrainerSettings, device: torch.device
+        self, model: ClipModel, decoder: ImageDecoder, settings: ClipTrainerSettings, device: torch.device
     ) -> None:
         self._settings, self._device, self._decoder = settings, device, decoder
         # Convolutions run up to twice as fast with channels last; other layers are indifferent.

@@ -11,21 +11,21 @@ from training_files import TrainingFiles, write_tiny_architecture
 
 from caploom.errors import TrainingError
 from caploom.training.clip_model import create_clip_model, load_checkpoint
-from caploom.training.settings import TrainerSettings
+from caploom.training.settings import ClipTrainerSettings
 from caploom.training.trainer import LOSSES, learning_rate_factor, train_clip
 
 torch.set_num_threads(1)
 
-Trainer = Callable[..., TrainerSettings]
+Trainer = Callable[..., ClipTrainerSettings]
 
 
 @pytest.fixture
 def tiny_trainer(tmp_path: Path) -> Trainer:
     model = str(write_tiny_architecture(tmp_path))
 
-    def make(**changes: Any) -> TrainerSettings:
+    def make(**changes: Any) -> ClipTrainerSettings:
         settings = {"model": model, "steps": 6, "batch_size": 8, "learning_rate": 3e-3, "device": "cpu"}
-        return TrainerSettings.model_validate({**settings, **changes})
+        return ClipTrainerSettings.model_validate({**settings, **changes})
 
     return make
 
@@ -147,7 +147,7 @@ def test_warm_up_that_never_ends_is_refused(tiny_trainer: Trainer) -> None:
 
 def test_architecture_file_is_relative_to_the_yaml_and_a_name_stays_a_name(tmp_path: Path) -> None:
     def model(value: str) -> str:
-        return TrainerSettings.model_validate({"model": value, "steps": 1}, context={"base": tmp_path}).model
+        return ClipTrainerSettings.model_validate({"model": value, "steps": 1}, context={"base": tmp_path}).model
 
     assert model("mine.json") == str(tmp_path / "mine.json")
     assert model("ViT-B-32") == "ViT-B-32"
