@@ -47,6 +47,7 @@ def train_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = N
         from caploom.training.trainer import train_clip  # torch: only where something is trained
 
         training_set = factory.store.require(training_set_plan(factory, recipe), make_with="merge")
+        assert recipe.trainer.kind == "clip"
         result = train_clip(
             training_files(training_set), recipe.trainer, seed=recipe.seed, out=draft.folder, progress=progress
         )

@@ -30,13 +30,13 @@ NameOrFile = Annotated[str, BeforeValidator(_resolve_file)]
 
 
 class TrainingSettings(Settings):
-    """What every trainer has. Every recipe that names a trainer trains for the same number of steps: none costs more."""
+    """What every trainer has. All recipes of a trainer train for the same number of steps: none costs more."""
 
     steps: PositiveInt = Field(description="Optimizer steps; samples seen = steps x batch_size.")
     batch_size: PositiveInt = Field(default=256, description="Images a step, over all processes.")
     micro_batch: PositiveInt | None = Field(
         default=None,
-        description="Images that a process holds activations of at once; fewer need less memory and give the same step.",
+        description="Images whose activations a process holds at once: fewer need less memory, the step is the same.",
     )
     learning_rate: PositiveFloat = 1e-3
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="After the linear warm-up.")
