@@ -25,6 +25,13 @@ DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
+class FinetuneSettings(Settings):
+    """A recipe's second stage: its checkpoint is trained on, on the captions of a target set."""
+
+    target_set: str = Field(description="Name of the target set, such as COCO's or Flickr30K's training images.")
+    trainer: str = Field(description="Name of a trainer of the same model; its `pretrained` is not used.")
+
+
 class RecipeSettings(Settings):
     """One arm of an ablation: which captions, how they are sheared and mixed, how CLIP is trained on them."""
 
@@ -40,6 +47,16 @@ class RecipeSettings(Settings):
     filters: list[FilterStep] = Field(default=[], description="What drops captions before the mix, in this order.")
     trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
+    finetune: FinetuneSettings | None = Field(
+        default=None, description="A second stage on a target set; both stages are measured."
+    )
+
+
+class Finetuning(Settings):
+    """A recipe's second stage with its names resolved."""
+
+    target_set: str
+    trainer: TrainerSettings
 
 
 class Recipe(Settings):
@@ -54,6 +71,7 @@ class Recipe(Settings):
     filters: tuple[FilterStep, ...] = ()
     trainer: TrainerSettings
     evaluation_sets: tuple[str, ...]
+    finetune: Finetuning | None = None
 
 
 class FactoryConfig(Settings):
@@ -69,6 +87,9 @@ class FactoryConfig(Settings):
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]
     evaluation_sets: dict[Name, Reader]
+    target_sets: dict[Name, Reader] = Field(
+        default_factory=dict, description="What recipes are fine-tuned on: images with captions of people."
+    )
     training_json: bool = Field(
         default=True, description="Whether a training set is also written as the seed's JSON, for people to open."
     )
@@ -140,10 +161,22 @@ class FactoryConfig(Settings):
             if recipe.evaluation_sets != "all":
                 for evaluation_set in recipe.evaluation_sets:
                     _known(f"{where}.evaluation_sets", evaluation_set, list(self.evaluation_sets), "evaluation set")
+            if recipe.finetune is not None:
+                self._check_finetuning(f"{where}.finetune", recipe.finetune, recipe.trainer)
         arms = [recipe.name for recipe in self.expanded_recipes()]
         if len(set(arms)) != len(arms):
             raise ValueError(f"recipes: with the seeds {self.seeds} two recipes would be called the same: rename one")
         return self
+
+    def _check_finetuning(self, where: str, finetune: FinetuneSettings, trainer: str | None) -> None:
+        _known(f"{where}.target_set", finetune.target_set, list(self.target_sets), "target set")
+        _known(f"{where}.trainer", finetune.trainer, list(self.trainers), "trainer")
+        first, second = self.trainers[trainer or next(iter(self.trainers))], self.trainers[finetune.trainer]
+        if (first.kind, first.model) != (second.kind, second.model):
+            raise ValueError(
+                f"{where}.trainer: {finetune.trainer} trains {second.kind} {second.model} and the recipe's checkpoint is "
+                f"{first.kind} {first.model}: name a trainer of the same model"
+            )
 
     @model_validator(mode="after")
     def _captioners_know_their_shears(self) -> Self:
@@ -182,6 +215,11 @@ class FactoryConfig(Settings):
             filters=tuple(recipe.filters),
             trainer=trainer,
             evaluation_sets=tuple(self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets),
+            finetune=recipe.finetune
+            and Finetuning(
+                target_set=recipe.finetune.target_set,
+                trainer=self.trainers[recipe.finetune.trainer],
+            ),
         )
 
 
