@@ -215,12 +215,11 @@ class FactoryConfig(Settings):
             filters=tuple(recipe.filters),
             trainer=trainer,
             evaluation_sets=tuple(self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets),
-            finetune=recipe.finetune
-            and Finetuning(
-                target_set=recipe.finetune.target_set,
-                trainer=self.trainers[recipe.finetune.trainer],
-            ),
+            finetune=self._finetuning(recipe.finetune) if recipe.finetune is not None else None,
         )
+
+    def _finetuning(self, finetune: FinetuneSettings) -> Finetuning:
+        return Finetuning(target_set=finetune.target_set, trainer=self.trainers[finetune.trainer])
 
 
 def _known(where: str, name: str, known: list[str], what: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,27 @@ def model_folder_fingerprint(folder: Path) -> str:
                 file.seek(-(2**20), 2)
                 digest.update(file.read())
     return digest.hexdigest()[:16]
+
+
+def model_content(path: Path) -> str:
+    """`content:` and the hash of a model's file or folder: what it is, wherever it lies. Unchanged, it is read once."""
+    if path.is_dir():
+        files = tuple((str(file), *_stamp(file)) for file in sorted(path.rglob("*")) if file.is_file())
+        return f"content:{_folder_content(path, files)}"
+    return f"content:{_file_content(path, _stamp(path))}"
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+# The second argument is only the cache's key.
+@lru_cache(maxsize=64)
+def _folder_content(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    return model_folder_fingerprint(folder)
+
+
+@lru_cache(maxsize=64)
+def _file_content(file: Path, stamp: tuple[int, int]) -> str:
+    return file_sha256(file)
