@@ -1,7 +1,6 @@
 """Reads a folder of images with one JSON or CSV file of captions: the seed's format, and most people's first data."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,20 +8,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from caploom.errors import SourceError
+from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object
 from caploom.readers.source_row import SourceRow
 from caploom.settings import Settings, resolve_path
 
 
 class ImageCaptionsReader(Settings):
-    """Images below `root`; captions in a JSON array of objects, or a CSV/TSV with a header line."""
+    """Images below `root`; captions in a JSON array of objects, a CSV/TSV with a header line, or a Parquet table."""
 
     reader: Literal["image_captions"] = "image_captions"
     root: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Folder that the image paths start from.")
     captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(
-        description="`.json` (`[{image, caption}, ...]`), `.csv` or `.tsv`."
+        description="`.json` (`[{image, caption}, ...]`), `.csv`, `.tsv` or `.parquet`."
     )
     image_key: str = Field(default="image", description="Key or column that holds the image's path.")
-    caption_key: str = Field(default="caption", description="Key or column that holds the caption.")
+    caption_key: str = Field(default="caption", description="Key or column that holds a caption or a list of them.")
 
     @property
     def attribution(self) -> str | None:
@@ -31,78 +31,40 @@ class ImageCaptionsReader(Settings):
 
     def prepare(self) -> None:
         """Check that file and folder are there; raises `SourceError`."""
-        if not self.root.is_dir():
-            raise SourceError(f"{self.root}: the image root is no folder; correct `root`.")
-        if not self.captions.is_file():
-            raise SourceError(f"{self.captions}: there is no such file; correct `captions`.")
-        if self.captions.suffix.lower() not in _PARSERS:
-            raise SourceError(
-                f"{self.captions}: captions are read from {', '.join(_PARSERS)} files; convert it or change `captions`."
-            )
+        check_files(self.root, self.captions, list(_PARSERS))
 
     def rows(self, rewritten: Callable[[str], str] | None = None) -> Iterator[SourceRow]:
         """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size.
 
-        `rewritten` says where the image of a path of the file lies here; `SourceRow.image` stays as the file has it.
+        A record with a list of captions gives a row for each, all with the record's number. `rewritten` says where the
+        image of a path of the file lies here; `SourceRow.image` stays as the file has it.
         """
         self.prepare()
-        root = self.root.resolve()
+        make = CaptionRows(self.captions.name, self.root.resolve(), rewritten)
         parse = _PARSERS[self.captions.suffix.lower()]
         for number, record in enumerate(parse(self.captions, self), start=1):
-            yield record if isinstance(record, SourceRow) else self._row(number, record, root, rewritten)
+            if isinstance(record, SourceRow):
+                yield record
+            elif not isinstance(record, dict):
+                yield not_an_object(self.captions.name, number, record)
+            else:
+                key = next((key for key in self.caption_keys if key in record), self.caption_key)
+                said = record.get(key)
+                captions = said if isinstance(said, list) else [said]
+                image = record.get(self.image_key)
+                yield from make.of_image(number, image, captions, image_key=self.image_key, caption_key=key)
 
-    def _row(self, number: int, record: Any, root: Path, rewritten: Callable[[str], str] | None) -> SourceRow:
-        where = f"{self.captions.name}, row {number}"
-        if not isinstance(record, dict):
-            return _bad(number, "", "row_not_an_object", f"{where}: it is {_kind(record)} and must be an object.")
-        image, caption = record.get(self.image_key), record.get(self.caption_key)
-        if not isinstance(image, str) or not image.strip():
-            detail = f'{where}: "{self.image_key}" must be the path of an image and is {_kind(image)}.'
-            return _bad(number, "", "no_image_path", detail)
-        place = rewritten(image) if rewritten else image
-        # Resolved, so that neither `..` nor a link inside the root can reach a file outside it.
-        path = Path(os.path.realpath(root / place)) if "\0" not in place else None
-        if path is None or not path.is_relative_to(root):
-            became = f", rewritten to {place!r}," if place != image else ""
-            detail = f"{where}: the path {image!r}{became} leaves the image root {root}; images must lie inside it."
-            return _bad(number, image, "path_leaves_root", detail)
-        if not isinstance(caption, str):
-            detail = f'{where}: "{self.caption_key}" must be text and is {_kind(caption)}.'
-            return _bad(number, image, "caption_not_text", detail)
-        # A lone surrogate, which JSON can spell, has no UTF-8: no table can hold it.
-        caption = caption.encode("utf-8", "replace").decode("utf-8")
-        if not caption.strip():
-            return _bad(number, image, "empty_caption", f"{where}: the caption is empty.")
-        return SourceRow(row=number, image=image, caption=caption, path=str(path))
-
-
-def _bad(number: int, image: str, reason: str, detail: str) -> SourceRow:
-    return SourceRow(row=number, image=image, caption=None, path=None, reason=reason, detail=detail)
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "empty text", bool: "true or false", type(None): "missing"}
-    return names.get(type(value), "a number")
+    @property
+    def caption_keys(self) -> tuple[str, ...]:
+        """Where captions may stand: the key that was named; unless one was, also what Caploom's own tables call it."""
+        return ("caption", "captions", "raw_caption") if self.caption_key == "caption" else (self.caption_key,)
 
 
 def _json_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
-    import ijson  # streams: a JSON of gigabytes is never held whole
-
     count = 0
-    try:
-        with path.open("rb") as file:
-            for record in ijson.items(file, "item", use_float=True):
-                count += 1
-                yield record
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        # The rows before the damage are good; what follows it cannot be counted, and that is said as one row.
-        incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
-        what = "ends in the middle" if incomplete else "is not valid JSON"
-        detail = (
-            f"{path.name}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); mend the file."
-        )
-        yield _bad(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)
-        return
+    for record in json_items(path, "item"):
+        count += 1
+        yield record
     if count == 0:
         yield from _no_array(path)
 
@@ -134,7 +96,26 @@ def _csv_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
                 yield line
         except csv.Error as error:  # mostly an opening quote that nothing closes
             detail = f"{path.name}: it cannot be read on after row {count} ({error}); mend the file."
-            yield _bad(count + 1, "", "invalid_csv", detail)
+            yield bad_row(count + 1, "", "invalid_csv", detail)
 
 
-_PARSERS = {".json": _json_records, ".csv": _csv_records, ".tsv": _csv_records}
+def _parquet_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            key = next((key for key in reader.caption_keys if key in names), reader.caption_key)
+            for column in (reader.image_key, key):
+                if column not in names:
+                    raise SourceError(
+                        f'{path}: it has no column "{column}" (columns: {", ".join(names)}); name it in the YAML.'
+                    )
+            for batch in file.iter_batches(batch_size=4096, columns=[reader.image_key, key], use_threads=False):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
+
+
+_PARSERS = {".json": _json_records, ".csv": _csv_records, ".tsv": _csv_records, ".parquet": _parquet_records}

@@ -6,5 +6,6 @@ from pydantic import Field
 
 from caploom.demo.reader import PictureBookReader
 from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.karpathy import KarpathyReader
 
-Reader = Annotated[ImageCaptionsReader | PictureBookReader, Field(discriminator="reader")]
+Reader = Annotated[ImageCaptionsReader | KarpathyReader | PictureBookReader, Field(discriminator="reader")]

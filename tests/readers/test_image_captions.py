@@ -1,5 +1,7 @@
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from caploom.errors import SourceError
@@ -47,7 +49,9 @@ def test_other_keys_can_be_named(read):
         ('{"image": "a.png"}', "caption_not_text", '"caption" must be text and is missing'),
         ('{"image": "a.png", "caption": null}', "caption_not_text", "missing"),
         ('{"image": "a.png", "caption": 5}', "caption_not_text", "a number"),
-        ('{"image": "a.png", "caption": ["x"]}', "caption_not_text", "a list"),
+        ('{"image": "a.png", "caption": {"x": 1}}', "caption_not_text", "an object"),
+        ('{"image": "a.png", "caption": [["x"]]}', "caption_not_text", "a list"),
+        ('{"image": "a.png", "captions": []}', "no_caption", '"captions" is empty, so the image has no caption'),
         ('{"image": "a.png", "caption": " \\n"}', "empty_caption", "the caption is empty"),
         ('{"image": "../a.png", "caption": "x"}', "path_leaves_root", "leaves the image root"),
         ('{"image": "/etc/passwd", "caption": "x"}', "path_leaves_root", "leaves the image root"),
@@ -104,3 +108,36 @@ def test_a_missing_root_or_file_is_refused_by_name(tmp_path):
         list(ImageCaptionsReader(root=tmp_path / "none", captions=tmp_path / "c.json").rows())
     with pytest.raises(SourceError, match="there is no such file"):
         list(ImageCaptionsReader(root=tmp_path, captions=tmp_path / "c.json").rows())
+
+
+@pytest.mark.parametrize("key", ["caption", "captions"])
+def test_a_list_of_captions_is_a_row_for_each_with_the_records_number(read, key):
+    rows = read(
+        "c.json", json.dumps([{"image": "a.png", key: ["one", "two", " "]}, {"image": "a.png", key: ["three"]}])
+    )
+    assert [(row.row, row.caption, row.reason) for row in rows] == [
+        (1, "one", None),
+        (1, "two", None),
+        (1, None, "empty_caption"),
+        (2, "three", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("captions", [["one", "two"], []]), ("raw_caption", ["one", ""]), ("text", ["one", ""])]
+)
+def test_parquet_tables_are_read_whatever_stage_wrote_them(read, tmp_path, column, values):
+    table = pa.table({"image_id": ["x", "y"], "image": ["a.png", "b.png"], column: values})
+    pq.write_table(table, tmp_path / "table.parquet")
+    keys = {"caption_key": "text"} if column == "text" else {}
+    rows = read("c.parquet", (tmp_path / "table.parquet").read_bytes(), **keys)
+    assert (rows[0].image, rows[0].caption) == ("a.png", "one")
+    assert rows[-1].reason == ("no_caption" if column == "captions" else "empty_caption")
+
+
+def test_parquet_without_the_column_or_that_is_none_is_refused_by_name(read, tmp_path):
+    pq.write_table(pa.table({"image": ["a.png"], "text": ["x"]}), tmp_path / "table.parquet")
+    with pytest.raises(SourceError, match=r'c\.parquet: it has no column "caption" \(columns: image, text\)'):
+        read("c.parquet", (tmp_path / "table.parquet").read_bytes())
+    with pytest.raises(SourceError, match=r"c\.parquet: it cannot be read as Parquet"):
+        read("c.parquet", "no table")

@@ -1,0 +1,112 @@
+"""Reads Karpathy and Fei-Fei's split files (2015): the form in which the field shares COCO, Flickr30K and Flickr8K."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from caploom.errors import SourceError
+from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object
+from caploom.readers.source_row import SourceRow
+from caploom.settings import Settings, nearest, resolve_path
+
+_TOP_LEVEL_BYTES = 4096
+_DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')
+
+
+class KarpathyReader(Settings):
+    """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`."""
+
+    reader: Literal["karpathy"]
+    root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
+        description="Folder that the image paths (`filepath/filename`, or `filename` alone) start from."
+    )
+    captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Such as `dataset_coco.json`.")
+    split: str | list[str] = Field(
+        default="test", description="Which images: `train`, `val`, `test`; or a list, such as `[train, restval]`."
+    )
+    captions_per_image: Literal["all"] | PositiveInt = Field(
+        default="all", description="`all`, or the first so many of each image; an image with fewer is a failed row."
+    )
+
+    @property
+    def attribution(self) -> str | None:
+        """What pages that show the pictures must say; the file does not tell."""
+        return None
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits as a list."""
+        return [self.split] if isinstance(self.split, str) else self.split
+
+    def prepare(self) -> None:
+        """Check that file and folder are there; raises `SourceError`."""
+        check_files(self.root, self.captions, [".json"])
+
+    def rows(self) -> Iterator[SourceRow]:
+        """A row for each caption of the splits' images, in the file's order; `row` is the image's place in the file.
+
+        Raises `SourceError` when the file has another form or no image of these splits.
+        """
+        self.prepare()
+        make = CaptionRows(self.captions.name, self.root.resolve())
+        met: Counter[str] = Counter()
+        bad = 0
+        for number, record in enumerate(json_items(self.captions, "images.item"), start=1):
+            if isinstance(record, SourceRow):
+                bad += 1
+                yield record
+            elif not isinstance(record, dict):
+                bad += 1
+                yield not_an_object(self.captions.name, number, record)
+            elif not isinstance(record.get("split"), str):
+                bad += 1
+                detail = f'{self.captions.name}, row {number}: it has no "split", so nobody knows what it is for.'
+                yield bad_row(number, str(record.get("filename") or ""), "no_split", detail)
+            else:
+                met[record["split"]] += 1
+                if record["split"] in self.splits:
+                    yield from self._of_image(number, record, make)
+        self._check_splits(met, bad)
+
+    def _of_image(self, number: int, record: dict[str, Any], make: CaptionRows) -> Iterator[SourceRow]:
+        folder, name = record.get("filepath"), record.get("filename")
+        image = f"{folder}/{name}" if isinstance(folder, str) and folder and isinstance(name, str) and name else name
+        sentences = record.get("sentences")
+        listed = sentences if isinstance(sentences, list) else []
+        said = [each.get("raw") if isinstance(each, dict) else each for each in listed]
+        wanted = len(said) if self.captions_per_image == "all" else self.captions_per_image
+        if said and len(said) < wanted and isinstance(image, str):
+            detail = (
+                f"{self.captions.name}, row {number}: {image} has {len(said)} of the {wanted} captions that "
+                "`captions_per_image` asks for; ask for fewer or leave the image out."
+            )
+            yield bad_row(number, image, "too_few_captions", detail)
+        else:
+            yield from make.of_image(number, image, said[:wanted], image_key="filename", caption_key="sentences")
+
+    def _check_splits(self, met: Counter[str], bad: int) -> None:
+        if not met and not bad:
+            raise SourceError(
+                f'{self.captions}: it has no images under "images", so it is no split file of Karpathy\'s; '
+                "another form may need another `reader`."
+            )
+        for split in self.splits:
+            if met and split not in met:
+                known = ", ".join(f"{name} ({count:,})" for name, count in met.items())
+                raise SourceError(
+                    f'{self.captions}: it has no image of the split "{split}"; its splits and their images: {known}'
+                    f"{nearest(split, list(met))}."
+                )
+
+    def dataset(self) -> str | None:
+        """What the file calls itself, such as "coco" or "flickr30k": it stands before or after its images."""
+        with self.captions.open("rb") as file:
+            head = file.read(_TOP_LEVEL_BYTES).partition(b"[")[0]
+            file.seek(max(0, self.captions.stat().st_size - _TOP_LEVEL_BYTES))
+            tail = file.read().rpartition(b"]")[2]
+        found = _DATASET.search(head) or _DATASET.search(tail)
+        return found[1].decode("utf-8", "replace") if found else None
