@@ -118,6 +118,28 @@ EVALUATION_PAIRS = pa.schema(
         pa.field("image", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field("captions", pa.list_(pa.string()), nullable=False),
+        pa.field("fold", pa.int16()),  # recalls are averaged over the folds; null where there is only one
+    ]
+)
+
+CLASSIFICATION_IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),  # place of its class among the set's classes, from 0
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # the image's class
+        pa.field("predicted", pa.string(), nullable=False),  # the class of the highest score
+        pa.field("rank", pa.int32(), nullable=False),  # of the image's class; 1 is best
+        pa.field("label_score", pa.float32(), nullable=False),  # cosine, -1 to 1
+        pa.field("predicted_score", pa.float32(), nullable=False),
     ]
 )
 
