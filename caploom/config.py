@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field
 
 from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
+from caploom.evaluation.settings import EvaluationSet
 from caploom.names import NAME_PATTERN, RAW_SOURCE
 from caploom.readers.registry import Reader
 from caploom.settings import Settings, describe_validation_error, nearest, resolve_path
@@ -86,7 +87,7 @@ class FactoryConfig(Settings):
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]
-    evaluation_sets: dict[Name, Reader]
+    evaluation_sets: dict[Name, EvaluationSet]
     target_sets: dict[Name, Reader] = Field(
         default_factory=dict, description="What recipes are fine-tuned on: images with captions of people."
     )

@@ -1,47 +1,155 @@
-"""Evaluation sets as tables: images that decode, each with all its captions."""
+"""Retrieval's evaluation sets as tables: images that decode, each with all its captions."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from caploom.errors import EvaluationError
+from caploom.evaluation.protocols import CAPTIONS_EACH, PROTOCOLS, check_counts, check_dataset, note_of
+from caploom.evaluation.settings import ClassificationSet, KarpathySet, RetrievalSet
 from caploom.factory import Factory
-from caploom.lineage.fingerprints import content_version, fingerprint
-from caploom.readers.ingest import validate_rows
+from caploom.images import ImageFault
+from caploom.lineage.fingerprints import content_version
+from caploom.progress import Progress
+from caploom.readers.identified import identified_rows
+from caploom.readers.source_row import SourceRow
+from caploom.readers.source_version import source_version
 from caploom.records import EVALUATION_PAIRS
 from caploom.store import Artifact, Draft, Plan
-from caploom.tables import count_rows, table_of, write_failures, write_table
+from caploom.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "evaluation_pairs"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
-def evaluation_pairs(factory: Factory, name: str) -> Artifact:
+def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
     """The evaluation set of that name as `pairs.parquet` (schema EVALUATION_PAIRS), made unless it is made.
 
-    The set's own rows are read each time, since a changed file is another set; images are decoded only for a new one.
+    Images are decoded only for a new set. Raises `EvaluationError` when the set is not what its protocol says, or
+    nothing of it can be used.
     """
-    reader = factory.config.evaluation_sets[name]
-    rows = list(reader.rows())
-    listing = content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows)
+    settings = factory.config.evaluation_sets[name]
+    if isinstance(settings, ClassificationSet):
+        raise EvaluationError(f"The evaluation set {name} has classes and no captions: retrieval cannot use it.")
     plan = Plan(
         kind=KIND,
         name=(name,),
         code_version=CODE_VERSION,
-        configuration={"reader": fingerprint(reader.fingerprinted()), "listing": listing},
+        configuration={"source": source_version(settings), "protocol": settings.protocol},
     )
 
     def build(draft: Draft) -> None:
-        pairs, failures = validate_rows(rows)
-        if not pairs:
+        rows = list(settings.rows())
+        dataset = settings.dataset() if isinstance(settings, KarpathySet) else None
+        checked, beyond = None, set[int]()
+        if settings.protocol is not None:
+            check_dataset(name, settings.protocol, dataset)
+            checked, beyond = _check_protocol(name, settings.protocol, rows)
+        images, failures = _images(rows, beyond, progress, merge=settings.protocol is None)
+        if settings.protocol is not None:
+            _refuse_missing(name, settings.protocol, len(images), failures)
+            _set_folds(images, PROTOCOLS[settings.protocol].folds)
+        if not images:
             first = failures[0]["detail"] if failures else "the source has no rows."
             raise EvaluationError(f"The evaluation set {name} has no usable pair: {first}")
-        images: dict[str, dict[str, object]] = {}
-        captions: dict[str, list[str]] = {}
-        for pair in pairs:
-            images.setdefault(pair["image_id"], {key: pair[key] for key in ("image_id", "image", "path")})
-            captions.setdefault(pair["image_id"], []).append(pair["raw_caption"])
-        records = [{**image, "captions": captions[image_id]} for image_id, image in images.items()]
-        write_table(table_of(records, EVALUATION_PAIRS), draft.folder / "pairs.parquet")
+        write_table(table_of(images, EVALUATION_PAIRS), draft.folder / "pairs.parquet")
         write_failures(failures, draft.folder)
-        draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
-        draft.data_version = content_version(pair["pair_id"] for pair in pairs)
-        draft.summary = {"images": len(images), "captions": len(pairs)}
+        counts = [len(image["captions"]) for image in images]
+        draft.rows = count_rows("rows of the source", len(rows), sum(counts), failures)
+        draft.data_version = content_version(
+            f"{image['image_id']}\t{image['fold']}\t{caption}" for image in images for caption in image["captions"]
+        )
+        draft.summary = {
+            "images": len(images),
+            "captions": sum(counts),
+            "captions_per_image": {
+                "min": min(counts),
+                "median": statistics.median(counts),
+                "max": max(counts),
+            },
+        }
+        note = None if checked else _note(settings, dataset, len(images), sum(counts))
+        draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
 
     return factory.store.make(plan, build)
+
+
+def _check_protocol(name: str, protocol: str, rows: Sequence[SourceRow]) -> tuple[str, set[int]]:
+    """What was found, in words; and the positions of the rows that the protocol does not use."""
+    bad = [row for row in rows if row.reason is not None]
+    if bad:
+        raise EvaluationError(
+            f"The evaluation set {name} is not {protocol}: {len(bad):,} of its rows cannot be used; the first: "
+            f"{bad[0].detail}"
+        )
+    captions = Counter[str]()
+    beyond = set()
+    for position, row in enumerate(rows):
+        captions[row.image] += 1
+        if PROTOCOLS[protocol].first_only and captions[row.image] > CAPTIONS_EACH:
+            beyond.add(position)
+    return check_counts(name, protocol, captions), beyond
+
+
+def _images(
+    rows: Sequence[SourceRow], beyond: set[int], progress: Progress | None, *, merge: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The images as EVALUATION_PAIRS in their order, and the failures: together all rows.
+
+    One record may say a caption twice (two people wrote it); with `merge`, a caption that another record of the same
+    image has said already is a failure.
+    """
+    images: dict[str, dict[str, Any]] = {}
+    said: dict[tuple[str, str], int] = {}
+    failures = []
+    for position, (row, found) in enumerate(identified_rows(rows)):
+        fault = found if isinstance(found, ImageFault) else None
+        if position in beyond:
+            detail = f"row {row.row}: the protocol takes the first {CAPTIONS_EACH} captions of an image."
+            fault = ImageFault("beyond_protocol", detail)
+        if fault is None and merge:
+            first = said.setdefault((str(found), str(row.caption)), row.row)
+            if first != row.row:
+                detail = f"row {row.row}: the same image with the same caption already stands in row {first}."
+                fault = ImageFault("duplicate_pair", detail)
+        if fault is not None:
+            failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
+        else:
+            entry: dict[str, Any] = {
+                "image_id": found,
+                "image": row.image,
+                "path": row.path,
+                "captions": [],
+                "fold": None,
+            }
+            images.setdefault(str(found), entry)["captions"].append(row.caption)
+        if progress is not None:
+            progress(position + 1, len(rows), len(failures))
+    return list(images.values()), failures
+
+
+def _refuse_missing(name: str, protocol: str, found: int, failures: Sequence[dict[str, Any]]) -> None:
+    missing = [each for each in failures if each["reason"] != "beyond_protocol"]
+    wanted = PROTOCOLS[protocol].images
+    if missing:
+        count = len({each["image"] for each in missing})
+        raise EvaluationError(
+            f"The evaluation set {name}: {count:,} of the {wanted:,} images of {protocol} cannot be used, and a recall "
+            f"over the rest would be another set's; put them back. The first: {missing[0]['detail']}"
+        )
+    if found != wanted:
+        raise EvaluationError(
+            f"The evaluation set {name}: of the {wanted:,} image files of {protocol} only {found:,} differ; the same "
+            "picture lies under several names: unpack the images again."
+        )
+
+
+def _set_folds(images: Sequence[dict[str, Any]], folds: int) -> None:
+    size = len(images) // folds
+    for position, image in enumerate(images):
+        image["fold"] = position // size if folds > 1 else None
+
+
+def _note(settings: RetrievalSet, dataset: str | None, images: int, captions: int) -> str | None:
+    return note_of(dataset, settings.splits, images, captions) if isinstance(settings, KarpathySet) else None

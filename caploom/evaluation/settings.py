@@ -1,0 +1,100 @@
+"""The evaluation sets of the YAML: images with captions to retrieve, or images with classes to tell apart."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from caploom.demo.reader import PictureBookReader
+from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.karpathy import KarpathyReader
+from caploom.settings import Settings, resolve_path
+
+NAMED_TEMPLATES = ("openai-imagenet", "simple-imagenet")
+
+
+class RetrievalSettings(Settings):
+    """What a set of images with captions has beside its reader's own keys."""
+
+    protocol: Literal["coco-5k", "coco-1k", "flickr30k-1k"] | None = Field(
+        default=None, description="What the set is to be, by the field's name for it; then it must hold just that."
+    )
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """As the reader's, with the protocol where there is one."""
+        return {key: value for key, value in super().fingerprinted().items() if key != "protocol" or value is not None}
+
+
+class ImageCaptionsSet(RetrievalSettings, ImageCaptionsReader):
+    """Images and one file of captions."""
+
+
+class KarpathySet(RetrievalSettings, KarpathyReader):
+    """A split of one of Karpathy's files."""
+
+    @model_validator(mode="after")
+    def _protocols_are_of_the_test_split(self) -> Self:
+        if self.protocol is not None and self.splits != ["test"]:
+            raise ValueError(
+                f'the protocol {self.protocol} is of the split "test", and split is {self.split!r}: write split: test'
+            )
+        return self
+
+
+class PictureBookSet(RetrievalSettings, PictureBookReader):
+    """Scenes of the picture book."""
+
+
+class ClassificationSet(Settings):
+    """Images by class, told apart by a text classifier made of prompt templates (zero-shot classification)."""
+
+    reader: Literal["image_folders"]
+    root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
+        description="Folder of class folders; with `labels`, the folder that image paths start from."
+    )
+    labels: Annotated[Path | None, BeforeValidator(resolve_path)] = Field(
+        default=None, description="`.json` (`[{image, label}, ...]`), `.csv` or `.tsv`, where folders don't tell."
+    )
+    classes: Literal["imagenet"] | dict[str, str] | None = Field(
+        default=None,
+        description="Folder (or label) to the class's name in prompts; left out, it is the name, `_` read as a blank. "
+        "`imagenet`: 1,000 folders called by their WordNet ids, with open_clip's names.",
+    )
+    templates: Literal["openai-imagenet", "simple-imagenet"] | list[str] = Field(
+        default=["a photo of a {}."], description="Prompts with `{}` for the class; or one of open_clip's lists."
+    )
+
+    @property
+    def attribution(self) -> str | None:
+        """What pages that show the pictures must say; nothing is known of a user's own."""
+        return None
+
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _templates_have_a_place_for_the_class(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in NAMED_TEMPLATES:
+            raise ValueError(f'"{value}" is no list of templates; allowed: {", ".join(NAMED_TEMPLATES)}, or a list')
+        for template in value if isinstance(value, list) else []:
+            if isinstance(template, str) and template.count("{}") != 1:
+                raise ValueError(f'the template "{template}" must have "{{}}" once, where the class\'s name goes')
+        if value == []:
+            raise ValueError("at least one template is needed: the default is [a photo of a {}.]")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _class_names_differ(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        if isinstance(value, dict):
+            names = list(value.values())
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f'two classes are called "{twice[0]}", and no prompt could tell them apart')
+        return value
+
+
+RetrievalSet = ImageCaptionsSet | KarpathySet | PictureBookSet
+
+EvaluationSet = Annotated[
+    ImageCaptionsSet | KarpathySet | PictureBookSet | ClassificationSet, Field(discriminator="reader")
+]
+"""One evaluation set of the YAML."""

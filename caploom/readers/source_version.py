@@ -1,0 +1,24 @@
+"""A hash of what a reader would read, without reading images: a changed source is another source."""
+
+from typing import TYPE_CHECKING
+
+from caploom.lineage.fingerprints import content_version, file_sha256, fingerprint
+from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.karpathy import KarpathyReader
+
+if TYPE_CHECKING:
+    from caploom.readers.registry import Reader
+
+
+def source_version(reader: "Reader") -> str:
+    """Of a caption file, the hash of its bytes (COCO's 144 MB take a moment to hash and long to parse); else of rows.
+
+    Raises `SourceError` when folder or file are not there.
+    """
+    settings = reader.fingerprinted()
+    if isinstance(reader, ImageCaptionsReader | KarpathyReader):
+        reader.prepare()
+        return fingerprint([settings, file_sha256(reader.captions)])
+    return fingerprint(
+        [settings, content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in reader.rows())]
+    )
