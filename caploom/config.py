@@ -175,8 +175,8 @@ class FactoryConfig(Settings):
         first, second = self.trainers[trainer or next(iter(self.trainers))], self.trainers[finetune.trainer]
         if (first.kind, first.model) != (second.kind, second.model):
             raise ValueError(
-                f"{where}.trainer: {finetune.trainer} trains {second.kind} {second.model} and the recipe's checkpoint is "
-                f"{first.kind} {first.model}: name a trainer of the same model"
+                f"{where}.trainer: {finetune.trainer} trains {second.kind} {second.model}, and the recipe's checkpoint "
+                f"is {first.kind} {first.model}: name a trainer of the same model"
             )
 
     @model_validator(mode="after")

@@ -18,8 +18,8 @@ from dagster_project.assets.sheared_captions import sheared_captions_asset
 from dagster_project.assets.training_set import training_set_asset
 from dagster_project.jobs import factory_jobs
 from dagster_project.resources.captioner_models import CaptionerModels
-from dagster_project.resources.clip_trainer import ClipTrainer
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.resources.trainer import Trainer
 from dagster_project.sensors.new_images import new_images
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
@@ -42,7 +42,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
         resources={
             "factory": resource,
             "captioner_models": CaptionerModels(),
-            "clip_trainer": ClipTrainer(),
+            "trainer": Trainer(),
         },
     )
 

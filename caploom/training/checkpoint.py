@@ -1,18 +1,28 @@
-"""The `checkpoint` stage: a CLIP model trained on a recipe's training set."""
+"""The `checkpoint` stage: a model trained on a recipe's training set, then perhaps fine-tuned on a target set."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from caploom.config import Recipe
+from caploom.config import Finetuning, Recipe
+from caploom.errors import ConfigError
 from caploom.factory import Factory
-from caploom.lineage.fingerprints import file_sha256
-from caploom.progress import Progress
+from caploom.lineage.fingerprints import file_sha256, fingerprint
 from caploom.store import Artifact, Draft, Plan
+from caploom.training.identity import trainer_identity
+from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
+from caploom.training.launch import Launch, claimed, forget, launch_training
 from caploom.training_set.merge import training_files, training_set_plan
 
 KIND = "checkpoint"
-CODE_VERSION = "1"
-_ARCHITECTURES = Path(__file__).parent / "architectures"
+FINETUNED_KIND = "finetuned_checkpoint"
+CODE_VERSION = "2"
+
+ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
+"""The stages of a recipe, as the field names what is measured after each."""
+
+_UNFINISHED = "training_state"
+
+Report = Callable[[TrainingEvent], None]
 
 
 def checkpoint_plan(factory: Factory, recipe: Recipe) -> Plan:
@@ -24,46 +34,97 @@ def checkpoint_plan(factory: Factory, recipe: Recipe) -> Plan:
         kind=KIND,
         name=(recipe.name,),
         code_version=CODE_VERSION,
-        configuration={"trainer": trainer_identity(recipe), "seed": recipe.seed},
+        configuration={"trainer": trainer_identity(recipe.trainer), "seed": recipe.seed},
         inputs=(training_set.as_input(),),
     )
 
 
-def trainer_identity(recipe: Recipe) -> dict[str, Any]:
-    """All that decides what the recipe's trainer makes; of an architecture in a file, the content and not its path."""
-    identity = recipe.trainer.fingerprinted()
-    for file in (_ARCHITECTURES / f"{recipe.trainer.model}.json", Path(recipe.trainer.model)):
-        if file.is_file():
-            identity["model"] = f"content:{file_sha256(file)}"
-            break
-    return identity
+def finetuned_plan(factory: Factory, recipe: Recipe) -> Plan:
+    """The plan of a recipe's fine-tuned checkpoint; raises `MissingArtifactError` before its first stage is trained."""
+    from caploom.training.target_set import target_set
+
+    finetuning = _finetuning(recipe)
+    checkpoint = factory.store.require(
+        checkpoint_plan(factory, recipe), make_with=f"materialize checkpoint [{recipe.name}]"
+    )
+    return Plan(
+        kind=FINETUNED_KIND,
+        name=(recipe.name,),
+        code_version=CODE_VERSION,
+        configuration={"trainer": trainer_identity(finetuning.trainer), "seed": recipe.seed},
+        inputs=(checkpoint.as_input(), target_set(factory, finetuning.target_set).as_input()),
+    )
 
 
-def train_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
-    """Train a recipe's model, unless it is trained: `model.safetensors`, `open_clip_config.json`, `losses.parquet`."""
+def train_recipe(
+    factory: Factory, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
+) -> Artifact:
+    """Train a recipe's model, unless it is trained: the model's files and `losses.parquet`."""
     plan = checkpoint_plan(factory, recipe)
+    training_set = factory.store.require(training_set_plan(factory, recipe), make_with="merge")
+    job = TrainingJob(
+        training_set=training_files(training_set), settings=recipe.trainer, seed=recipe.seed, out=Path(), initial=None
+    )
+    return _trained(factory, plan, job, report, launch)
+
+
+def finetune_recipe(
+    factory: Factory, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
+) -> Artifact:
+    """Train a recipe's checkpoint on, on its target set, unless that is done: the second stage."""
+    from caploom.training.target_set import target_set
+
+    plan, finetuning = finetuned_plan(factory, recipe), _finetuning(recipe)
+    checkpoint = factory.store.require(checkpoint_plan(factory, recipe), make_with="train")
+    job = TrainingJob(
+        training_set=sorted(target_set(factory, finetuning.target_set).folder.glob("rows-*.parquet")),
+        settings=finetuning.trainer,
+        seed=recipe.seed,
+        out=Path(),
+        initial=checkpoint.folder,
+    )
+    return _trained(factory, plan, job, report, launch)
+
+
+def _trained(factory: Factory, plan: Plan, job: TrainingJob, report: Report | None, launch: Launch) -> Artifact:
+    unfinished = factory.store.path(f"{_UNFINISHED}/{plan.fingerprint}")
 
     def build(draft: Draft) -> None:
-        from caploom.training.trainer import train_clip  # torch: only where something is trained
+        state = unfinished / "state" if job.settings.save_every is not None else None
+        started = job.model_copy(update={"out": draft.folder, "state": state})
+        result = launch(started, unfinished, report or (lambda event: None))
+        _describe(draft, result, job.seed)
 
-        training_set = factory.store.require(training_set_plan(factory, recipe), make_with="merge")
-        assert recipe.trainer.kind == "clip"
-        result = train_clip(
-            training_files(training_set), recipe.trainer, seed=recipe.seed, out=draft.folder, progress=progress
-        )
-        draft.device = result.device
-        draft.seeds = {"training": recipe.seed}
-        draft.data_version = file_sha256(draft.folder / "model.safetensors")[:16]
-        draft.summary = {
-            "steps": result.steps,
-            "samples_seen": result.samples_seen,
-            "seconds": round(result.seconds, 2),
-            "samples_per_second": round(result.samples_per_second, 1),
-            "data_wait_share": round(result.data_wait_share, 4),
-            "first_loss": result.losses[0][1],
-            "final_loss": result.final_loss,
-            "losses": result.losses,
-            "unusable_rows": result.failures,
-        }
+    found = factory.store.find(plan)
+    if found is not None:
+        return found
+    with claimed(unfinished, "/".join(plan.name)):
+        made = factory.store.make(plan, build)
+    forget(unfinished)
+    return made
 
-    return factory.store.make(plan, build)
+
+def _describe(draft: Draft, result: TrainingResult, seed: int) -> None:
+    draft.device = result.device
+    draft.seeds = {"training": seed}
+    weights = sorted(draft.folder.rglob("*.safetensors"))
+    draft.data_version = fingerprint([file_sha256(file) for file in weights])[:16]
+    draft.summary = {
+        "steps": result.steps,
+        "samples_seen": result.samples_seen,
+        "seconds": round(result.seconds, 2),
+        "samples_per_second": round(result.samples_per_second, 1),
+        "data_wait_share": round(result.data_wait_share, 4),
+        "first_loss": result.losses[0][1],
+        "final_loss": result.final_loss,
+        "losses": result.losses,
+        "unusable_rows": result.failures,
+        "processes": result.processes,
+        "notes": result.notes,
+    }
+
+
+def _finetuning(recipe: Recipe) -> Finetuning:
+    if recipe.finetune is None:
+        raise ConfigError(f"The recipe {recipe.name} has no second stage; give it a `finetune`.")
+    return recipe.finetune

@@ -7,6 +7,7 @@ loads it too: `open_clip.create_model_and_transforms("local-dir:FOLDER")`.
 import copy
 import difflib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ CONFIG_FILE = "open_clip_config.json"
 Network: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenize: TypeAlias = Callable[[list[str]], torch.Tensor]
 
+_SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
 _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
 
@@ -72,12 +74,15 @@ def read_architecture(model: str) -> dict[str, Any]:
     return config
 
 
-def create_clip_model(model: str, *, seed: int) -> ClipModel:
+def create_clip_model(model: str, *, seed: int, logit_bias: bool = False) -> ClipModel:
     """An untrained CLIP of the architecture that `model` names; its weights depend on `seed` alone. Never downloads.
 
+    With `logit_bias`, scale and bias start as SigLIP's do (Zhai et al., 2023), unless the architecture says otherwise.
     Raises `TrainingError` for an unknown or wrong architecture.
     """
     architecture = read_architecture(model)
+    if logit_bias:
+        architecture = {**_SIGLIP_START, **architecture}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _instantiate(architecture, source=model)

@@ -19,7 +19,7 @@ class ImageDecoder:
     tensor of them that open_clip's own evaluation transform would have made.
     """
 
-    def __init__(self, preprocessing: PreprocessCfg) -> None:
+    def __init__(self, preprocessing: PreprocessCfg, *, draft: bool = False) -> None:
         # Mean 0 and deviation 1 leave pixel / 255, from which the eight bits come back exactly.
         self._transform: Callable[[Image.Image], torch.Tensor] = open_clip.image_transform(
             preprocessing.size,

@@ -1,7 +1,14 @@
-"""The contrastive loss where an image has several texts in a step."""
+"""Contrastive losses of a batch, of one or several texts an image."""
 
 import torch
 from torch.nn import functional
+
+
+def clip_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric cross-entropy (Radford et al., 2021) of L2-normalized images and texts, (N, d) each; a scalar."""
+    logits = scale * images @ texts.T
+    labels = torch.arange(len(images), device=images.device)
+    return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
 
 
 def multi_positive_loss(
@@ -16,12 +23,35 @@ def multi_positive_loss(
     """
     count = len(images)
     logits = scale * images @ texts.T
-    share = 1 / (torch.bincount(owners, minlength=count)[owners] * count)
+    share = _shares(owners, count) / count
     to_image = functional.cross_entropy(logits.T, owners, reduction="none")
-    own = owners[None, :] == torch.arange(count, device=owners.device)[:, None]
     # The least number and not minus infinity, whose logsumexp has no gradient where a batch holds a single image.
-    others = logits.masked_fill(own, torch.finfo(logits.dtype).min).logsumexp(dim=1)
+    others = logits.masked_fill(_own(owners, count), torch.finfo(logits.dtype).min).logsumexp(dim=1)
     positives = logits[owners, torch.arange(len(texts), device=owners.device)]
     to_text = functional.softplus(others[owners] - positives, threshold=50)
     loss: torch.Tensor = ((to_image + to_text) * share).sum() / 2
     return loss
+
+
+def siglip_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, owners: torch.Tensor
+) -> torch.Tensor:
+    """SigLIP's loss (Zhai et al., 2023): each pair is judged for itself, belonging together or not; a scalar.
+
+    Arguments as of `multi_positive_loss`. The sum over all pairs is divided by the number of images; a text counts
+    1 / (texts of its image).
+    """
+    count = len(images)
+    signs = torch.where(_own(owners, count), 1.0, -1.0)
+    logits = scale * images @ texts.T + bias
+    return -(functional.logsigmoid(signs * logits) * _shares(owners, count)).sum() / count
+
+
+def _own(owners: torch.Tensor, count: int) -> torch.Tensor:
+    """bool (images, texts): which texts are of which image."""
+    return owners[None, :] == torch.arange(count, device=owners.device)[:, None]
+
+
+def _shares(owners: torch.Tensor, count: int) -> torch.Tensor:
+    """1 / (texts of its image) of each text."""
+    return 1 / torch.bincount(owners, minlength=count)[owners]

@@ -1,212 +1,258 @@
-"""Trains a CLIP model on a training set: symmetric contrastive loss (Radford et al., 2021), AdamW, warm-up and cosine.
+"""Trains a model on a training set: batches, an objective's loss, AdamW, and states to resume from.
 
-Everything random comes from one seed: the initial weights, the order of the rows and the captions drawn. On the CPU the
-same seed, settings and number of threads give the same weights, bit for bit.
+Everything random comes from one seed: the initial weights, the order of the rows, the captions drawn, dropout. On the
+CPU the same seed, settings and number of threads give the same weights, bit for bit, also when a killed training is
+resumed.
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from open_clip.loss import ClipLoss
 
 from caploom.errors import TrainingError
-from caploom.training.clip_model import (
-    ClipModel,
-    create_clip_model,
-    encode_text,
-    resolve_device,
-    save_checkpoint,
-    trim_padding,
-)
-from caploom.training.data import Batch, BatchStream, TrainingRows
-from caploom.training.images import ImageDecoder
-from caploom.training.losses import multi_positive_loss
-from caploom.training.settings import ClipTrainerSettings
-
-LOSSES_FILE = "losses.parquet"
-LOSSES = pa.schema(
-    [
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),  # mean over the steps since the row before
-        pa.field("learning_rate", pa.float64(), nullable=False),  # of that step
-    ]
+from caploom.training.batches import Batch, BatchStream
+from caploom.training.curve import LOSSES, LOSSES_FILE, Curve
+from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
+from caploom.training.objective import Objective, StepContext
+from caploom.training.objectives import create_objective
+from caploom.training.optimization import adamw, learning_rate, moving_average, set_learning_rate, trainable
+from caploom.training.processes import Processes
+from caploom.training.rows import TrainingRows
+from caploom.training.training_state import (
+    TrainingState,
+    load_optimizer_tensors,
+    newest_state,
+    optimizer_tensors,
+    write_state,
 )
 
-_BETAS = (0.9, 0.98)  # CLIP's own, as is the limit: without it training at large scale grew unstable
-_EPSILON = 1e-6
-_MAX_LOGIT_SCALE = math.log(100)
-_LOSS_POINTS = 100
 _MIB = 2**20
+_HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LEAST_LOSS_SCALE = 1.0  # fp16 starts at 65,536 and halves at each overflow
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What training was and cost.
+def train(job: TrainingJob, report: Callable[[TrainingEvent], None]) -> TrainingResult | None:
+    """Train and write the checkpoint and its loss curve into `job.out`; the result, in the first process alone.
 
-    Attributes:
-        steps: optimizer steps.
-        samples_seen: steps x batch size.
-        seconds: wall-clock time, from reading the training set to the written checkpoint.
-        samples_per_second: while stepping.
-        data_wait_share: share of the stepping time in which the device waited for data, 0 to 1.
-        losses: (step, mean loss since the point before), at most about a hundred.
-        final_loss: the last of them.
-        device: where it ran, such as `cpu` or `cuda`.
-        failures: rows that could not be used, by reason.
-    """
-
-    steps: int
-    samples_seen: int
-    seconds: float
-    samples_per_second: float
-    data_wait_share: float
-    losses: list[tuple[int, float]]
-    final_loss: float
-    device: str
-    failures: dict[str, int]
-
-
-def train_clip(
-    training_set: Sequence[Path],
-    settings: ClipTrainerSettings,
-    *,
-    seed: int,
-    out: Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> TrainingResult:
-    """Train on Parquet shards of `TRAINING_ROWS` and write the checkpoint and its loss curve into the folder `out`.
-
-    `progress` is called with (steps done, all steps) after each step. The caller makes `out` and commits it.
-    Raises `TrainingError` when training cannot start or its loss stops being a number.
+    `report` is called there too, at each point of the curve and every ten seconds at least.
+    Raises `TrainingError` when training cannot start, or its loss or gradients stop being numbers.
     """
     started = time.perf_counter()
-    device = resolve_device(settings.device)
-    if settings.precision == "fp16" and device.type == "cpu":
+    processes = Processes.current(job.settings.device)
+    if job.settings.precision == "fp16" and processes.device.type == "cpu":
         raise TrainingError("The precision fp16 needs a GPU; set the trainer's precision to fp32 or bf16.")
-    rows = TrainingRows(training_set)
-    model = create_clip_model(settings.model, seed=seed)
-    decoder = ImageDecoder(model.preprocessing)
-    stream = BatchStream(
-        rows,
-        decoder,
-        model.tokenize,
-        batch_size=settings.batch_size,
-        seed=seed,
-        workers=settings.workers,
-        cache_bytes=settings.image_cache_mb * _MIB,
-    )
+    rows = TrainingRows(job.training_set)
+    objective = create_objective(job.settings, seed=job.seed, initial=job.initial)
     # Layers that draw while training (dropout, stochastic depth) follow the seed too, and the caller's stream is kept.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        curve = _Steps(model, decoder, settings, device).run(iter(stream), progress)
-    save_checkpoint(model, out)
-    pq.write_table(pa.Table.from_pylist(curve.points, schema=LOSSES), out / LOSSES_FILE)
-    return TrainingResult(
-        steps=settings.steps,
-        samples_seen=settings.steps * settings.batch_size,
-        seconds=time.perf_counter() - started,
-        samples_per_second=settings.steps * settings.batch_size / curve.seconds,
-        data_wait_share=curve.waited / curve.seconds,
-        losses=[(int(point["step"]), point["loss"]) for point in curve.points],
-        final_loss=curve.points[-1]["loss"],
-        device=str(device),
-        failures=stream.failures,
-    )
+    with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
+        # Each process drops other units, as the parts of one large batch would have had theirs.
+        torch.manual_seed(job.seed + 1_000_003 * processes.rank)
+        loop = _Loop(job, processes, objective, report)
+        stream = BatchStream(
+            rows,
+            objective.decoder,
+            objective.tokenize,
+            batch_size=job.settings.batch_size,
+            seed=job.seed,
+            workers=job.settings.workers,
+            cache_bytes=job.settings.image_cache_mb * _MIB,
+            max_failed_share=job.settings.max_failed_share,
+            rank=processes.rank,
+            processes=processes.count,
+            first_step=loop.step,
+            resized=job.resized,
+        )
+        loop.run(stream)
+    return loop.finish(stream, started)
 
 
-def learning_rate_factor(step: int, *, steps: int, warmup_steps: int) -> float:
-    """The share of the peak learning rate at a step (counted from 0): linear warm-up, then cosine decay to zero."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
-
-
-@dataclass(frozen=True)
-class _Curve:
-    points: list[dict[str, float]]
-    seconds: float
-    waited: float  # seconds
-
-
-class _Steps:
-    """The optimizer and its loop."""
+class _Loop:
+    """The optimizer and its steps."""
 
     def __init__(
-        self, model: ClipModel, decoder: ImageDecoder, settings: ClipTrainerSettings, device: torch.device
+        self, job: TrainingJob, processes: Processes, objective: Objective, report: Callable[[TrainingEvent], None]
     ) -> None:
-        self._settings, self._device, self._decoder = settings, device, decoder
-        # Convolutions run up to twice as fast with channels last; other layers are indifferent.
-        self._network = model.network.to(device, memory_format=torch.channels_last).train()
-        self._loss = ClipLoss()
-        parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
-        # Gains, biases and the logit scale have fewer than two dimensions; pulling them to zero helps nothing.
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=_BETAS, eps=_EPSILON)
-        self._parameters = parameters
-        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self._autocast_type = torch.float16 if settings.precision == "fp16" else torch.bfloat16
+        self._job, self._settings, self._processes, self._report = job, job.settings, processes, report
+        self._objective = objective
+        module = objective.module.to(processes.device).to(memory_format=torch.channels_last).train()
+        if processes.count > 1 and processes.device.type == "cuda":
+            module = objective.module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        self._optimizer = adamw(module, self._settings)
+        self._scaler = torch.amp.GradScaler(processes.device.type, enabled=self._settings.precision == "fp16")
+        decay = self._settings.ema_decay
+        self._average = moving_average(module, decay) if decay is not None else None
+        self._notes = list(objective.notes)
+        self._earlier_failures: dict[str, int] = {}
+        self._samples = 0
+        self._curve = Curve(self._settings.steps)
+        self.step = self._resumed_from = self._resume()
+        self._wrapped = processes.wrapped(module)
 
-    def run(self, batches: Iterator[Batch], progress: Callable[[int, int], None] | None) -> _Curve:
-        steps = self._settings.steps
-        spacing = max(1, steps // _LOSS_POINTS)
-        points: list[dict[str, float]] = []
-        # Kept on the device until a point is due: reading each step's loss would make a GPU wait for it.
-        pending: list[torch.Tensor] = []
-        waited = 0.0
-        started = time.perf_counter()
-        for step in range(steps):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            rate = self._settings.learning_rate * learning_rate_factor(
-                step, steps=steps, warmup_steps=self._settings.warmup_steps
-            )
-            pending.append(self._step(batch, rate))
-            if (step + 1) % spacing == 0 or step + 1 == steps:
-                loss = torch.stack(pending).mean().item()
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"The loss stopped being a number between steps {step + 2 - len(pending):,} and {step + 1:,}; "
-                        "lower the trainer's learning_rate, lengthen warmup_steps, or set precision to fp32."
-                    )
-                points.append({"step": step + 1, "loss": loss, "learning_rate": rate})
-                pending = []
-            if progress is not None:
-                progress(step + 1, steps)
-        return _Curve(points, time.perf_counter() - started, waited)
+    def run(self, stream: BatchStream) -> None:
+        """The steps from here to the last."""
+        batches = iter(stream)
+        self._curve.start()
+        while self.step < self._settings.steps:
+            batch = self._curve.timed(lambda: next(batches))
+            self._step(batch)
+            self.step += 1
+            if self._curve.due(self.step):
+                event = self._curve.event(self.step, self._settings.batch_size)
+                self._check(event)
+                if self._processes.first:
+                    self._report(event)
+            every = self._settings.save_every
+            if every is not None and self.step % every == 0 and self.step < self._settings.steps:
+                self._save_state(stream)
 
-    def _step(self, batch: Batch, rate: float) -> torch.Tensor:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        images = self._decoder.normalize(batch.images.to(self._device, non_blocking=True))
-        images = images.contiguous(memory_format=torch.channels_last)
-        tokens = trim_padding(self._network, batch.tokens).to(self._device, non_blocking=True)
-        with torch.autocast(self._device.type, self._autocast_type, enabled=self._settings.precision != "fp32"):
-            image_features = self._network.encode_image(images, normalize=True)
-            text_features = encode_text(self._network, tokens)
-        # In full precision: the logits are scaled by up to a hundred, where half precision has few digits left.
-        features = image_features.float(), text_features.float(), self._network.logit_scale.exp()
-        loss: torch.Tensor = (
-            self._loss(*features)
-            if batch.owners is None
-            else multi_positive_loss(*features, batch.owners.to(self._device))
+    def finish(self, stream: BatchStream, started: float) -> TrainingResult | None:
+        """Write the checkpoint."""
+        told = json.dumps({"failures": self._failures(stream), "samples": self._samples, "cut": stream.truncated_share})
+        parts = [json.loads(each) for each in self._processes.gather_bytes(told.encode())]
+        module = self._objective.module
+        if self._average is not None:
+            module.load_state_dict(self._average.module.state_dict())
+        if not self._processes.first:
+            self._processes.barrier()
+            return None
+        out = self._job.out
+        self._objective.save(out)
+        pq.write_table(pa.Table.from_pylist(self._curve.points, schema=LOSSES), out / LOSSES_FILE)
+        self._processes.barrier()
+        failures: Counter[str] = sum((Counter(part["failures"]) for part in parts), Counter())
+        seconds, stepped = self._curve.seconds, self.step - self._resumed_from
+        return TrainingResult(
+            steps=self._settings.steps,
+            samples_seen=sum(part["samples"] for part in parts),
+            seconds=time.perf_counter() - started,
+            samples_per_second=stepped * self._settings.batch_size / seconds,
+            data_wait_share=self._curve.waited / seconds,
+            losses=self._curve.losses(),
+            parts=self._curve.parts(),
+            final_loss=self._curve.points[-1]["loss"],
+            device=str(self._processes.device),
+            processes=self._processes.count,
+            resumed_from=self._resumed_from,
+            failures=dict(failures),
+            truncated_share=sum(part["cut"] for part in parts) / len(parts),
+            notes=self._notes,
         )
+
+    def _step(self, batch: Batch) -> None:
+        rate = learning_rate(self.step, self._settings)
+        set_learning_rate(self._optimizer, rate)
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        context = StepContext(
+            step=self.step,
+            steps=self._settings.steps,
+            module=self._wrapped,
+            processes=self._processes,
+            scaler=self._scaler,
+            half=_HALF[self._settings.precision],
+            micro_batch=self._settings.micro_batch,
+        )
+        losses = self._objective.backward(batch, context)
         self._scaler.unscale_(self._optimizer)
-        if self._settings.grad_clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.grad_clip_norm)
+        limit = self._settings.grad_clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(trainable(self._objective.module), math.inf if limit is None else limit)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        with torch.no_grad():
-            self._network.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
-        return loss.detach()
+        self._objective.after_step(context)
+        if self._average is not None:
+            self._average.update_parameters(self._objective.module)
+        self._samples += len(batch.images)
+        self._curve.add(losses, norm, rate)
+
+    def _check(self, event: TrainingEvent) -> None:
+        if self._settings.precision == "fp16":
+            # There a gradient that overflows is passed over, and the scale halved.
+            wrong = "loss" if not math.isfinite(event.loss) else None
+            if self._scaler.get_scale() < _LEAST_LOSS_SCALE:
+                wrong = "gradient"
+        else:
+            wrong = next((name for name, value in (("loss", event.loss), ("gradient", event.gradient_norm))
+                          if not math.isfinite(value)), None)  # fmt: skip
+        if wrong is not None:
+            raise TrainingError(
+                f"The {wrong} stopped being a number between steps {self._curve.known + 1:,} and {self.step:,}; lower "
+                "the trainer's learning_rate, lengthen warmup_steps, or set precision to fp32."
+            )
+
+    def _failures(self, stream: BatchStream) -> dict[str, int]:
+        reasons = {*stream.failures, *self._earlier_failures}
+        # A row that failed before and after is one row: the larger of the counts is the nearer.
+        return {r: max(stream.failures.get(r, 0), self._earlier_failures.get(r, 0)) for r in sorted(reasons)}
+
+    def _save_state(self, stream: BatchStream) -> None:
+        if self._job.state is None:
+            return
+        mine = {"failures": self._failures(stream), "samples": self._samples}
+        told = self._processes.gather_bytes(json.dumps(mine).encode())
+        random_states = self._processes.gather_bytes(_random_state(self._processes.device))
+        if not self._processes.first:
+            return
+        tensors = {
+            **_named("module", self._objective.module.state_dict()),
+            **_named("optimizer", optimizer_tensors(self._optimizer)),
+            **_named("objective", self._objective.state()),
+            **_named("random", {str(r): _tensor_of(state) for r, state in enumerate(random_states)}),
+        }
+        if self._average is not None:
+            tensors |= _named("average", self._average.state_dict())
+        facts = {
+            "curve": self._curve.state(),
+            "scaler": self._scaler.state_dict(),
+            "processes": [json.loads(each) for each in told],
+        }
+        write_state(self._job.state, TrainingState(self.step, tensors, facts), self._job.fingerprint)
+
+    def _resume(self) -> int:
+        """Take up the newest state; the steps that it has behind it."""
+        if self._job.state is None:
+            return 0
+        state, notes = newest_state(self._job.state, self._job.fingerprint)
+        self._notes += notes
+        if state is None:
+            return 0
+        self._objective.module.load_state_dict(state.part("module"))
+        load_optimizer_tensors(self._optimizer, state.part("optimizer"))
+        self._objective.load_state(state.part("objective"))
+        if self._average is not None:
+            self._average.load_state_dict(state.part("average"))
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state.facts["scaler"])
+        self._curve.load_state(state.facts["curve"])
+        told, rank = state.facts["processes"], self._processes.rank
+        if len(told) == self._processes.count:
+            self._earlier_failures, self._samples = told[rank]["failures"], told[rank]["samples"]
+            _set_random_state(state.tensors[f"random.{rank}"], self._processes.device)
+        elif rank == 0:  # resumed on another number of devices: what is counted is counted by the first
+            self._earlier_failures = dict(sum((Counter(each["failures"]) for each in told), Counter()))
+            self._samples = sum(each["samples"] for each in told)
+        return state.step
+
+
+def _named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _random_state(device: torch.device) -> bytes:
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
+    return bytes(torch.cat([torch.get_rng_state(), on_device]).tolist())
+
+
+def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
+    length = len(torch.get_rng_state())
+    torch.set_rng_state(state[:length])
+    if device.type == "cuda" and len(state) > length:
+        torch.cuda.set_rng_state(state[length:], device)
+
+
+def _tensor_of(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -71,11 +71,16 @@ def result(
     extra: Mapping[str, Any] | None = None,
     *,
     recipe: str = "",
+    also: Sequence[Artifact] = (),
 ) -> dg.MaterializeResult:
-    """The result of a step over one recipe, or over all; `extra` is what a person looks at first."""
+    """The result of a step over one recipe, or over all; `extra` is what a person looks at first.
+
+    `also` are further artifacts of the step, whose content is part of its data version.
+    """
+    versions = [each.data_version for each in (artifact, *also)]
     return dg.MaterializeResult(
         metadata={**(extra or {}), **artifact_metadata(artifact)},
-        data_version=dg.DataVersion(artifact.data_version),
+        data_version=dg.DataVersion(fingerprint(versions) if also else artifact.data_version),
         check_results=_check_results({recipe: outcomes}),
     )
 

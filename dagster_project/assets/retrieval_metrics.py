@@ -13,8 +13,8 @@ from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
 from dagster_project.partitions import recipe_partitions
 from dagster_project.pools import GPU_POOL
-from dagster_project.resources.clip_trainer import ClipTrainer
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.resources.trainer import Trainer
 
 RETRIEVAL_METRICS = dg.AssetKey("retrieval_metrics")
 
@@ -35,14 +35,14 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         kinds={"json"},
     )
     def retrieval_metrics(
-        context: dg.AssetExecutionContext, factory: FactoryResource, clip_trainer: ClipTrainer
+        context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
     ) -> dg.MaterializeResult:
         """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
         with user_errors():
             opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=len(recipe.evaluation_sets)) as bar:
-                artifact = clip_trainer.measure(opened, recipe, bar)
+                artifact = trainer.measure(opened, recipe, bar)
             rows = result_rows([ArmResult(recipe, artifact)])
             extra = {
                 f"{row.evaluation_set} recall": dg.MetadataValue.md(markdown_table(recall_table([row]))) for row in rows

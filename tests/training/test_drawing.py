@@ -11,15 +11,15 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 from open_clip.transform import PreprocessCfg
-from training_files import TrainingFiles, write_tiny_architecture
+from training_files import TrainingFiles, train_files, write_tiny_architecture
 
 from caploom.errors import TrainingError
-from caploom.training.data import Batch, BatchStream, TrainingRows
+from caploom.training.batches import Batch, BatchStream
 from caploom.training.drawing import sentences
 from caploom.training.images import ImageDecoder
 from caploom.training.losses import multi_positive_loss
+from caploom.training.rows import TrainingRows
 from caploom.training.settings import ClipTrainerSettings
-from caploom.training.trainer import train_clip
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.settings import MixSettings
 
@@ -228,7 +228,7 @@ def test_a_single_image_has_no_negatives_and_finite_gradients() -> None:
 def test_the_trainer_takes_every_mix(tmp_path: Path, files: TrainingFiles, mix: Any) -> None:
     model = str(write_tiny_architecture(tmp_path))
     settings = ClipTrainerSettings.model_validate({"model": model, "steps": 3, "batch_size": 8, "device": "cpu"})
-    result = train_clip([mixed_shard(files, mix)], settings, seed=0, out=tmp_path)
+    result = train_files([mixed_shard(files, mix)], settings, seed=0, out=tmp_path)
     assert len(result.losses) == 3
     assert all(0 < loss < 10 for _, loss in result.losses)
 

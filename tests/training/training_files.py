@@ -1,7 +1,7 @@
 """Small training sets and a tiny architecture for the tests beside this file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from caploom.records import TRAINING_ROWS, image_identity
+from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
+from caploom.training.settings import ClipTrainerSettings
 from caploom.training_set.settings import MixSettings
 
 COLOURS = {
@@ -29,6 +31,23 @@ TINY_ARCHITECTURE = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
+
+
+def train_files(
+    files: Sequence[Path],
+    settings: ClipTrainerSettings,
+    *,
+    seed: int,
+    out: Path,
+    report: Callable[[TrainingEvent], None] = lambda event: None,
+    state: Path | None = None,
+) -> TrainingResult:
+    """Train in this process."""
+    from caploom.training.trainer import train
+
+    result = train(TrainingJob(training_set=list(files), settings=settings, seed=seed, out=out, state=state), report)
+    assert result is not None
+    return result
 
 
 def write_tiny_architecture(folder: Path) -> Path:

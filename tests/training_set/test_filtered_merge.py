@@ -13,7 +13,7 @@ from caploom.shearing.shear import shear_recipe
 from caploom.store import Store
 from caploom.tables import read_table
 from caploom.training.clip_model import create_clip_model, save_checkpoint
-from caploom.training.data import TrainingRows
+from caploom.training.rows import TrainingRows
 from caploom.training_set.merge import merge_training_set, training_files
 from caploom.training_set.scores import KIND as SCORES_KIND
 

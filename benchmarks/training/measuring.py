@@ -1,0 +1,45 @@
+"""What both sides of the training benchmark share: the cores they get, and how what they learned is measured."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How both sides train on the scenes."""
+
+    model: str = "picture-book"
+    batch_size: int = 128
+    epochs: int = 10
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+
+
+LEARNING = LearningSettings()
+
+
+def on_cores(count: int) -> None:
+    """Keep this process, and what it starts, on so many cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def measured_recall(
+    folder: Path, *, checkpoint: Path | None = None, weights: Path | None = None
+) -> tuple[float, float]:
+    """Mean Recall@1 of both directions and its chance level, of a checkpoint or of a file of the peer's weights."""
+    import open_clip
+
+    from caploom.evaluation.evaluate import evaluate_checkpoint
+    from caploom.training.clip_model import create_clip_model, save_checkpoint
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if checkpoint is None:
+            model = create_clip_model(LEARNING.model, seed=0)
+            open_clip.load_checkpoint(model.network, str(weights))
+            checkpoint = Path(scratch)
+            save_checkpoint(model, checkpoint)
+        metrics = evaluate_checkpoint(checkpoint, folder / "evaluation.parquet", out=Path(scratch), device="cpu")
+    (measured,) = metrics.values()
+    return measured.mean_recall_at_1, measured.mean_chance_at_1

@@ -1,0 +1,125 @@
+"""A training's loss curve and clock: what is kept on the device, when it is read, and what it says."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import torch
+
+from caploom.training.job import TrainingEvent
+
+LOSSES_FILE = "losses.parquet"
+LOSSES = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),  # mean over the steps since the row before
+        pa.field("learning_rate", pa.float64(), nullable=False),  # of that step
+        pa.field("gradient_norm", pa.float64(), nullable=False),  # of that step, before clipping
+        pa.field("parts", pa.map_(pa.string(), pa.float64()), nullable=False),  # of the loss, by their names
+    ]
+)
+
+_POINTS = 100
+_SILENCE = 10.0  # seconds at most between two reports
+
+_Value = TypeVar("_Value")
+
+
+class Curve:
+    """Points at about a hundred steps, the same ones whenever a training was interrupted."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._spacing = max(1, steps // _POINTS)
+        self.points: list[dict[str, Any]] = []
+        # Kept on the device until a point is due: reading each step's loss would make a GPU wait for it.
+        self._pending: list[dict[str, torch.Tensor]] = []
+        self._norm: torch.Tensor = torch.zeros(())
+        self._rate = 0.0
+        self.waited = 0.0  # seconds
+        self.known = 0  # the last step whose loss was seen before the newest event
+        self._done = 0
+        self.start()
+
+    def start(self) -> None:
+        """Let the clock run from here."""
+        self._started = self._said = time.perf_counter()
+        self._seen = self.points[-1]["step"] if self.points else 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._started
+
+    def timed(self, wait: Callable[[], _Value]) -> _Value:
+        """Wait for data, and count how long."""
+        asked = time.perf_counter()
+        value = wait()
+        self.waited += time.perf_counter() - asked
+        return value
+
+    def add(self, losses: Mapping[str, torch.Tensor], norm: torch.Tensor, rate: float) -> None:
+        """Take a step's losses, the norm of its gradients and its learning rate."""
+        self._pending.append(dict(losses))
+        self._norm, self._rate = norm, rate
+        self._done += 1
+
+    def due(self, step: int) -> bool:
+        """Whether something is to be said after so many steps."""
+        return self._is_point(step) or time.perf_counter() - self._said >= _SILENCE
+
+    def event(self, step: int, batch_size: int) -> TrainingEvent:
+        """What is to be said; the curve's next point where one is due."""
+        names = self._pending[-1]
+        means = {name: torch.stack([each[name].cpu() for each in self._pending]).mean().item() for name in names}
+        event = TrainingEvent(
+            step=step,
+            steps=self._steps,
+            loss=means["loss"],
+            losses={name: value for name, value in means.items() if name != "loss"},
+            learning_rate=self._rate,
+            gradient_norm=float(self._norm),
+            samples_per_second=self._done * batch_size / self.seconds,
+            data_wait_share=self.waited / self.seconds,
+            seconds=self.seconds,
+        )
+        self._said = time.perf_counter()
+        self.known, self._seen = self._seen, step
+        if self._is_point(step):
+            self.points.append(
+                {
+                    "step": step,
+                    "loss": event.loss,
+                    "learning_rate": event.learning_rate,
+                    "gradient_norm": event.gradient_norm,
+                    "parts": list(event.losses.items()),
+                }
+            )
+            self._pending = []
+        return event
+
+    def state(self) -> dict[str, Any]:
+        """The points, and what has been taken since the last, as JSON values."""
+        pending = [{name: float(value) for name, value in losses.items()} for losses in self._pending]
+        return {"points": self.points, "pending": pending}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.points = state["points"]
+        self._pending = [{name: torch.tensor(value) for name, value in each.items()} for each in state["pending"]]
+
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, loss) of each point."""
+        return [(point["step"], point["loss"]) for point in self.points]
+
+    def parts(self) -> dict[str, list[tuple[int, float]]]:
+        """The same of each named part of the loss."""
+        parts: dict[str, list[tuple[int, float]]] = {}
+        for point in self.points:
+            for name, value in point["parts"]:
+                parts.setdefault(name, []).append((point["step"], value))
+        return parts
+
+    def _is_point(self, step: int) -> bool:
+        return step % self._spacing == 0 or step == self._steps

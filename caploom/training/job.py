@@ -1,0 +1,69 @@
+"""What a training is told, what it reports and what it gives back: all that passes between it and who started it."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from caploom.lineage.fingerprints import fingerprint
+from caploom.training.settings import TrainerSettings
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class TrainingJob(_Message):
+    """One training."""
+
+    training_set: list[Path] = Field(description="Parquet files of TRAINING_ROWS.")
+    settings: TrainerSettings
+    seed: int
+    out: Path = Field(description="An existing folder that takes the checkpoint; whoever asks commits it.")
+    state: Path | None = Field(default=None, description="Folder of the states to resume from; None writes none.")
+    initial: Path | None = Field(default=None, description="Checkpoint folder to start from, as fine-tuning does.")
+    resized: list[Path] = Field(default=[], description="Folders of resized images (`caploom.training.resized`).")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the weights: a state of another job is never taken up."""
+        files = [(str(file), file.stat().st_size) for file in self.training_set]
+        return fingerprint([files, self.settings.fingerprinted(), self.seed, str(self.initial)])
+
+
+class TrainingEvent(_Message):
+    """How far a training is: about a hundred of them, and one every ten seconds at least.
+
+    `loss` and its named parts `losses` are means over the steps since the last point of the curve.
+    """
+
+    step: int = Field(description="Steps done.")
+    steps: int
+    loss: float
+    losses: dict[str, float] = {}
+    learning_rate: float
+    gradient_norm: float = Field(description="Before clipping, of the last step.")
+    samples_per_second: float
+    data_wait_share: float = Field(description="Of the time since the start, 0 to 1.")
+    seconds: float = Field(description="Since the first step of this process.")
+
+
+class TrainingResult(_Message):
+    """What a training was and cost.
+
+    `losses` has (step, mean loss since the point before), `parts` the same for each named part of the loss.
+    """
+
+    steps: int
+    samples_seen: int = Field(description="Images, without those that could not be used.")
+    seconds: float = Field(description="Wall-clock time, from reading the training set to the written checkpoint.")
+    samples_per_second: float = Field(description="While stepping.")
+    data_wait_share: float = Field(description="Share of the stepping time in which the device waited for data.")
+    losses: list[tuple[int, float]]
+    parts: dict[str, list[tuple[int, float]]] = {}
+    final_loss: float
+    device: str
+    processes: int = 1
+    resumed_from: int = Field(default=0, description="Steps that an earlier process had done.")
+    failures: dict[str, int] = Field(default={}, description="Rows that could not be used, by reason.")
+    truncated_share: float = Field(default=0.0, description="Of the texts drawn, those cut at the context's length.")
+    notes: list[str] = Field(default=[], description="What a person should know, a sentence each.")

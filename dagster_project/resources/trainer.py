@@ -1,0 +1,83 @@
+"""The GPU resource that trains and measures models."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from caploom.config import Recipe
+from caploom.evaluation.measure import measure_recipe
+from caploom.factory import Factory
+from caploom.lineage.plots import loss_curve
+from caploom.progress import Progress, StageBar
+from caploom.store import Artifact
+from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
+from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
+from caploom.training.launch import Report, launch_training
+from dagster_project.assets.materialization import picture
+
+_PROCESS = "dagster_project.training_process"
+_OBSERVATIONS = 10  # of a training, so that a long one does not fill the event log
+
+
+class Trainer(dg.ConfigurableResource):
+    """Trains in processes of their own under `accelerate launch`; Dagster Pipes carries what they say into the UI."""
+
+    def train(
+        self, context: dg.AssetExecutionContext, factory: Factory, recipe: Recipe, bar: StageBar
+    ) -> dict[str, Artifact]:
+        """The recipe's checkpoints by their stage; see `train_recipe` and `finetune_recipe`."""
+        trained = {ZERO_SHOT: train_recipe(factory, recipe, _report(bar.part()), launch=_PipesLaunch(context))}
+        if recipe.finetune is not None:
+            launch = _PipesLaunch(context)
+            trained[FINE_TUNED] = finetune_recipe(factory, recipe, _report(bar.part()), launch=launch)
+        return trained
+
+    def measure(self, factory: Factory, recipe: Recipe, bar: StageBar) -> Artifact:
+        """The recipe's retrieval metrics; see `measure_recipe`."""
+        return measure_recipe(factory, recipe, bar)
+
+
+def _report(progress: Progress) -> Report:
+    return lambda event: progress(event.step, event.steps)
+
+
+class _PipesLaunch:
+    """Launches the trainer in a Pipes session: its log lines stream into the run, its curve into observations."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._curve: list[tuple[int, float]] = []
+
+    def __call__(self, job: TrainingJob, folder: Path, report: Report) -> TrainingResult:
+        def observe(event: TrainingEvent) -> None:
+            report(event)
+            self._observe(event)
+
+        with dg.open_pipes_session(
+            self._context, dg.PipesEnvContextInjector(), dg.PipesTempFileMessageReader()
+        ) as session:
+            environment = session.get_bootstrap_env_vars()
+            return launch_training(job, folder, observe, module=_PROCESS, environment=environment)
+
+    def _observe(self, event: TrainingEvent) -> None:
+        self._curve.append((event.step, event.loss))
+        if len(self._curve) < 2 or event.step * _OBSERVATIONS // event.steps == (
+            self._curve[-2][0] * _OBSERVATIONS // event.steps
+        ):
+            return
+        self._context.log_event(
+            dg.AssetObservation(
+                asset_key=self._context.asset_key,
+                partition=self._context.partition_key,
+                metadata={
+                    "loss": event.loss,
+                    "step": event.step,
+                    "samples_per_second": event.samples_per_second,
+                    "data_wait_share": event.data_wait_share,
+                    "learning_rate": event.learning_rate,
+                    "loss curve": picture(
+                        loss_curve(self._curve, f"Loss: {self._context.partition_key}"), "loss curve"
+                    ),
+                },
+            )
+        )

@@ -1,0 +1,34 @@
+"""The trainer's process as Dagster starts it: what it reports goes through Dagster Pipes into the run's log as well.
+
+`accelerate launch -m dagster_project.training_process FOLDER`; see `caploom.training.process`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+from caploom.training.job import TrainingEvent
+from caploom.training.process import run
+
+
+def _say(pipes: PipesContext, event: TrainingEvent) -> None:
+    left = (event.steps - event.step) * event.seconds / event.step
+    pipes.log.info(
+        f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
+        f"{event.samples_per_second:,.0f} samples a second, {event.data_wait_share:.0%} of the time waiting for data, "
+        f"{left:,.0f} s left"
+    )
+
+
+def main(folder: Path) -> int:
+    """Train; the first process alone speaks to Dagster."""
+    if os.environ.get("RANK", "0") != "0":
+        return run(folder)
+    with open_dagster_pipes() as pipes:
+        return run(folder, lambda event: _say(pipes, event))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
