@@ -1,0 +1,37 @@
+"""Features of earlier batches, kept as further negatives (MoCo, He et al., 2020; ALBEF, Li et al., 2021)."""
+
+from collections.abc import Mapping
+
+import torch
+
+
+class FeatureQueue:
+    """The newest `size` features of images and as many of texts; what is not filled yet is random."""
+
+    def __init__(self, size: int, dimensions: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.features = tuple(
+            torch.nn.functional.normalize(torch.randn(size, dimensions, generator=generator), dim=-1) for _ in range(2)
+        )
+        self._places = [0, 0]
+
+    def push(self, images: torch.Tensor, texts: torch.Tensor) -> None:
+        """Put features (n, d) in the places of the oldest; of more than there is room for, the last stay."""
+        for side, new in enumerate((images, texts)):
+            queue = self.features[side]
+            size = len(queue)
+            if size == 0:
+                continue
+            kept = new[-size:].detach().to(queue.device)
+            places = (self._places[side] + torch.arange(len(kept))) % size
+            queue[places] = kept
+            self._places[side] = (self._places[side] + len(kept)) % size
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All of it."""
+        return {"images": self.features[0], "texts": self.features[1], "places": torch.tensor(self._places)}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
+        self.features = state["images"], state["texts"]
+        self._places = state["places"].tolist()
