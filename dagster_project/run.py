@@ -89,6 +89,7 @@ def _reason(event: dg.DagsterEvent) -> str:
 def main(path: Path, seeds: str | None) -> None:
     """Run a factory's whole graph in this process and print its report."""
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     logging.getLogger("dagster").setLevel(logging.ERROR)
     started = time.monotonic()
     try:

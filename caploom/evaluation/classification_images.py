@@ -1,0 +1,166 @@
+"""Classification's evaluation sets as tables: images that decode, each with its class, and what prompts call those."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caploom.errors import EvaluationError, SourceError
+from caploom.evaluation.settings import ClassificationSet
+from caploom.factory import Factory
+from caploom.images import ImageFault
+from caploom.lineage.fingerprints import content_version
+from caploom.progress import Progress
+from caploom.readers.identified import identified_rows
+from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.source_row import SourceRow
+from caploom.records import CLASSIFICATION_IMAGES
+from caploom.settings import nearest
+from caploom.store import Artifact, Draft, Plan
+from caploom.tables import count_rows, failure, table_of, write_failures, write_table
+
+KIND = "classification_images"
+CODE_VERSION = "1"
+IMAGENET_CLASSES = 1_000
+
+_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".avif"}
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a set: `labels` as folders or the label file have them, sorted; `names` as prompts have them."""
+
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def classification_images(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
+    """The classification set of that name as `images.parquet` (schema CLASSIFICATION_IMAGES), made unless it is made.
+
+    Raises `EvaluationError` when its classes are not what the settings say, or no image can be used.
+    """
+    settings = factory.config.evaluation_sets[name]
+    if not isinstance(settings, ClassificationSet):
+        raise EvaluationError(f"The evaluation set {name} has captions and no classes.")
+    rows = list(labelled_rows(settings))
+    classes = classes_of(name, settings, rows)
+    plan = Plan(
+        kind=KIND,
+        name=(name,),
+        code_version=CODE_VERSION,
+        configuration={
+            "reader": settings.fingerprinted(),
+            "labels": list(classes.labels),
+            "names": list(classes.names),
+            "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),
+        },
+    )
+
+    def build(draft: Draft) -> None:
+        number = {label: place for place, label in enumerate(classes.labels)}
+        images: list[dict[str, Any]] = []
+        failures = []
+        for done, (row, found) in enumerate(identified_rows(rows), start=1):
+            if isinstance(found, ImageFault):
+                failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
+            else:
+                label = number[str(row.caption)]
+                images.append({"image_id": found, "image": row.image, "path": row.path, "label": label})
+            if progress is not None:
+                progress(done, len(rows), len(failures))
+        if not images:
+            first = failures[0]["detail"] if failures else f"there is no image in {settings.root}."
+            raise EvaluationError(f"The evaluation set {name} has no usable image: {first}")
+        write_table(table_of(images, CLASSIFICATION_IMAGES), draft.folder / "images.parquet")
+        write_failures(failures, draft.folder)
+        draft.rows = count_rows("images", len(rows), len(images), failures)
+        draft.data_version = content_version(f"{image['image_id']}\t{image['label']}" for image in images)
+        counts = Counter(image["label"] for image in images)
+        draft.summary = {
+            "images": len(images),
+            "classes": len(classes.labels),
+            "images_per_class": {
+                "min": min(counts[place] for place in range(len(classes.labels))),
+                "max": max(counts.values()),
+            },
+        }
+
+    return factory.store.make(plan, build)
+
+
+def set_classes(artifact: Artifact) -> Classes:
+    """The classes of a set that was made."""
+    configuration = artifact.manifest.configuration
+    return Classes(tuple(configuration["labels"]), tuple(configuration["names"]))
+
+
+def labelled_rows(settings: ClassificationSet) -> Iterator[SourceRow]:
+    """A row for each image, its label in the place of a caption; in the order of folders and files, or of `labels`.
+
+    Raises `SourceError` when folder or file are not there.
+    """
+    if settings.labels is not None:
+        if not settings.labels.is_file():
+            raise SourceError(f"{settings.labels}: there is no such file; correct `labels`.")
+        reader = ImageCaptionsReader(root=settings.root, captions=settings.labels, caption_key="label")
+        for row in reader.rows():
+            yield row if row.caption is None else replace(row, caption=row.caption.strip())
+        return
+    if not settings.root.is_dir():
+        raise SourceError(f"{settings.root}: there is no such folder; correct `root`.")
+    number = 0
+    for folder in _folders(settings.root):
+        for file in sorted(folder.rglob("*")):
+            if file.suffix.lower() in _SUFFIXES:
+                number += 1
+                image = file.relative_to(settings.root).as_posix()
+                yield SourceRow(row=number, image=image, caption=folder.name, path=str(file))
+
+
+def classes_of(name: str, settings: ClassificationSet, rows: Sequence[SourceRow]) -> Classes:
+    """The classes, sorted by label; raises `EvaluationError` when labels and names don't fit each other."""
+    if settings.labels is None:
+        labels = sorted(folder.name for folder in _folders(settings.root))
+    else:
+        labels = sorted({row.caption for row in rows if row.caption is not None})
+    if settings.classes == "imagenet":
+        return _imagenet(name, labels)
+    if isinstance(settings.classes, dict):
+        unnamed = [label for label in labels if label not in settings.classes]
+        if unnamed:
+            hint = nearest(unnamed[0], list(settings.classes))
+            raise EvaluationError(
+                f'The evaluation set {name}: `classes` has no name for "{unnamed[0]}" (and {len(unnamed) - 1:,} '
+                f"others){hint}; name every class."
+            )
+        # A class that no image has is still one that the model may take an image for.
+        labels = sorted(settings.classes)
+        names = [settings.classes[label] for label in labels]
+    else:
+        names = [label.replace("_", " ") for label in labels]
+    if len(labels) < 2:
+        raise EvaluationError(
+            f"The evaluation set {name} has {len(labels)} class{'' if len(labels) == 1 else 'es'} and needs at least "
+            f"two; `root` must be a folder of class folders, or name a file of `labels`: {settings.root}."
+        )
+    return Classes(tuple(labels), tuple(names))
+
+
+def _imagenet(name: str, labels: Sequence[str]) -> Classes:
+    strange = [label for label in labels if not _WORDNET_ID.fullmatch(label)]
+    if len(labels) != IMAGENET_CLASSES or strange:
+        such = f', and "{strange[0]}" is no WordNet id such as n01440764' if strange else ""
+        raise EvaluationError(
+            f"The evaluation set {name}: `classes: imagenet` needs {IMAGENET_CLASSES:,} class folders called by their "
+            f"WordNet ids, and there are {len(labels):,}{such}; sort the validation images into such folders."
+        )
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    return Classes(tuple(labels), tuple(IMAGENET_CLASSNAMES))
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

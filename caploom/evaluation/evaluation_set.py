@@ -1,0 +1,26 @@
+"""Evaluation sets of every kind as artifacts: images with captions, or images with classes."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from caploom.evaluation.classification_images import classification_images
+from caploom.evaluation.evaluation_pairs import evaluation_pairs
+from caploom.evaluation.settings import ClassificationSet
+from caploom.factory import Factory
+from caploom.progress import Progress
+from caploom.store import Artifact
+from caploom.tables import read_batches
+
+
+def evaluation_set(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
+    """The evaluation set of that name, made unless it is made; raises `EvaluationError` when it cannot be used."""
+    settings = factory.config.evaluation_sets[name]
+    make = classification_images if isinstance(settings, ClassificationSet) else evaluation_pairs
+    return make(factory, name, progress)
+
+
+def evaluated_images(artifact: Artifact) -> Iterator[pa.RecordBatch]:
+    """The columns image_id and path of an evaluation set's images."""
+    (table,) = (name for name in artifact.manifest.files if name in ("pairs.parquet", "images.parquet"))
+    return read_batches(artifact.file(table), ["image_id", "path"])
