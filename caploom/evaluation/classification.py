@@ -9,6 +9,7 @@ so that two classes of the same name are a tie wherever they stand.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Protocol
@@ -74,18 +75,18 @@ class ClassificationMetrics:
         return result | ({"classes_with_the_same_name": self.same_names} if self.same_names else {})
 
 
-def prompts(settings_templates: str | Sequence[str]) -> list[Callable[[str], str]]:
+def prompts(templates: str | Sequence[str]) -> list[Callable[[str], str]]:
     """Templates as functions of a class's name; `openai-imagenet` and `simple-imagenet` are open_clip's."""
-    if isinstance(settings_templates, str):
+    if isinstance(templates, str):
         from open_clip import zero_shot_metadata  # seconds, as it brings torch
 
         named = {
             "openai-imagenet": zero_shot_metadata.OPENAI_IMAGENET_TEMPLATES,
             "simple-imagenet": zero_shot_metadata.SIMPLE_IMAGENET_TEMPLATES,
         }
-        return list(named[settings_templates])
+        return list(named[templates])
     # Not `format`: a name may have braces, and a template's other braces are its own.
-    return [lambda name, template=template: template.replace("{}", name) for template in settings_templates]
+    return [partial(template.replace, "{}") for template in templates]
 
 
 def text_classifier(
@@ -97,15 +98,18 @@ def text_classifier(
     """A vector a class, L2-normalized: float64 of shape (classes, d). `progress` gets the prompts done."""
     step = max(1, _TEXTS_AT_ONCE // len(templates))
     blocks = []
-    for start in range(0, len(names), step):
-        block = names[start : start + step]
+    # Each name once: embedded in two batches, the same text can differ in its last bits, and a tie would not be one.
+    different = list(dict.fromkeys(names))
+    for start in range(0, len(different), step):
+        block = different[start : start + step]
         texts = [template(name) for name in block for template in templates]
         embeddings = encoder.embed_texts(texts).astype(np.float64)
         mean = embeddings.reshape(len(block), len(templates), -1).mean(axis=1)
         blocks.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
         if progress is not None:
             progress((start + len(block)) * len(templates))
-    return np.concatenate(blocks)
+    place = {name: number for number, name in enumerate(different)}
+    return np.concatenate(blocks)[[place[name] for name in names]]
 
 
 def label_ranks(images: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -148,7 +152,7 @@ def classify(
     paths, image_ids = table["path"].to_pylist(), table["image_id"].to_pylist()
     labels = table["label"].to_numpy().astype(np.int64)
     asked = prompts(templates)
-    texts = len(classes.names) * len(asked)
+    texts = len(set(classes.names)) * len(asked)
 
     def report(done: int) -> None:
         if progress is not None:

@@ -1,10 +1,6 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from evaluation_sources import write_image, write_karpathy
 
 from caploom.errors import TrainingError
@@ -105,7 +101,7 @@ def test_training_on_the_test_set_is_refused_under_whatever_name_its_images_lie(
             target_set(made, "coco")
 
 
-def test_images_that_only_other_recipes_evaluate_on_are_no_leak(factory, tmp_path):
+def test_the_same_names_for_other_pictures_are_no_leak(factory, tmp_path):
     settings = write_karpathy(tmp_path / "coco", [2, 2, 2], split="train")
     test = write_karpathy(tmp_path / "test", [1, 1])
     for number in range(2):
