@@ -148,5 +148,7 @@ RANKS = pa.schema(
         pa.field("direction", pa.string(), nullable=False),  # "image_to_text" or "text_to_image"
         pa.field("query", pa.string(), nullable=False),  # image_id, or image_id#caption-index
         pa.field("rank", pa.int32(), nullable=False),  # 1 is best: rank of the best positive
+        pa.field("scoring", pa.string(), nullable=False),  # "cosine"; of BLIP "ITC", and that with re-ranking
+        pa.field("fold", pa.int16()),  # among whose candidates it ranks; null where the set is searched whole
     ]
 )

@@ -1,69 +1,23 @@
 """Measures a checkpoint's image-text retrieval on an evaluation set, and writes the metrics and every query's rank."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caploom.errors import EvaluationError
-from caploom.evaluation.retrieval import DirectionMetrics, best_positive_ranks, caption_positives, direction_metrics
+from caploom.evaluation.encoders import Encoder, load_encoder
+from caploom.evaluation.metrics import RetrievalMetrics, direction_metrics, mean_rank_variance
+from caploom.evaluation.reranking import reranked
+from caploom.evaluation.retrieval import Ranks, retrieval_ranks
 from caploom.records import EVALUATION_PAIRS, RANKS
 
 METRICS_FILE = "metrics.json"
 RANKS_FILE = "ranks.parquet"
-
-
-@dataclass(frozen=True)
-class RetrievalMetrics:
-    """A checkpoint's retrieval on one evaluation set; recalls and chances are shares, 0 to 1.
-
-    Attributes:
-        images: images of the set.
-        captions: captions of the set.
-        image_to_text: averaged over images.
-        text_to_image: averaged over captions.
-        seconds: wall-clock time of embedding and ranking.
-    """
-
-    images: int
-    captions: int
-    image_to_text: DirectionMetrics
-    text_to_image: DirectionMetrics
-    seconds: float
-
-    @property
-    def mean_recall_at_1(self) -> float:
-        """Mean of both directions' Recall@1, 0 to 1."""
-        return (self.image_to_text.recall[1] + self.text_to_image.recall[1]) / 2
-
-    @property
-    def mean_chance_at_1(self) -> float:
-        """Mean of both directions' chance level of Recall@1, 0 to 1."""
-        return (self.image_to_text.chance[1] + self.text_to_image.chance[1]) / 2
-
-    @property
-    def rsum(self) -> float:
-        """Sum of the six recalls in percent, as the field reports it: at most 600."""
-        return 100 * sum([*self.image_to_text.recall.values(), *self.text_to_image.recall.values()])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is written to `metrics.json`."""
-        return {
-            "images": self.images,
-            "captions": self.captions,
-            "image_to_text": self.image_to_text.to_dict(),
-            "text_to_image": self.text_to_image.to_dict(),
-            "mean_recall@1": self.mean_recall_at_1,
-            "mean_chance@1": self.mean_chance_at_1,
-            "rsum": self.rsum,
-            "seconds": self.seconds,
-        }
 
 
 def evaluate_checkpoint(
@@ -73,75 +27,152 @@ def evaluate_checkpoint(
     out: Path,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-) -> RetrievalMetrics:
+) -> dict[str, RetrievalMetrics]:
+    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is not whole."""
+    return evaluate_encoder(load_encoder(checkpoint, device), pairs, out=out, progress=progress)
+
+
+def evaluate_encoder(
+    encoder: Encoder, pairs: Path, *, out: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, RetrievalMetrics]:
     """Embed the evaluation pairs, rank both ways, and write `metrics.json` and `ranks.parquet` into the folder `out`.
 
     Args:
-        checkpoint: a folder that the trainer wrote.
-        pairs: a Parquet file of `EVALUATION_PAIRS`.
+        encoder: of a checkpoint.
+        pairs: a Parquet file of `EVALUATION_PAIRS`; where it has folds, each is searched for itself.
         out: an existing folder; the caller commits it.
-        device: `auto` is the GPU when there is one, else the CPU.
-        progress: called with (images and captions embedded, all of them).
+        progress: called with (images and captions embedded, all of them), and so again for pairs that are re-ranked.
+
+    Returns:
+        The metrics by their scoring: one, or two where the model re-ranks.
 
     Raises:
         EvaluationError: if retrieval cannot be measured on these pairs.
-        StoreError: if the checkpoint is not whole.
     """
-    # torch takes seconds to import; whoever only reads metrics must not pay for it.
-    from caploom.evaluation.embeddings import embed_images, embed_texts
-    from caploom.training.clip_model import load_checkpoint, resolve_device
-
-    started = time.perf_counter()
-    image_ids, paths, captions = _read_pairs(pairs)
-    image_to_text, text_to_image = caption_positives([len(texts) for texts in captions])
-    texts = [text for of_image in captions for text in of_image]
-    everything = len(paths) + len(texts)
+    data = _Pairs.read(pairs)
+    everything = len(data.paths) + len(data.texts)
 
     def report(done: int) -> None:
         if progress is not None:
             progress(done, everything)
 
-    model, on = load_checkpoint(checkpoint), resolve_device(device)
-    images = embed_images(model, paths, image_ids, device=on, progress=report)
-    words = embed_texts(model, texts, device=on, progress=lambda done: report(len(paths) + done))
-    image_ranks = best_positive_ranks(images, words, image_to_text)
-    text_ranks = best_positive_ranks(words, images, text_to_image)
-    metrics = RetrievalMetrics(
-        images=len(paths),
-        captions=len(texts),
-        image_to_text=direction_metrics(image_ranks, image_to_text.counts, len(texts)),
-        text_to_image=direction_metrics(text_ranks, text_to_image.counts, len(paths)),
-        seconds=time.perf_counter() - started,
-    )
-    text_ids = [
-        f"{image}#{index}" for image, texts in zip(image_ids, captions, strict=True) for index in range(len(texts))
+    images = encoder.embed_images(data.paths, data.image_ids, progress=report)
+    texts = encoder.embed_texts(data.texts, progress=lambda done: report(len(data.paths) + done))
+    folds = [_Fold(data, images, texts, fold) for fold in np.unique(data.folds)]
+    ranks = {encoder.scoring: [fold.ranks() for fold in folds]}
+    if encoder.pair_scorer is not None:
+        scorer = encoder.pair_scorer
+        ranks[scorer.label] = [
+            reranked(
+                scorer,
+                before,
+                fold.images,
+                fold.texts,
+                fold.owners,
+                paths=[data.paths[index] for index in fold.image_index],
+                image_ids=[data.image_ids[index] for index in fold.image_index],
+                captions=[data.texts[index] for index in fold.text_index],
+            )
+            for fold, before in zip(folds, ranks[encoder.scoring], strict=True)
+        ]
+    metrics = {scoring: _metrics(scoring, folds, of_folds) for scoring, of_folds in ranks.items()}
+    tables = [
+        _ranks_table(data, fold, each, s) for s, of in ranks.items() for fold, each in zip(folds, of, strict=True)
     ]
-    pq.write_table(_ranks_table(image_ids, image_ranks, text_ids, text_ranks), out / RANKS_FILE)
-    (out / METRICS_FILE).write_text(json.dumps(metrics.to_dict(), indent=2) + "\n", encoding="utf-8")
+    pq.write_table(pa.concat_tables(tables), out / RANKS_FILE, compression="zstd")
+    written = {scoring: each.to_dict() for scoring, each in metrics.items()}
+    (out / METRICS_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return metrics
 
 
-def _read_pairs(pairs: Path) -> tuple[list[str], list[str], list[list[str]]]:
-    columns = ["image_id", "path", "captions"]
-    try:
-        table = pq.read_table(pairs, columns=columns)
-        table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in columns]))
-    except (OSError, pa.ArrowException) as error:
-        raise EvaluationError(f"{pairs}: these are no evaluation pairs ({str(error).splitlines()[0]}).") from None
-    image_ids: list[str] = table["image_id"].to_pylist()
-    paths: list[str] = table["path"].to_pylist()
-    captions: list[list[str]] = table["captions"].to_pylist()
-    for path, texts in zip(paths, captions, strict=True):
-        if not texts:
-            raise EvaluationError(
-                f"{path}: this evaluation image has no caption; caption it or remove it from the set."
-            )
-    return image_ids, paths, captions
+@dataclass(frozen=True)
+class _Pairs:
+    """Evaluation pairs: images, and their captions in the images' order."""
+
+    image_ids: list[str]
+    paths: list[str]
+    texts: list[str]
+    text_ids: list[str]
+    owners: np.ndarray
+    folds: np.ndarray  # of each image; -1 where the set has none
+
+    @classmethod
+    def read(cls, pairs: Path) -> "_Pairs":
+        columns = ["image_id", "path", "captions"]
+        try:
+            table = pq.read_table(pairs)
+            if "fold" not in table.column_names:  # written before sets had folds
+                table = table.append_column("fold", pa.nulls(len(table), pa.int16()))
+            table = table.select([*columns, "fold"])
+            table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in [*columns, "fold"]]))
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise EvaluationError(f"{pairs}: these are no evaluation pairs ({str(error).splitlines()[0]}).") from None
+        image_ids: list[str] = table["image_id"].to_pylist()
+        paths: list[str] = table["path"].to_pylist()
+        captions: list[list[str]] = table["captions"].to_pylist()
+        for path, of_image in zip(paths, captions, strict=True):
+            if not of_image:
+                raise EvaluationError(
+                    f"{path}: this evaluation image has no caption; caption it or remove it from the set."
+                )
+        return cls(
+            image_ids,
+            paths,
+            [text for of_image in captions for text in of_image],
+            [
+                f"{image}#{place}"
+                for image, texts in zip(image_ids, captions, strict=True)
+                for place in range(len(texts))
+            ],
+            np.repeat(np.arange(len(paths)), [len(of_image) for of_image in captions]),
+            np.array([-1 if fold is None else fold for fold in table["fold"].to_pylist()], np.int64),
+        )
 
 
-def _ranks_table(
-    image_ids: list[str], image_ranks: np.ndarray, text_ids: list[str], text_ranks: np.ndarray
-) -> pa.Table:
-    directions = ["image_to_text"] * len(image_ids) + ["text_to_image"] * len(text_ids)
-    ranks = np.concatenate([image_ranks, text_ranks]).astype(np.int32)
-    return pa.table({"direction": directions, "query": image_ids + text_ids, "rank": ranks}, schema=RANKS)
+class _Fold:
+    """A part of the pairs that is searched for itself."""
+
+    def __init__(self, data: _Pairs, images: np.ndarray, texts: np.ndarray, number: int) -> None:
+        self.number = None if number < 0 else int(number)
+        self.image_index = np.flatnonzero(data.folds == number)
+        self.text_index = np.flatnonzero(data.folds[data.owners] == number)
+        place = np.zeros(len(data.paths), np.int64)
+        place[self.image_index] = np.arange(len(self.image_index))
+        self.owners = place[data.owners[self.text_index]]
+        whole = len(self.image_index) == len(data.paths)
+        self.images, self.texts = (images, texts) if whole else (images[self.image_index], texts[self.text_index])
+
+    def ranks(self) -> Ranks:
+        return retrieval_ranks(self.images, self.texts, self.owners)
+
+
+def _metrics(scoring: str, folds: list[_Fold], ranks: list[Ranks]) -> RetrievalMetrics:
+    images = [len(fold.images) for fold in folds]
+    captions = [len(fold.texts) for fold in folds]
+    return RetrievalMetrics(
+        scoring=scoring,
+        images=sum(images),
+        captions=sum(captions),
+        folds=len(folds),
+        image_to_text=direction_metrics(
+            [each.images for each in ranks], [np.bincount(fold.owners) for fold in folds], captions
+        ),
+        text_to_image=direction_metrics([each.texts for each in ranks], [np.ones(n, int) for n in captions], images),
+        mean_rank_variance=float(
+            np.mean([mean_rank_variance(each.texts, fold.owners) for each, fold in zip(ranks, folds, strict=True)])
+        ),
+    )
+
+
+def _ranks_table(data: _Pairs, fold: _Fold, ranks: Ranks, scoring: str) -> pa.Table:
+    queries = [data.image_ids[index] for index in fold.image_index] + [
+        data.text_ids[index] for index in fold.text_index
+    ]
+    columns = {
+        "direction": ["image_to_text"] * len(ranks.images) + ["text_to_image"] * len(ranks.texts),
+        "query": queries,
+        "rank": np.concatenate([ranks.images, ranks.texts]).astype(np.int32),
+        "scoring": [scoring] * len(queries),
+        "fold": pa.array([fold.number] * len(queries), pa.int16()),
+    }
+    return pa.table(columns, schema=RANKS)

@@ -22,6 +22,8 @@ from caploom.tables import count_rows, failure, table_of, write_failures, write_
 KIND = "evaluation_pairs"
 CODE_VERSION = "2"
 
+_MAX_COPIES = 0.01
+
 
 def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
     """The evaluation set of that name as `pairs.parquet` (schema EVALUATION_PAIRS), made unless it is made.
@@ -42,13 +44,14 @@ def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = No
     def build(draft: Draft) -> None:
         rows = list(settings.rows())
         dataset = settings.dataset() if isinstance(settings, KarpathySet) else None
-        checked, beyond = None, set[int]()
+        checked, beyond, copies = None, set[int](), 0
         if settings.protocol is not None:
             check_dataset(name, settings.protocol, dataset)
             checked, beyond = _check_protocol(name, settings.protocol, rows)
         images, failures = _images(rows, beyond, progress, merge=settings.protocol is None)
         if settings.protocol is not None:
-            _refuse_missing(name, settings.protocol, len(images), failures)
+            _refuse_missing(name, settings.protocol, failures)
+            copies = _count_copies(name, settings.protocol, images)
             _set_folds(images, PROTOCOLS[settings.protocol].folds)
         if not images:
             first = failures[0]["detail"] if failures else "the source has no rows."
@@ -69,7 +72,9 @@ def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = No
                 "max": max(counts),
             },
         }
-        note = None if checked else _note(settings, dataset, len(images), sum(counts))
+        note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
+        if copies:
+            note = f"{copies:,} of the images are another's picture under a second name; each counts, as elsewhere."
         draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
 
     return factory.store.make(plan, build)
@@ -97,8 +102,8 @@ def _images(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The images as EVALUATION_PAIRS in their order, and the failures: together all rows.
 
-    One record may say a caption twice (two people wrote it); with `merge`, a caption that another record of the same
-    image has said already is a failure.
+    One record may say a caption twice (two people wrote it). With `merge`, a picture under several names is one image,
+    and a caption that another record of it has said already is a failure; without, each name is an image.
     """
     images: dict[str, dict[str, Any]] = {}
     said: dict[tuple[str, str], int] = {}
@@ -123,13 +128,13 @@ def _images(
                 "captions": [],
                 "fold": None,
             }
-            images.setdefault(str(found), entry)["captions"].append(row.caption)
+            images.setdefault(str(found) if merge else row.image, entry)["captions"].append(row.caption)
         if progress is not None:
             progress(position + 1, len(rows), len(failures))
     return list(images.values()), failures
 
 
-def _refuse_missing(name: str, protocol: str, found: int, failures: Sequence[dict[str, Any]]) -> None:
+def _refuse_missing(name: str, protocol: str, failures: Sequence[dict[str, Any]]) -> None:
     missing = [each for each in failures if each["reason"] != "beyond_protocol"]
     wanted = PROTOCOLS[protocol].images
     if missing:
@@ -138,11 +143,17 @@ def _refuse_missing(name: str, protocol: str, found: int, failures: Sequence[dic
             f"The evaluation set {name}: {count:,} of the {wanted:,} images of {protocol} cannot be used, and a recall "
             f"over the rest would be another set's; put them back. The first: {missing[0]['detail']}"
         )
-    if found != wanted:
+
+
+def _count_copies(name: str, protocol: str, images: Sequence[dict[str, Any]]) -> int:
+    """How many images are another's picture under a second name; many are no accident of the data set."""
+    differ = len({image["image_id"] for image in images})
+    if len(images) - differ > _MAX_COPIES * len(images):
         raise EvaluationError(
-            f"The evaluation set {name}: of the {wanted:,} image files of {protocol} only {found:,} differ; the same "
-            "picture lies under several names: unpack the images again."
+            f"The evaluation set {name}: of the {len(images):,} image files of {protocol} only {differ:,} differ; the "
+            "same picture lies under several names: unpack the images again."
         )
+    return len(images) - differ
 
 
 def _set_folds(images: Sequence[dict[str, Any]], folds: int) -> None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from caploom.captioning.canary_gate import canary_plan
 from caploom.captioning.caption_shard import read_captions, shard_images
 from caploom.evaluation.measure import KIND as METRICS_KIND
+from caploom.evaluation.measure import RETRIEVAL
 from caploom.factory import Factory
 from caploom.lineage.results import DIRECTIONS
 from caploom.readers.ingest import read_pairs
@@ -135,10 +136,11 @@ def check_metrics(artifact: Artifact) -> list[CheckOutcome]:
     """Recall@1 is above chance, both ways, on every evaluation set."""
     assert artifact.manifest.kind == METRICS_KIND
     worse = [
-        f"{name} {direction.replace('_', ' ')} {metrics[direction]['recall@1']:.4f}"
-        for name, metrics in artifact.manifest.summary.items()
+        f"{each['evaluation_set']} {direction.replace('_', ' ')} {each[direction]['recall@1']:.4f}"
+        for each in artifact.manifest.summary["measurements"]
+        if each["kind"] == RETRIEVAL
         for direction in DIRECTIONS
-        if metrics[direction]["recall@1"] <= metrics[direction]["chance@1"]
+        if each[direction]["recall@1"] <= each[direction]["chance@1"]
     ]
     sentence = f"Not above chance: {', '.join(worse)}." if worse else "Recall@1 is above chance both ways."
     return [CheckOutcome(BETTER_THAN_CHANCE, not worse, sentence, {"not_above_chance": worse})]

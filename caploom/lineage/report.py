@@ -4,10 +4,12 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from caploom.config import Recipe
 from caploom.demo.captioner_truth import CaptionerTruth, captioner_truths
 from caploom.errors import MissingArtifactError
+from caploom.evaluation.measure import RETRIEVAL
 from caploom.factory import Factory
 from caploom.lineage.gallery import data_uri
 from caploom.lineage.plots import recall_bars
@@ -15,19 +17,25 @@ from caploom.lineage.results import (
     DIRECTIONS,
     RECALL_AT,
     ArmResult,
+    ClassificationRow,
     ResultRow,
+    classification_rows,
     finished_arms,
+    measurement_label,
     percent,
     result_rows,
     verdict,
 )
 from caploom.store import Artifact, Draft, Plan
+from caploom.training.checkpoint import FINE_TUNED
 
 KIND = "ablation_report"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 Table = list[list[str]]
 """The first row is the header."""
+
+_Row = TypeVar("_Row", ResultRow, ClassificationRow)
 
 
 def make_report(factory: Factory) -> Artifact:
@@ -48,17 +56,17 @@ def make_report(factory: Factory) -> Artifact:
         _write_files(draft.folder, factory, arms, waiting, rows, truths)
         draft.summary = {
             "recipes": len({row.recipe for row in rows}),
-            "verdicts": {name: verdict(group) for name, group in by_evaluation_set(rows).items()},
+            "verdicts": {name: verdict(group) for name, group in by_label(rows).items()},
         }
 
     return factory.store.make(plan, build)
 
 
-def by_evaluation_set(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
-    """The rows of each evaluation set."""
-    groups: dict[str, list[ResultRow]] = {}
+def by_label(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    """The rows of each measurement: an evaluation set, a stage and a scoring."""
+    groups: dict[str, list[_Row]] = {}
     for row in rows:
-        groups.setdefault(row.evaluation_set, []).append(row)
+        groups.setdefault(row.label, []).append(row)
     return groups
 
 
@@ -73,6 +81,37 @@ def recall_table(rows: Sequence[ResultRow]) -> Table:
     first = rows[0]
     chances = [percent(first.chance[f"{direction}@{k}"]) for direction in DIRECTIONS for k in RECALL_AT]
     return [*table, ["(chance)", "", *chances, percent(first.mean_chance_at_1), "1.0"]]
+
+
+def measurement_tables(arm: ArmResult) -> dict[str, Table]:
+    """Of each of an arm's measurements of retrieval, all figures by themselves: recalls with their intervals, ranks."""
+    tables = {}
+    for each in arm.metrics.manifest.summary["measurements"]:
+        if each["kind"] != RETRIEVAL:
+            continue
+        table = [["", *(direction.replace("_", " ") for direction in DIRECTIONS)]]
+        for k in RECALL_AT:
+            cells = []
+            for direction in DIRECTIONS:
+                low, high = each[direction][f"interval@{k}"]
+                cells.append(f"{percent(each[direction][f'recall@{k}'])} ({percent(low)} to {percent(high)})")
+            table.append([f"Recall@{k}, % (95 % interval)", *cells])
+        for figure in ("median_rank", "mean_rank"):
+            table.append([figure.replace("_", " "), *(f"{each[direction][figure]:.1f}" for direction in DIRECTIONS)])
+        table.append(["RSUM", f"{each['rsum']:.1f}", ""])
+        table.append(["mean rank variance", "", f"{each['mean_rank_variance']:.1f}"])
+        table.append(["images, captions", f"{each['images']:,}", f"{each['captions']:,}"])
+        tables[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = table
+    return tables
+
+
+def classification_table(rows: Sequence[ClassificationRow]) -> Table:
+    """Zero-shot classification in percent: top-1, top-5, the mean over classes, chance."""
+    names = list(rows[0].figures)
+    table = [["recipe", "seeds", *(name.replace("_", " ") for name in names)]]
+    for row in rows:
+        table.append([row.recipe, str(len(row.seeds)), *(percent(row.figures[name]) for name in names)])
+    return table
 
 
 def truth_table(truths: Sequence[CaptionerTruth]) -> Table:
@@ -93,10 +132,16 @@ def cost_table(arms: Sequence[ArmResult], factory: Factory) -> Table:
         if checkpoint is None or training_set is None:
             continue
         per_image = training_set.manifest.summary["captions"] / max(training_set.manifest.summary["images"], 1)
-        trained = checkpoint.manifest.summary
-        cells = [f"{per_image:.2f}", str(trained["steps"]), str(trained["samples_seen"]), f"{trained['seconds']:.0f}"]
-        table.append([arm.recipe.name, *cells])
+        table.append([arm.recipe.name, f"{per_image:.2f}", *_cost(checkpoint)])
+        tuned = factory.store.read(arm.metrics.manifest.inputs[1].address) if arm.recipe.finetune else None
+        if tuned is not None:
+            table.append([f"{arm.recipe.name}, {FINE_TUNED}", "", *_cost(tuned)])
     return table
+
+
+def _cost(checkpoint: Artifact) -> list[str]:
+    trained = checkpoint.manifest.summary
+    return [str(trained["steps"]), str(trained["samples_seen"]), f"{trained['seconds']:.0f}"]
 
 
 def markdown_table(table: Table) -> str:
@@ -120,7 +165,7 @@ def _write_files(
     name = factory.config.name
     markdown: list[str] = [f"# Ablation report: {name}"]
     page: list[str] = [f"<h1>Ablation report: {html.escape(name)}</h1>"]
-    for evaluation_set, group in by_evaluation_set(rows).items():
+    for evaluation_set, group in by_label(rows).items():
         title = f"Retrieval on {evaluation_set} (percent; i2t: image to text, t2i: text to image)"
         markdown += [f"## {title}", markdown_table(recall_table(group)), f"**{verdict(group)}**"]
         chart = recall_bars(
@@ -131,6 +176,10 @@ def _write_files(
         page += [f"<h2>{html.escape(title)}</h2>", _html_table(recall_table(group))]
         page += [f"<p><strong>{html.escape(verdict(group))}</strong></p>"]
         page += [f'<img alt="Recall@1 of each recipe on {html.escape(evaluation_set)}" src="{data_uri(chart)}">']
+    for name, classified in by_label(classification_rows(arms)).items():
+        title = f"Zero-shot classification on {name} (percent)"
+        markdown += [f"## {title}", markdown_table(classification_table(classified))]
+        page += [f"<h2>{html.escape(title)}</h2>", _html_table(classification_table(classified))]
     if truths:
         title = (
             "Captioners against the truth (percent of things present that are named; of things named that are there)"

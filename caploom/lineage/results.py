@@ -1,4 +1,4 @@
-"""Gathers what the recipes reached: one row a recipe and evaluation set, mean and spread over seeds."""
+"""Gathers what the recipes reached: one row a recipe and measurement, mean and spread over seeds."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,12 +7,16 @@ from typing import Any
 
 from caploom.config import Recipe
 from caploom.errors import MissingArtifactError
-from caploom.evaluation.measure import retrieval_metrics_plan
+from caploom.evaluation.encoders import COSINE
+from caploom.evaluation.measure import CLASSIFICATION, RETRIEVAL, retrieval_metrics_plan
 from caploom.factory import Factory
 from caploom.store import Artifact
+from caploom.training.checkpoint import ZERO_SHOT
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 RECALL_AT = (1, 5, 10)
+CLASSIFICATION_FIGURES = ("top1", "top5", "mean_per_class_recall", "chance_top1")
+"""Of a measurement of classification, what tables show."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,11 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A recipe on one evaluation set; recalls and chances are shares, 0 to 1, means over the seeds.
+    """A recipe's retrieval on one evaluation set; recalls and chances are shares, 0 to 1, means over the seeds.
 
     `recall` and `chance` have keys such as `image_to_text@1`. `spread` is the sample standard deviation of
-    `mean_recall_at_1` over the seeds, None for a single seed.
+    `mean_recall_at_1` over the seeds, None for a single seed. `stage` says after which training it was measured
+    (zero-shot, fine-tuned), `scoring` how a pair is scored (cosine; ITC; ITC and re-ranking).
     """
 
     evaluation_set: str
@@ -39,15 +44,52 @@ class ResultRow:
     mean_recall_at_1: float
     mean_chance_at_1: float
     spread: float | None
+    stage: str = ZERO_SHOT
+    scoring: str = COSINE
 
     @property
     def times_chance(self) -> float:
         """Mean Recall@1 as a multiple of chance."""
         return self.mean_recall_at_1 / self.mean_chance_at_1 if self.mean_chance_at_1 else float("nan")
 
+    @property
+    def rsum(self) -> float:
+        """Sum of the six recalls in percent."""
+        return 100 * sum(self.recall.values())
+
+    @property
+    def label(self) -> str:
+        """What was measured: the set, and stage and scoring where they are not the plain ones."""
+        return measurement_label(self.evaluation_set, self.stage, self.scoring)
+
     def to_dict(self) -> dict[str, Any]:
         """As it is written to `results.json`."""
-        return {**asdict(self), "times_chance": self.times_chance}
+        return {**asdict(self), "times_chance": self.times_chance, "rsum": self.rsum}
+
+
+@dataclass(frozen=True)
+class ClassificationRow:
+    """A recipe's zero-shot classification on one evaluation set; shares, 0 to 1, means over the seeds.
+
+    `figures` has those of `CLASSIFICATION_FIGURES` that the set has: `top5` only where there are more classes.
+    """
+
+    evaluation_set: str
+    recipe: str
+    seeds: tuple[int, ...]
+    figures: dict[str, float]
+    stage: str = ZERO_SHOT
+
+    @property
+    def label(self) -> str:
+        """What was measured, like a `ResultRow`'s."""
+        return measurement_label(self.evaluation_set, self.stage, COSINE)
+
+
+def measurement_label(evaluation_set: str, stage: str, scoring: str) -> str:
+    """`coco`, `coco, fine-tuned`, `coco, fine-tuned, ITC`: the plain stage and scoring go without saying."""
+    said = [evaluation_set, *([stage] if stage != ZERO_SHOT else []), *([scoring] if scoring != COSINE else [])]
+    return ", ".join(said)
 
 
 def finished_arms(factory: Factory) -> tuple[list[ArmResult], list[Recipe]]:
@@ -67,19 +109,39 @@ def finished_arms(factory: Factory) -> tuple[list[ArmResult], list[Recipe]]:
 
 
 def result_rows(arms: Sequence[ArmResult]) -> list[ResultRow]:
-    """A row for each evaluation set and recipe, seeds taken together, in the order of the YAML."""
-    groups: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
+    """A row for each measurement of retrieval and recipe, seeds taken together, in the order of the YAML."""
+    return [_row(key, runs) for key, runs in _measurements(arms, RETRIEVAL).items()]
+
+
+def classification_rows(arms: Sequence[ArmResult]) -> list[ClassificationRow]:
+    """A row for each measurement of classification and recipe, seeds taken together, in the order of the YAML."""
+    rows = []
+    for (evaluation_set, stage, _, recipe), runs in _measurements(arms, CLASSIFICATION).items():
+        names = [name for name in CLASSIFICATION_FIGURES if name in runs[0][1]]
+        figures = {name: statistics.fmean(figures[name] for _, figures in runs) for name in names}
+        rows.append(ClassificationRow(evaluation_set, recipe, tuple(seed for seed, _ in runs), figures, stage))
+    return rows
+
+
+_Key = tuple[str, str, str, str]  # evaluation set, stage, scoring, recipe
+_Runs = list[tuple[int, dict[str, Any]]]  # seed, figures
+
+
+def _measurements(arms: Sequence[ArmResult], kind: str) -> dict[_Key, _Runs]:
+    groups: dict[_Key, _Runs] = {}
     for arm in arms:
-        for name in arm.recipe.evaluation_sets:
-            key = (name, arm.recipe.base)
-            groups.setdefault(key, []).append((arm.recipe.seed, arm.metrics.manifest.summary[name]))
-    return [_row(name, recipe, runs) for (name, recipe), runs in groups.items()]
+        for each in arm.metrics.manifest.summary["measurements"]:
+            if each["kind"] == kind:
+                key = (each["evaluation_set"], each["stage"], each["scoring"], arm.recipe.base)
+                groups.setdefault(key, []).append((arm.recipe.seed, each))
+    return groups
 
 
-def _row(evaluation_set: str, recipe: str, runs: list[tuple[int, dict[str, Any]]]) -> ResultRow:
-    def mean(direction: str, key: str) -> float:
-        return statistics.fmean(metrics[direction][key] for _, metrics in runs)
+def _row(key: _Key, runs: _Runs) -> ResultRow:
+    def mean(direction: str, figure: str) -> float:
+        return statistics.fmean(metrics[direction][figure] for _, metrics in runs)
 
+    evaluation_set, stage, scoring, recipe = key
     at_1 = [metrics["mean_recall@1"] for _, metrics in runs]
     places = [(direction, k) for direction in DIRECTIONS for k in RECALL_AT]
     return ResultRow(
@@ -91,6 +153,8 @@ def _row(evaluation_set: str, recipe: str, runs: list[tuple[int, dict[str, Any]]
         mean_recall_at_1=statistics.fmean(at_1),
         mean_chance_at_1=statistics.fmean(metrics["mean_chance@1"] for _, metrics in runs),
         spread=statistics.stdev(at_1) if len(at_1) > 1 else None,
+        stage=stage,
+        scoring=scoring,
     )
 
 

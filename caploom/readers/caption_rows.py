@@ -65,8 +65,6 @@ class CaptionRows:
 
 def bad_row(number: int, image: str, reason: str, detail: str) -> SourceRow:
     """A row that cannot be used: `reason` is a short word to count by, `detail` one sentence."""
-    # Its image is as the user wrote it, and may hold what no table can.
-    image = image.encode("utf-8", "replace").decode("utf-8")
     return SourceRow(row=number, image=image, caption=None, path=None, reason=reason, detail=detail)
 
 

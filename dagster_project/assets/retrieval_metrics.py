@@ -1,13 +1,15 @@
 """The `retrieval_metrics` asset."""
 
+from typing import Any
+
 import dagster as dg
 
 from caploom.config import FactoryConfig
 from caploom.evaluation.measure import CODE_VERSION
 from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
 from caploom.lineage.fingerprints import fingerprint
-from caploom.lineage.report import markdown_table, recall_table
-from caploom.lineage.results import ArmResult, result_rows
+from caploom.lineage.report import classification_table, markdown_table, measurement_tables, recall_table
+from caploom.lineage.results import ArmResult, classification_rows, result_rows
 from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
@@ -41,12 +43,24 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         with user_errors():
             opened = factory.open(context.run.run_id)
             recipe = opened.config.recipe(context.partition_key)
-            with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=len(recipe.evaluation_sets)) as bar:
+            parts = len(recipe.evaluation_sets) * (2 if recipe.finetune else 1)
+            with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:
                 artifact = trainer.measure(opened, recipe, bar)
-            rows = result_rows([ArmResult(recipe, artifact)])
-            extra = {
-                f"{row.evaluation_set} recall": dg.MetadataValue.md(markdown_table(recall_table([row]))) for row in rows
-            } | {f"{row.evaluation_set} mean Recall@1": round(row.mean_recall_at_1, 4) for row in rows}
-            return result(artifact, check_metrics(artifact), extra, recipe=recipe.name)
+            metadata = _metadata(ArmResult(recipe, artifact))
+            return result(artifact, check_metrics(artifact), metadata, recipe=recipe.name)
 
     return retrieval_metrics
+
+
+def _metadata(arm: ArmResult) -> dict[str, Any]:
+    """What was measured, the tables first; numbers by themselves, since the UI plots those over materializations."""
+    rows, classified = result_rows([arm]), classification_rows([arm])
+    tables = {f"{row.label} recall": markdown_table(recall_table([row])) for row in rows}
+    tables |= {f"{label}: figures": markdown_table(table) for label, table in measurement_tables(arm).items()}
+    tables |= {f"{row.label} accuracy": markdown_table(classification_table([row])) for row in classified}
+    return (
+        {name: dg.MetadataValue.md(table) for name, table in tables.items()}
+        | {f"{row.label} mean Recall@1": round(row.mean_recall_at_1, 4) for row in rows}
+        | {f"{row.label} RSUM": round(row.rsum, 2) for row in rows}
+        | {f"{row.label} top-1": round(row.figures["top1"], 4) for row in classified}
+    )
