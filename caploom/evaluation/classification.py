@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from caploom.errors import EvaluationError
 from caploom.evaluation.classification_images import Classes
+from caploom.evaluation.encoders import Encoder
 from caploom.records import PREDICTIONS
 
 METRICS_FILE = "metrics.json"
@@ -28,14 +29,6 @@ PREDICTIONS_FILE = "predictions.parquet"
 _EQUAL = 1e-12
 _TEXTS_AT_ONCE = 8_192  # prompts whose embeddings are held at once
 _SCORES_AT_ONCE = 4_000_000  # 32 MB of float64
-
-
-class _Encoder(Protocol):
-    def embed_images(
-        self, paths: Sequence[str], image_ids: Sequence[str], progress: Callable[[int], None] | None = None
-    ) -> np.ndarray: ...
-
-    def embed_texts(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def prompts(templates: str | Sequence[str]) -> list[Callable[[str], str]]:
 
 
 def text_classifier(
-    encoder: _Encoder,
+    encoder: Encoder,
     names: Sequence[str],
     templates: Sequence[Callable[[str], str]],
     progress: Callable[[int], None] | None = None,
@@ -135,7 +128,7 @@ def label_ranks(images: np.ndarray, classifier: np.ndarray, labels: np.ndarray) 
 
 
 def classify(
-    encoder: _Encoder,
+    encoder: Encoder,
     images: Path,
     classes: Classes,
     templates: str | Sequence[str],

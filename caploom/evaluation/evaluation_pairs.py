@@ -74,7 +74,7 @@ def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = No
         }
         note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
         if copies:
-            note = f"{copies:,} of the images are another's picture under a second name; each counts, as elsewhere."
+            note = f"Copies of another image under a second name: {copies:,}; each counts, as elsewhere."
         draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
 
     return factory.store.make(plan, build)
