@@ -35,8 +35,10 @@ class ClipObjective:
             )
         if settings.gradient_checkpointing:
             _checkpoint_gradients(network, settings.model)
-        self._sigmoid = sigmoid
-        self.module: torch.nn.Module = _Towers(network)
+        self._sigmoid, self._batch_size = sigmoid, settings.batch_size
+        if not sigmoid and network.logit_bias is not None:
+            network.logit_bias.requires_grad_(False)  # processes would wait for gradients that it never has
+        self.module: torch.nn.Module = _Towers(network, bias=sigmoid)
         self.decoder = ImageDecoder(self._model.preprocessing, draft=True)
         self.tokenize = self._model.tokenize
         self.notes = _notes(network, settings)
@@ -49,8 +51,10 @@ class ClipObjective:
         images = images.contiguous(memory_format=torch.channels_last)
         tokens = trim_padding(self._network, batch.tokens).to(device, non_blocking=True)
         owners = None if batch.owners is None else batch.owners.to(device)
-        count = context.micro_batch or len(images)
-        if count >= len(images):
+        # All processes go the same way, also where images are missing from one: else they would wait for each other.
+        whole = self._batch_size // context.processes.count
+        count = context.micro_batch or whole
+        if count >= whole:
             loss = self._loss([self._encode(context.module, images, tokens, context)], owners, context)
             context.scaler.scale(loss).backward()
             return {"loss": loss.detach()}
@@ -112,15 +116,16 @@ class ClipObjective:
 class _Towers(torch.nn.Module):
     """Both encoders in one forward pass, which is what several processes need."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, bias: bool) -> None:
         super().__init__()
         self.network = network
+        self._bias = bias
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Features:
-        """L2-normalized image and text features, the scale of their logits, and the bias where there is one."""
+        """L2-normalized image and text features, the scale of their logits, and the bias where the loss takes one."""
         network = self.network
         features = network.encode_image(images, normalize=True), encode_text(network, tokens)
-        bias = () if network.logit_bias is None else (network.logit_bias,)
+        bias = (network.logit_bias,) if self._bias else ()
         return *features, network.logit_scale.exp(), *bias
 
 

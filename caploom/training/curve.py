@@ -106,7 +106,8 @@ class Curve:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
-        self.points = state["points"]
+        # A map's entries are pairs, which JSON has made lists.
+        self.points = [{**point, "parts": [tuple(part) for part in point["parts"]]} for point in state["points"]]
         self._pending = [{name: torch.tensor(value) for name, value in each.items()} for each in state["pending"]]
 
     def losses(self) -> list[tuple[int, float]]:
