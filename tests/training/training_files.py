@@ -1,7 +1,8 @@
 """Small training sets and a tiny architecture for the tests beside this file."""
 
 import json
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ COLOURS = {
     "orange": (250, 140, 20),
 }
 
-TINY_ARCHITECTURE = {
+TINY_ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
@@ -50,9 +51,14 @@ def train_files(
     return result
 
 
-def write_tiny_architecture(folder: Path) -> Path:
-    file = folder / "tiny.json"
-    file.write_text(json.dumps(TINY_ARCHITECTURE))
+def write_tiny_architecture(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """A file of its own for each set of changes; those of a tower go into the tower's settings."""
+    architecture = dict(TINY_ARCHITECTURE)
+    for key, value in (changes or {}).items():
+        architecture[key] = {**TINY_ARCHITECTURE[key], **value} if isinstance(value, dict) else value
+    text = json.dumps(architecture)
+    file = folder / (f"tiny-{zlib.crc32(text.encode())}.json" if changes else "tiny.json")
+    file.write_text(text)
     return file
 
 
