@@ -7,6 +7,7 @@ import click
 
 import caploom
 from caploom.command_errors import user_errors
+from caploom.compare_cli import compare
 from caploom.convert_cli import convert
 from caploom.export_cli import export
 
@@ -130,6 +131,7 @@ def presets(name: str | None) -> None:
         click.echo(f"{each:22} {memory:>7}  {preset.get('model', '(your own folder)'):45} {preset['about'].strip()}")
 
 
+main.add_command(compare)
 main.add_command(convert)
 main.add_command(export)
 

@@ -112,6 +112,12 @@ TRAINING_ROWS = pa.schema(
     ]
 )
 
+RESIZED_IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # in the order of the array of pixels
+    ]
+)
+
 EVALUATION_PAIRS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

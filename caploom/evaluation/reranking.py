@@ -55,8 +55,12 @@ def reranked(
 
 
 def _ranks(before: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Ranks among the candidates that were scored anew; where no positive is among them, behind them as it was."""
+    """Ranks among the candidates that were scored anew; where no positive is among them, behind them as it was.
+
+    Of a positive that ties for the last place among them, the tie counts against us, so it is not among them.
+    """
     best = np.where(positive, scores, -np.inf).max(axis=1, keepdims=True)
     ranks = 1 + np.count_nonzero(~positive & (scores >= best), axis=1)
-    found: np.ndarray = np.where(positive.any(axis=1), ranks, np.maximum(before, scores.shape[1] + 1))
+    among = positive.any(axis=1) & (before <= scores.shape[1])
+    found: np.ndarray = np.where(among, ranks, np.maximum(before, scores.shape[1] + 1))
     return found

@@ -1,5 +1,6 @@
 """The `checkpoint` stage: a model trained on a recipe's training set, then perhaps fine-tuned on a target set."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from caploom.store import Artifact, Draft, Plan
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Launch, claimed, forget, launch_training
+from caploom.training.resized import resized_images
 from caploom.training_set.merge import training_files, training_set_plan
 
 KIND = "checkpoint"
@@ -21,6 +23,7 @@ ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
 """The stages of a recipe, as the field names what is measured after each."""
 
 _UNFINISHED = "training_state"
+_LOG = logging.getLogger(__name__)
 
 Report = Callable[[TrainingEvent], None]
 
@@ -91,7 +94,8 @@ def _trained(factory: Factory, plan: Plan, job: TrainingJob, report: Report | No
 
     def build(draft: Draft) -> None:
         state = unfinished / "state" if job.settings.save_every is not None else None
-        started = job.model_copy(update={"out": draft.folder, "state": state})
+        resized = resized_images(factory, job.settings, say=_LOG.info) if job.settings.resized_cache else []
+        started = job.model_copy(update={"out": draft.folder, "state": state, "resized": resized})
         result = launch(started, unfinished, report or (lambda event: None))
         _describe(draft, result, job.seed)
 
@@ -119,6 +123,8 @@ def _describe(draft: Draft, result: TrainingResult, seed: int) -> None:
         "final_loss": result.final_loss,
         "losses": result.losses,
         "unusable_rows": result.failures,
+        "truncated_share": round(result.truncated_share, 4),
+        "resumed_from": result.resumed_from,
         "processes": result.processes,
         "notes": result.notes,
     }

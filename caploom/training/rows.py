@@ -1,6 +1,13 @@
-"""A training set's rows: which captions an image has, and which of them a step trains on."""
+"""A training set's rows, read in windows: which images and captions there are, and which captions a step trains on.
+
+The merge writes files of some ten thousand rows in the order of a seeded hash. An epoch takes the files in an order of
+its own, several of them at a time (a window), and the rows of a window in an order of their own: shuffled across
+shards, with a window in memory and never the whole set.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,61 +21,132 @@ from caploom.records import TRAINING_ROWS
 from caploom.training.drawing import draw_one, draw_several, random_sentence
 from caploom.training_set.settings import Drawing
 
+WINDOW_ROWS = 200_000
+"""A window ends with the file that reaches so many rows, or `WINDOW_BYTES` of columns before compression."""
+
+WINDOW_BYTES = 128 * 2**20
+
 _COLUMNS = ["image_id", "path", "captions", "weights"]
 
 
 class TrainingRows:
-    """The rows of a training set, in the order of the given shards; `drawing` is what its mix says of drawing captions.
+    """The rows of a training set's files, numbered in the order given; `drawing` is what its mix says of drawing.
 
-    Raises `TrainingError` when a file is no training set, when captions and weights do not run side by side, or when no
-    row has a caption to draw.
+    Only footers are read here. Raises `TrainingError` when a file is no training set or there are no rows.
     """
 
-    def __init__(self, training_set: Sequence[Path]) -> None:
-        self.drawing = _drawing(training_set)
-        # Sources are read only where they matter: at 15 million images they are most of a gigabyte.
-        sources = ["sources"] if self.drawing.texts > 1 or self.drawing.source_prefix else []
-        tables = [_read_shard(file, [*_COLUMNS, *sources]) for file in training_set]
-        self._table = pa.concat_tables(tables) if tables else None
-        if self._table is None or len(self._table) == 0:
+    def __init__(
+        self, training_set: Sequence[Path], *, window_rows: int = WINDOW_ROWS, window_bytes: int = WINDOW_BYTES
+    ) -> None:
+        self.files = [Path(file) for file in training_set]
+        footers = [_footer(file) for file in self.files]
+        self.drawing = _drawing(self.files, footers)
+        self._counts = np.array([footer.num_rows for footer in footers], np.int64)
+        self._bytes = [
+            sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)) for footer in footers
+        ]
+        self._starts = np.concatenate([[0], np.cumsum(self._counts)])
+        self._window_rows, self._window_bytes = window_rows, window_bytes
+        self._looked_at: tuple[int, Window] | None = None
+        if len(self) == 0:
             raise TrainingError("The training set has no rows; materialize raw_pairs and see its failures table.")
-        self.usable = np.flatnonzero(pc.list_value_length(self._table["captions"]).to_numpy())
-        if len(self.usable) == 0:
-            raise TrainingError(
-                f"None of the training set's {len(self):,} rows has a caption; see the merge's failures."
-            )
 
     def __len__(self) -> int:
-        return 0 if self._table is None else len(self._table)
+        return int(self._starts[-1])
 
-    def has_captions(self, row: int) -> bool:
-        """Whether there is anything to draw."""
-        assert self._table is not None
-        return len(self._table["captions"][row]) > 0
+    def epoch(self, *, seed: int, epoch: int) -> "Epoch":
+        """The epoch's windows, in their order; a function of the files, the seed and the epoch alone."""
+        random = _random(seed, epoch)
+        # A window of all the files is shuffled anyway: in the files' own order, the set's cut decides nothing.
+        fits = len(self) <= self._window_rows and sum(self._bytes) <= self._window_bytes
+        order = np.arange(len(self.files)) if fits else random.permutation(len(self.files))
+        windows: list[list[int]] = []
+        rows = size = 0
+        for file in order.tolist():
+            if not windows or rows >= self._window_rows or size >= self._window_bytes:
+                windows.append([])
+                rows = size = 0
+            windows[-1].append(file)
+            rows, size = rows + int(self._counts[file]), size + self._bytes[file]
+        sizes = [int(self._counts[window].sum()) for window in windows]
+        return Epoch(self, seed, epoch, windows, np.concatenate([[0], np.cumsum(sizes)]))
 
-    def path(self, row: int) -> str:
-        """The image file of a row."""
-        assert self._table is not None
-        return str(self._table["path"][row].as_py())
-
-    def image_id(self, row: int) -> str:
-        """The identity of a row's image."""
-        assert self._table is not None
-        return str(self._table["image_id"][row].as_py())
+    def read(self, files: Sequence[int]) -> "Window":
+        """The rows of some files, in memory."""
+        tables = [_read_file(self.files[file], self.drawing) for file in files]
+        numbers = [np.arange(self._starts[file], self._starts[file + 1]) for file in files]
+        return Window(pa.concat_tables(tables).combine_chunks(), np.concatenate(numbers), self.drawing)
 
     def draw_texts(self, row: int, *, seed: int, epoch: int) -> list[str]:
+        """What a step trains on of the row of that number; see `Window.draw_texts`."""
+        file = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if self._looked_at is None or self._looked_at[0] != file:
+            self._looked_at = file, self.read([file])
+        return self._looked_at[1].draw_texts(row - int(self._starts[file]), seed=seed, epoch=epoch)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The order in which an epoch visits the rows: window after window, the rows of each shuffled.
+
+    `starts` (windows + 1,) says at which place of the epoch each window starts.
+    """
+
+    rows: TrainingRows
+    seed: int
+    epoch: int
+    windows: list[list[int]]
+    starts: np.ndarray
+
+    def places(self, start: int, stop: int) -> list[tuple[int, np.ndarray]]:
+        """The places start to stop of the epoch, by window: (its number, places among its rows)."""
+        found = []
+        for window in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.windows)):
+            first, end = int(self.starts[window]), int(self.starts[window + 1])
+            if first >= stop:
+                break
+            order = self._order(window, end - first)
+            found.append((window, order[max(start, first) - first : min(stop, end) - first]))
+        return found
+
+    def _order(self, window: int, length: int) -> np.ndarray:
+        return _shuffled(self.seed, self.epoch, window, length)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows in memory, as Arrow: only the captions that are drawn become Python objects.
+
+    Attributes:
+        table: the rows.
+        numbers: of each row, its number in the training set: what is drawn depends on it and not on the window.
+        drawing: what the mix says.
+    """
+
+    table: pa.Table
+    numbers: np.ndarray
+    drawing: Drawing
+
+    def image(self, place: int) -> tuple[str, str]:
+        """Path and identity of a row's image."""
+        return str(self.table["path"][place].as_py()), str(self.table["image_id"][place].as_py())
+
+    def has_captions(self, place: int) -> bool:
+        """Whether there is anything to draw."""
+        return len(self.table["captions"][place]) > 0
+
+    def draw_texts(self, place: int, *, seed: int, epoch: int) -> list[str]:
         """What a step trains on of a row: one text, or several where the mix has several positives.
 
         The same for the same row, seed and epoch.
         """
-        assert self._table is not None
-        captions = self._table["captions"][row]
-        key = {"seed": seed, "epoch": epoch, "row": row}
-        sources = self._table["sources"][row].as_py() if "sources" in self._table.column_names else []
+        captions = self.table["captions"][place]
+        key = {"seed": seed, "epoch": epoch, "row": int(self.numbers[place])}
+        sources = self.table["sources"][place].as_py() if "sources" in self.table.column_names else []
         if self.drawing.texts > 1:
             drawn = draw_several(sources, self.drawing.texts, **key)
         else:
-            drawn = [0 if len(captions) == 1 else draw_one(self._table["weights"][row].as_py(), **key)]
+            drawn = [0 if len(captions) == 1 else draw_one(self.table["weights"][place].as_py(), **key)]
         texts = [str(captions[index].as_py()) for index in drawn]
         if self.drawing.sub_caption:
             texts = [random_sentence(text, caption=index, **key) for index, text in zip(drawn, texts, strict=True)]
@@ -77,16 +155,32 @@ class TrainingRows:
         return texts
 
 
-def _drawing(training_set: Sequence[Path]) -> Drawing:
-    """What the shards' metadata says of drawing; they must agree."""
+def _random(seed: int, epoch: int, *place: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % 2**64, epoch, *place])))
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, epoch: int, window: int, length: int) -> np.ndarray:
+    return _random(seed, epoch, window).permutation(length)
+
+
+def _footer(file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _no_shard(file, error) from None
+
+
+def _drawing(files: Sequence[Path], footers: Sequence[pq.FileMetaData]) -> Drawing:
+    """What the files' metadata says of drawing; they must agree."""
     drawings = set()
-    for file in training_set:
+    for file, footer in zip(files, footers, strict=True):
         try:
-            drawings.add(Drawing.of_metadata(pq.read_schema(file).metadata))
-        except (OSError, pa.ArrowException, ValidationError) as error:
+            drawings.add(Drawing.of_metadata(footer.schema.to_arrow_schema().metadata))
+        except ValidationError as error:
             raise _no_shard(file, error) from None
     if len(drawings) > 1:
-        raise TrainingError(f"{training_set[0].parent}: its shards are of several mixes; make the training set again.")
+        raise TrainingError(f"{files[0].parent}: its shards are of several mixes; make the training set again.")
     return drawings.pop() if drawings else Drawing()
 
 
@@ -95,7 +189,9 @@ def _no_shard(file: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{file}: this is no shard of a training set ({reason}); make the training set again.")
 
 
-def _read_shard(file: Path, columns: list[str]) -> pa.Table:
+def _read_file(file: Path, drawing: Drawing) -> pa.Table:
+    # Sources are read only where they matter.
+    columns = [*_COLUMNS, *(["sources"] if drawing.texts > 1 or drawing.source_prefix else [])]
     try:
         table = pq.read_table(file, columns=columns)
         table = table.cast(pa.schema([TRAINING_ROWS.field(name) for name in columns]))

@@ -67,6 +67,7 @@ def train(job: TrainingJob, report: Callable[[TrainingEvent], None]) -> Training
             processes=processes.count,
             first_step=loop.step,
             resized=job.resized,
+            pin_memory=processes.device.type == "cuda",
         )
         loop.run(stream)
     return loop.finish(stream, started)

@@ -1,10 +1,13 @@
+import os
 from collections import Counter
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
+import pyarrow as pa
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg
@@ -14,7 +17,7 @@ from training_files import TrainingFiles
 from caploom.errors import TrainingError
 from caploom.images import ImageFault
 from caploom.records import image_identity
-from caploom.training.batches import BatchStream, epoch_order
+from caploom.training.batches import BatchStream
 from caploom.training.images import ImageDecoder
 from caploom.training.rows import TrainingRows
 
@@ -39,16 +42,17 @@ def files(tmp_path: Path) -> TrainingFiles:
 
 @pytest.fixture
 def stream(tmp_path: Path) -> Callable[..., BatchStream]:
-    def make(files: list[Path], *, batch_size: int, seed: int = 0, workers: int = 0, cache: int = 2**20) -> BatchStream:
-        decoder = ImageDecoder(PreprocessCfg(size=8))
+    def make(
+        files: list[Path], *, seed: int = 0, workers: int = 0, cache: int = 2**20, window: int = 10_000, **options: Any
+    ) -> BatchStream:
         return BatchStream(
-            TrainingRows(files),
-            decoder,
+            TrainingRows(files, window_rows=window),
+            ImageDecoder(PreprocessCfg(size=8)),
             count_letters,
-            batch_size=batch_size,
             seed=seed,
             workers=workers,
             cache_bytes=cache,
+            **options,
         )
 
     return make
@@ -67,12 +71,92 @@ def test_no_batch_spans_two_epochs(files: TrainingFiles, stream: Callable) -> No
         assert len(set(readable(batch.tokens))) == 8
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
-    rows = np.arange(20)
-    assert epoch_order(rows, seed=3, epoch=1).tolist() == epoch_order(rows, seed=3, epoch=1).tolist()
-    assert epoch_order(rows, seed=3, epoch=1).tolist() != epoch_order(rows, seed=4, epoch=1).tolist()
+def shards_of(files: TrainingFiles, sizes: list[int]) -> list[Path]:
+    """Shards in which a row's caption is its number in all of them."""
+    images = files.images(sum(sizes))
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return [
+        files.shard(f"shard-{number}", [files.row(images[row][0], [str(row)]) for row in range(start, end)])
+        for number, (start, end) in enumerate(pairwise(starts.tolist()))
+    ]
+
+
+def numbers_of(rows: TrainingRows, seed: int, epoch: int) -> list[int]:
+    visited = rows.epoch(seed=seed, epoch=epoch)
+    found = []
+    for window, places in visited.places(0, len(rows)):
+        found += rows.read(visited.windows[window]).numbers[places].tolist()
+    return found
+
+
+def test_order_depends_on_seed_and_epoch_alone(files: TrainingFiles) -> None:
+    rows = TrainingRows([files.numbered_shard(20)])
+    assert numbers_of(rows, 3, 1) == numbers_of(rows, 3, 1)
+    assert numbers_of(rows, 3, 1) != numbers_of(rows, 4, 1)
+    assert numbers_of(rows, 3, 1) != numbers_of(rows, 3, 2)
     # Written down, so that a change of library that would change every trained model is noticed.
-    assert epoch_order(np.arange(8), seed=0, epoch=0).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
+    assert numbers_of(TrainingRows([files.numbered_shard(8)]), 0, 0) == [2, 4, 3, 6, 5, 0, 1, 7]
+
+
+def test_windows_of_files_hold_each_row_once_and_change_their_order(files: TrainingFiles) -> None:
+    rows = TrainingRows(shards_of(files, [5, 3, 0, 6, 4, 5]), window_rows=8)
+    first, second = numbers_of(rows, 0, 0), numbers_of(rows, 0, 1)
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first != second
+    for epoch in range(3):
+        windows = rows.epoch(seed=0, epoch=epoch).windows
+        assert len(windows) >= 2
+        assert sorted(file for window in windows for file in window) == list(range(6))
+    assert any(rows.epoch(seed=0, epoch=epoch).windows[0] != rows.epoch(seed=0, epoch=0).windows[0] for epoch in (1, 2))
+
+
+def test_a_set_that_fits_a_window_is_shuffled_whole_however_it_is_cut(files: TrainingFiles) -> None:
+    cut, whole = TrainingRows(shards_of(files, [7, 2, 11])), TrainingRows(shards_of(files, [20]))
+    assert numbers_of(cut, 0, 0) == numbers_of(whole, 0, 0)
+
+
+@pytest.mark.parametrize("window", [4, 10_000])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_taken_up_at_a_step_goes_on_as_it_would_have(
+    files: TrainingFiles, stream: Callable, window: int, workers: int
+) -> None:
+    shards = shards_of(files, [5, 6, 4])
+    whole = list(islice(stream(shards, batch_size=4, window=window), 10))
+    for first in (1, 3, 7):
+        rest = list(islice(stream(shards, batch_size=4, window=window, first_step=first, workers=workers), 10 - first))
+        for expected, found in zip(whole[first:], rest, strict=True):
+            assert torch.equal(expected.images, found.images)
+            assert torch.equal(expected.tokens, found.tokens)
+
+
+def test_processes_share_each_step(files: TrainingFiles, stream: Callable) -> None:
+    shards = shards_of(files, [9, 8])
+    whole = list(islice(stream(shards, batch_size=6, window=5), 6))
+    parts = [list(islice(stream(shards, batch_size=6, window=5, rank=r, processes=3), 6)) for r in range(3)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(batch.images, torch.cat([part[step].images for part in parts]))
+        assert torch.equal(batch.tokens, torch.cat([part[step].tokens for part in parts]))
+
+
+def test_memory_is_that_of_a_window_and_not_of_the_set(files: TrainingFiles, tmp_path: Path) -> None:
+    row = files.row(files.images(1)[0][0], ["a caption of some length " * 4] * 5)
+    shard = files.shard("many", [row] * 5_000)
+    size = TrainingRows([shard]).read([0]).table.nbytes
+    copies = [tmp_path / f"copy-{number}.parquet" for number in range(60)]
+    for copy in copies:
+        os.link(shard, copy)
+    rows = TrainingRows(copies, window_rows=10_000)
+    before = pa.total_allocated_bytes()
+    peak = 0
+    for step in range(0, 300_000, 4_000):
+        epoch = rows.epoch(seed=0, epoch=0)
+        for number, places in epoch.places(step, step + 100):
+            window = rows.read(epoch.windows[number])
+            assert window.draw_texts(int(places[0]), seed=0, epoch=0)
+            peak = max(peak, pa.total_allocated_bytes() - before)
+            del window
+    assert len(rows) == 300_000
+    assert peak < 6 * size  # two files and what reading them takes; the set has sixty
 
 
 def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: TrainingFiles) -> None:
@@ -152,14 +236,40 @@ def test_too_few_rows_for_a_batch_is_said_with_both_numbers(files: TrainingFiles
         stream([files.numbered_shard(12)], batch_size=16)
 
 
-def test_training_set_without_a_usable_row_is_refused(files: TrainingFiles) -> None:
+def test_a_part_of_which_nothing_can_be_used_ends_the_stream(files: TrainingFiles, stream: Callable) -> None:
+    data = stream([files.numbered_shard(4, missing=(0, 1, 2, 3))], batch_size=4)
+    sentence = r"Of the first 4 rows .* 4 cannot be used \(4 missing_image\), as found at step 1: .*no such file"
+    with pytest.raises(TrainingError, match=sentence):
+        next(iter(data))
+
+
+def test_too_large_a_share_of_unusable_rows_ends_the_stream(files: TrainingFiles, stream: Callable) -> None:
+    shard = files.numbered_shard(12, missing=(1, 2))
+    assert len(list(islice(stream([shard], batch_size=4, max_failed_share=0.2), 9))) == 9
+    with pytest.raises(TrainingError, match=r"Of the first 12 rows .* 2 cannot be used \(2 missing_image\)"):
+        list(islice(stream([shard], batch_size=4, max_failed_share=0.1), 9))
+
+
+def test_captions_that_fill_the_context_are_counted(files: TrainingFiles) -> None:
+    images = files.images(4)
+    rows = [files.row(path, ["long " * 40 if index == 2 else "short"]) for index, (path, _) in enumerate(images)]
+    tokenize = open_clip.SimpleTokenizer(context_length=16)
+    options = {"batch_size": 4, "seed": 0, "workers": 0, "cache_bytes": 0}
+    data = BatchStream(
+        TrainingRows([files.shard("long", rows)]), ImageDecoder(PreprocessCfg(size=8)), tokenize, **options
+    )
+    next(iter(data))
+    assert data.truncated_share == 0.25
+
+
+def test_training_set_without_a_usable_row_is_refused(files: TrainingFiles, stream: Callable) -> None:
     with pytest.raises(TrainingError, match="has no rows"):
         TrainingRows([])
     with pytest.raises(TrainingError, match="has no rows"):
         TrainingRows([files.shard("empty", [])])
     (path, _), *_ = files.images(1)
-    with pytest.raises(TrainingError, match="None of the training set's 1 rows has a caption"):
-        TrainingRows([files.shard("silent", [files.row(path, [])])])
+    with pytest.raises(TrainingError, match=r"1 cannot be used \(1 no_caption\).*its row has no caption"):
+        next(iter(stream([files.shard("silent", [files.row(path, [])])], batch_size=1)))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +286,7 @@ def test_weights_that_cannot_be_drawn_by_are_refused(
     (path, _), *_ = files.images(1)
     shard = files.shard("wrong", [files.row(path, captions, weights)])
     with pytest.raises(TrainingError, match=rf"wrong\.parquet: .*{message}"):
-        TrainingRows([shard])
+        TrainingRows([shard]).read([0])
 
 
 def test_file_that_is_no_shard_is_refused(tmp_path: Path) -> None:
@@ -195,6 +305,23 @@ def test_decoded_image_is_what_open_clip_evaluates(tmp_path: Path, size: tuple[i
     )[0]
     theirs = open_clip.image_transform(32, is_train=False)(Image.open(tmp_path / "image.png"))
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1600, 1200), (64, 40), (30, 20)])
+def test_draft_of_a_photograph_is_near_the_exact_image(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
+    random = np.random.default_rng(2)
+    coarse = Image.fromarray(random.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    noisy = np.asarray(coarse, np.float32) + random.normal(0, 4, (size[1], size[0], 3))
+    path = tmp_path / "photograph.jpg"
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    preprocessing = PreprocessCfg(size=64, resize_mode=mode)
+    exact, draft = (ImageDecoder(preprocessing, draft=d).decode(str(path), identity(path)) for d in (False, True))
+    assert draft.shape == exact.shape == (3, 64, 64)
+    assert draft.flags.c_contiguous
+    assert np.abs(draft.astype(int) - exact).mean() < 2
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

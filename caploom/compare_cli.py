@@ -1,0 +1,61 @@
+"""`caploom compare`: whether one recipe retrieves better than another, query by query."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caploom.command_errors import user_errors
+
+if TYPE_CHECKING:
+    from caploom.evaluation.compare import Comparison
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("recipe_a")
+@click.argument("recipe_b")
+@click.option("--set", "name", help="Only this evaluation set; all that both recipes were measured on, if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@user_errors
+def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_json: bool) -> None:
+    """Compare two measured recipes on the same queries: RECIPE_A's recalls minus RECIPE_B's.
+
+    Each difference has its 95 % interval and two-sided p-value from a paired bootstrap over the queries. They speak of
+    the two checkpoints: how much another training seed would change is another question.
+    """
+    from caploom.evaluation.compare_recipes import compare_recipes
+    from caploom.factory import Factory
+
+    compared = compare_recipes(Factory.from_yaml(config), recipe_a, recipe_b, evaluation_set=name)
+    if as_json:
+        records = [
+            {"stage": each.stage, "evaluation_set": each.evaluation_set, **comparison.to_dict()}
+            for each in compared
+            for comparison in each.comparisons
+        ]
+        click.echo(json.dumps({"first": recipe_a, "second": recipe_b, "comparisons": records}, indent=2))
+        return
+    for each in compared:
+        click.echo(f"{each.evaluation_set}, {each.stage}: {recipe_a} minus {recipe_b}")
+        click.echo(_table(each.comparisons, recipe_a, recipe_b) + "\n")
+
+
+def _table(comparisons: "list[Comparison]", first: str, second: str) -> str:
+    lines = [
+        f"| scoring | direction | R@K | {first} | {second} | difference | 95 % interval | p | queries |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in comparisons:
+        low, high = (100 * bound for bound in each.paired.interval)
+        lines.append(
+            f"| {each.scoring} | {each.direction.replace('_', ' ')} | {each.k} | {100 * each.first:.2f} | "
+            f"{100 * each.second:.2f} | {100 * each.paired.difference:+.2f} | {low:+.2f} to {high:+.2f} | "
+            f"{_p(each.paired.p_value)} | {each.queries:,} |"
+        )
+    return "\n".join(lines)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

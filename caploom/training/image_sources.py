@@ -1,0 +1,83 @@
+"""Where a training's images come from: files that are decoded, resized images on disk, memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.errors import TrainingError
+from caploom.tables import read_table
+from caploom.training.images import ImageDecoder
+from caploom.training_set.order import digest_words, image_digests
+
+PIXELS_FILE, IMAGES_FILE = "pixels.npy", "images.parquet"
+"""Of a folder of resized images: uint8 (N, 3, height, width), and the identities in the same order."""
+
+
+class ImageSource(Protocol):
+    """Gives a model's images, as `ImageDecoder` does."""
+
+    def decode(self, path: str, image_id: str) -> np.ndarray:
+        """uint8 (3, height, width); raises `ImageFault`."""
+        ...
+
+
+class ImageCache:
+    """Images by identity, kept in memory up to a number of bytes.
+
+    It admits until it is full and then evicts nothing: epochs are permutations, under which the oldest entry is no less
+    likely to be wanted than the newest, and evicting would only cost time.
+    """
+
+    def __init__(self, source: ImageSource, max_bytes: int) -> None:
+        self._source = source
+        self._free = max_bytes
+        self._images: dict[str, np.ndarray] = {}
+
+    def decode(self, path: str, image_id: str) -> np.ndarray:
+        """The image of that identity, from memory or from the source."""
+        held = self._images.get(image_id)
+        if held is not None:
+            return held
+        image = self._source.decode(path, image_id)
+        if image.nbytes <= self._free:
+            self._free -= image.nbytes
+            self._images[image_id] = image
+        return image
+
+
+class ResizedImages:
+    """Images from folders of resized ones, mapped and not read; those that are not there are decoded from their files.
+
+    Memory: 28 bytes an image.
+    """
+
+    def __init__(self, folders: Sequence[Path], decoder: ImageDecoder) -> None:
+        self._decoder = decoder
+        self._pixels = [np.load(folder / PIXELS_FILE, mmap_mode="r") for folder in folders]
+        words, folder_of, place_of = [], [], []
+        for number, (folder, pixels) in enumerate(zip(folders, self._pixels, strict=True)):
+            if pixels.shape[1:] != decoder.shape:
+                raise TrainingError(f"{folder}: its images are {pixels.shape[1:]} and the model takes {decoder.shape}.")
+            ids = read_table(folder / IMAGES_FILE, ["image_id"])["image_id"]
+            words.append(_words(ids.combine_chunks()))
+            folder_of.append(np.full(len(ids), number, np.int32))
+            place_of.append(np.arange(len(ids), dtype=np.int64))
+        together = np.concatenate(words)
+        order = np.lexsort((together[:, 1], together[:, 0]))
+        self._words = together[order]
+        self._folder_of, self._place_of = np.concatenate(folder_of)[order], np.concatenate(place_of)[order]
+
+    def decode(self, path: str, image_id: str) -> np.ndarray:
+        """See `ImageSource`. Identities are compared by 128 of their bits."""
+        first, second = _words(pa.array([image_id]))[0]
+        place = int(np.searchsorted(self._words[:, 0], first))
+        if place == len(self._words) or tuple(self._words[place]) != (first, second):
+            return self._decoder.decode(path, image_id)
+        return np.array(self._pixels[self._folder_of[place]][self._place_of[place]])
+
+
+def _words(image_ids: pa.Array) -> np.ndarray:
+    return np.asarray(digest_words(image_digests(image_ids))[:, :2])
