@@ -117,6 +117,7 @@ class BatchStream:
                 num_workers=self._workers,
                 prefetch_factor=2,
                 pin_memory=self._pin_memory,
+                generator=torch.Generator(),  # of its own: the workers' seeds are not to move what dropout draws from
             )
             return iter(loader)
         return self._one_ahead()

@@ -62,11 +62,11 @@ def newest_state(folder: Path, job: str) -> tuple[TrainingState | None, list[str
     notes: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
-            facts = json.loads((candidate / _FACTS).read_text(encoding="utf-8"))
+            facts = dict(json.loads((candidate / _FACTS).read_text(encoding="utf-8")))
             if facts.pop("job") != job:
                 continue
             return TrainingState(facts.pop("step"), load_file(candidate / _TENSORS), facts), notes
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             notes.append(f"{candidate.name} cannot be resumed from ({error}), so the one before it was.")
     return None, notes
 
