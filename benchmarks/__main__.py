@@ -16,6 +16,7 @@ BENCHMARKS = {
     "captioning": "benchmarks.captioning.benchmark:Captioning",
     "shearing": "benchmarks.shearing.benchmark:Shearing",
     "merge": "benchmarks.merge.benchmark:Merge",
+    "retrieval": "benchmarks.retrieval.benchmark:Retrieval",
     "training": "benchmarks.training.benchmark:Training",
 }
 """Name to `"module:Name"`, imported when it is run."""
