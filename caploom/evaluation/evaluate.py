@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from caploom.errors import EvaluationError
 from caploom.evaluation.encoders import Encoder, load_encoder
-from caploom.evaluation.metrics import RetrievalMetrics, direction_metrics, mean_rank_variance
+from caploom.evaluation.metrics import RECALL_AT, RetrievalMetrics, direction_metrics, mean_rank_variance
 from caploom.evaluation.reranking import reranked
 from caploom.evaluation.retrieval import Ranks, retrieval_ranks
 from caploom.records import EVALUATION_PAIRS, RANKS
@@ -50,6 +50,7 @@ def evaluate_encoder(
         EvaluationError: if retrieval cannot be measured on these pairs.
     """
     data = _Pairs.read(pairs)
+    data.refuse_fewer_candidates_than(max(RECALL_AT), pairs)
     everything = len(data.paths) + len(data.texts)
 
     def report(done: int) -> None:
@@ -127,6 +128,17 @@ class _Pairs:
             np.repeat(np.arange(len(paths)), [len(of_image) for of_image in captions]),
             np.array([-1 if fold is None else fold for fold in table["fold"].to_pylist()], np.int64),
         )
+
+    def refuse_fewer_candidates_than(self, k: int, pairs: Path) -> None:
+        """Before anything is embedded: a set too small for Recall@K, or one of its folds, is an `EvaluationError`."""
+        folds, images = np.unique(self.folds, return_counts=True)
+        for fold, count in zip(folds, images, strict=True):
+            if count < k:
+                which = "this evaluation set" if fold < 0 else f"fold {fold} of this evaluation set"
+                raise EvaluationError(
+                    f"{pairs}: Recall@{k} needs at least {k} candidates, and {which} has {count} "
+                    f"image{'' if count == 1 else 's'}; enlarge it."
+                )
 
 
 class _Fold:
