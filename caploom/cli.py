@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 import caploom
+from caploom.checkpoint_cli import checkpoint
 from caploom.command_errors import user_errors
 from caploom.compare_cli import compare
 from caploom.convert_cli import convert
@@ -132,6 +133,7 @@ def presets(name: str | None) -> None:
 
 
 main.add_command(compare)
+main.add_command(checkpoint)
 main.add_command(convert)
 main.add_command(export)
 

@@ -87,47 +87,9 @@ class ClipScorer:
 
 
 def _load(settings: ScoredStep) -> "ClipModel":
-    from caploom.training.clip_model import create_clip_model, load_checkpoint
+    from caploom.training.clip_model import load_checkpoint
+    from caploom.training.clip_weights import start_model
 
     if settings.pretrained is None:
         return load_checkpoint(Path(settings.model))
-    weights = Path(settings.pretrained)
-    if not weights.is_absolute():
-        return _load_published(settings.model, settings.pretrained)
-    import open_clip
-
-    model = create_clip_model(settings.model, seed=0)
-    if not weights.is_file():
-        raise TrainingError(f"{weights}: there is no such file of weights; correct the filter's `pretrained`.")
-    try:
-        open_clip.load_checkpoint(model.network, str(weights))
-    except Exception as error:  # torch, pickle and safetensors each raise their own kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(
-            f"{weights}: these are no weights of {settings.model} ({reason}); correct the filter's `pretrained`."
-        ) from error
-    return model
-
-
-def _load_published(name: str, tag: str) -> "ClipModel":
-    """A model with its published weights, from open_clip's cache or downloaded."""
-    import open_clip
-    from open_clip.transform import PreprocessCfg
-
-    from caploom.training.clip_model import create_clip_model, read_architecture
-
-    read_architecture(name)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag not in tags:
-        known = ", ".join(tags) or "none is published, name a file"
-        raise TrainingError(f'open_clip has no weights "{tag}" for {name}; known: {known}.')
-    try:
-        network = open_clip.create_model(name, pretrained=tag)
-    except Exception as error:  # the hub, the network and torch each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(
-            f'The weights "{tag}" of {name} cannot be had ({reason}); download them first and name the file.'
-        ) from error
-    untrained = create_clip_model(name, seed=0)  # for its tokenizer
-    preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(network))
-    return type(untrained)(network, untrained.architecture, preprocessing, untrained.tokenize)
+    return start_model(settings.model, settings.pretrained, seed=0)
