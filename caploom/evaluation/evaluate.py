@@ -41,7 +41,7 @@ def evaluate_encoder(
         encoder: of a checkpoint.
         pairs: a Parquet file of `EVALUATION_PAIRS`; where it has folds, each is searched for itself.
         out: an existing folder; the caller commits it.
-        progress: called with (images and captions embedded, all of them), and so again for pairs that are re-ranked.
+        progress: called with what is done, and all of it: images and captions to embed, then pairs to re-rank.
 
     Returns:
         The metrics by their scoring: one, or two where the model re-ranks.
@@ -51,7 +51,8 @@ def evaluate_encoder(
     """
     data = _Pairs.read(pairs)
     data.refuse_fewer_candidates_than(max(RECALL_AT), pairs)
-    everything = len(data.paths) + len(data.texts)
+    embedded = len(data.paths) + len(data.texts)
+    everything = embedded + (0 if encoder.pair_scorer is None else data.pairs_among(encoder.pair_scorer.top))
 
     def report(done: int) -> None:
         if progress is not None:
@@ -62,20 +63,24 @@ def evaluate_encoder(
     folds = [_Fold(data, images, texts, fold) for fold in np.unique(data.folds)]
     ranks = {encoder.scoring: [fold.ranks() for fold in folds]}
     if encoder.pair_scorer is not None:
-        scorer = encoder.pair_scorer
-        ranks[scorer.label] = [
-            reranked(
-                scorer,
-                before,
-                fold.images,
-                fold.texts,
-                fold.owners,
-                paths=[data.paths[index] for index in fold.image_index],
-                image_ids=[data.image_ids[index] for index in fold.image_index],
-                captions=[data.texts[index] for index in fold.text_index],
+        scorer, started = encoder.pair_scorer, embedded
+        ranks[scorer.label] = []
+        for fold, before in zip(folds, ranks[encoder.scoring], strict=True):
+            ranks[scorer.label].append(
+                reranked(
+                    scorer,
+                    before,
+                    fold.images,
+                    fold.texts,
+                    fold.owners,
+                    paths=[data.paths[index] for index in fold.image_index],
+                    image_ids=[data.image_ids[index] for index in fold.image_index],
+                    captions=[data.texts[index] for index in fold.text_index],
+                    progress=lambda done, started=started: report(started + done),  # type: ignore[misc]
+                )
             )
-            for fold, before in zip(folds, ranks[encoder.scoring], strict=True)
-        ]
+            started += (everything - embedded) // len(folds)
+        report(everything)  # pairs that are among the best of both their sides were scored once
     metrics = {scoring: _metrics(scoring, folds, of_folds) for scoring, of_folds in ranks.items()}
     tables = [
         _ranks_table(data, fold, each, s) for s, of in ranks.items() for fold, each in zip(folds, of, strict=True)
@@ -96,6 +101,15 @@ class _Pairs:
     text_ids: list[str]
     owners: np.ndarray
     folds: np.ndarray  # of each image; -1 where the set has none
+
+    def pairs_among(self, top: int) -> int:
+        """How many pairs are looked at when each query's `top` best are, in each fold."""
+        total = 0
+        for fold in np.unique(self.folds):
+            images = int(np.count_nonzero(self.folds == fold))
+            texts = int(np.count_nonzero(self.folds[self.owners] == fold))
+            total += images * min(top, texts) + texts * min(top, images)
+        return total
 
     @classmethod
     def read(cls, pairs: Path) -> "_Pairs":
