@@ -5,7 +5,7 @@ that cannot be used leaves its place in the batch empty, and is counted by its r
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ class BatchStream:
         # Each worker process holds a cache of its own, so the bound is shared out.
         cached = ImageCache(source, cache_bytes // max(1, workers))
         self._steps = _Steps(rows, cached, tokenize, batch_size, seed, rank, processes)
-        self._per_epoch = (len(rows) // batch_size) * (batch_size // processes)
+        self._rows, self._per_epoch = len(rows), (len(rows) // batch_size) * (batch_size // processes)
         self._failed: dict[int, str] = {}
         self._seen = self._texts = self._cut = 0
 
@@ -79,6 +79,11 @@ class BatchStream:
     def failures(self) -> dict[str, int]:
         """How many rows could not be used so far, by reason; a row counts once however often it is met."""
         return dict(Counter(self._failed.values()))
+
+    @property
+    def failed_rows(self) -> Mapping[int, str]:
+        """The reason of each of those rows, by its number."""
+        return self._failed
 
     @property
     def truncated_share(self) -> float:
@@ -98,7 +103,7 @@ class BatchStream:
     def _judge(self, step: int, part: "_Part") -> None:
         if not part.failed:
             return
-        met = min(self._seen, self._per_epoch)  # a row is met again in the next epoch
+        met = min(self._seen, self._rows)  # at most: the next epoch gives this process some that it knows, and others
         too_many = met >= min(_BEFORE_JUDGING, self._per_epoch) and len(self._failed) > self._max_failed_share * met
         if len(part.failed) == part.rows or too_many:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.failures.items()))

@@ -74,7 +74,7 @@ class Processes:
             return [data]
         mine = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8).to(self.device)
         lengths = self.lengths(len(data))
-        together = bytes(self.gather(mine).cpu().tolist())
+        together = self.gather(mine).cpu().numpy().tobytes()
         starts = [sum(max(1, each) for each in lengths[:rank]) for rank in range(self.count)]
         return [together[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 

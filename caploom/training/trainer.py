@@ -89,7 +89,7 @@ class _Loop:
         decay = self._settings.ema_decay
         self._average = moving_average(module, decay) if decay is not None else None
         self._notes = list(objective.notes)
-        self._earlier_failures: dict[str, int] = {}
+        self._failed_earlier: dict[str, str] = {}
         self._samples = 0
         self._curve = Curve(self._settings.steps)
         self.step = self._resumed_from = self._resume()
@@ -114,7 +114,7 @@ class _Loop:
 
     def finish(self, stream: BatchStream, started: float) -> TrainingResult | None:
         """Write the checkpoint."""
-        told = json.dumps({"failures": self._failures(stream), "samples": self._samples, "cut": stream.truncated_share})
+        told = json.dumps({"failed": self._failed(stream), "samples": self._samples, "cut": stream.truncated_share})
         parts = [json.loads(each) for each in self._processes.gather_bytes(told.encode())]
         module = self._objective.module
         if self._average is not None:
@@ -126,7 +126,8 @@ class _Loop:
         self._objective.save(out)
         pq.write_table(pa.Table.from_pylist(self._curve.points, schema=LOSSES), out / LOSSES_FILE)
         self._processes.barrier()
-        failures: Counter[str] = sum((Counter(part["failures"]) for part in parts), Counter())
+        # Another epoch gives a process other rows: one that several of them met is one row.
+        failures = Counter({row: reason for part in parts for row, reason in part["failed"].items()}.values())
         seconds, stepped = self._curve.seconds, self.step - self._resumed_from
         return TrainingResult(
             steps=self._settings.steps,
@@ -140,7 +141,7 @@ class _Loop:
             device=str(self._processes.device),
             processes=self._processes.count,
             resumed_from=self._resumed_from,
-            failures=dict(failures),
+            failures=dict(sorted(failures.items())),
             truncated_share=sum(part["cut"] for part in parts) / len(parts),
             notes=self._notes,
         )
@@ -185,15 +186,14 @@ class _Loop:
                 "the trainer's learning_rate, lengthen warmup_steps, or set precision to fp32."
             )
 
-    def _failures(self, stream: BatchStream) -> dict[str, int]:
-        reasons = {*stream.failures, *self._earlier_failures}
-        # A row that failed before and after is one row: the larger of the counts is the nearer.
-        return {r: max(stream.failures.get(r, 0), self._earlier_failures.get(r, 0)) for r in sorted(reasons)}
+    def _failed(self, stream: BatchStream) -> dict[str, str]:
+        """The reason of each row that this process could not use, by its number as JSON has it."""
+        return self._failed_earlier | {str(row): reason for row, reason in stream.failed_rows.items()}
 
     def _save_state(self, stream: BatchStream) -> None:
         if self._job.state is None:
             return
-        mine = {"failures": self._failures(stream), "samples": self._samples}
+        mine = {"failed": self._failed(stream), "samples": self._samples}
         told = self._processes.gather_bytes(json.dumps(mine).encode())
         random_states = self._processes.gather_bytes(_random_state(self._processes.device))
         if not self._processes.first:
@@ -231,10 +231,10 @@ class _Loop:
         self._curve.load_state(state.facts["curve"])
         told, rank = state.facts["processes"], self._processes.rank
         if len(told) == self._processes.count:
-            self._earlier_failures, self._samples = told[rank]["failures"], told[rank]["samples"]
+            self._failed_earlier, self._samples = told[rank]["failed"], told[rank]["samples"]
             _set_random_state(state.tensors[f"random.{rank}"], self._processes.device)
         elif rank == 0:  # resumed on another number of devices: what is counted is counted by the first
-            self._earlier_failures = dict(sum((Counter(each["failures"]) for each in told), Counter()))
+            self._failed_earlier = {row: reason for each in told for row, reason in each["failed"].items()}
             self._samples = sum(each["samples"] for each in told)
         return state.step
 

@@ -250,6 +250,18 @@ def test_too_large_a_share_of_unusable_rows_ends_the_stream(files: TrainingFiles
         list(islice(stream([shard], batch_size=4, max_failed_share=0.1), 9))
 
 
+@pytest.mark.parametrize(("batch_size", "processes"), [(8, 1), (8, 2), (24, 1)])
+def test_the_share_is_of_all_rows_met_in_however_many_epochs(
+    files: TrainingFiles, stream: Callable, batch_size: int, processes: int
+) -> None:
+    shard = files.numbered_shard(40, missing=(1, 7, 20))  # 7.5 %, of which an epoch shows a process a part
+    for rank in range(processes):
+        data = stream([shard], batch_size=batch_size, processes=processes, rank=rank, max_failed_share=0.1)
+        assert len(list(islice(data, 60))) == 60
+        assert data.failures == {"missing_image": 3}
+        assert dict(data.failed_rows) == dict.fromkeys((1, 7, 20), "missing_image")
+
+
 def test_captions_that_fill_the_context_are_counted(files: TrainingFiles) -> None:
     images = files.images(4)
     rows = [files.row(path, ["long " * 40 if index == 2 else "short"]) for index, (path, _) in enumerate(images)]

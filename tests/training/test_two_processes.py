@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from several_jobs import do
 from training_files import TrainingFiles, write_tiny_architecture
 
+from caploom.errors import TrainingError
 from caploom.training.job import TrainingJob, TrainingResult
+from caploom.training.launch import claimed, launch_training
 from caploom.training.settings import ClipTrainerSettings
 
 torch.set_num_threads(1)
@@ -113,8 +115,8 @@ def test_two_processes_train_as_one(tmp_path: Path, add_job: AddJob) -> None:
         alone, together = result(one, name), result(two, name)
         assert together.processes == 2, name
         assert dict(together.losses) == pytest.approx(dict(alone.losses), abs=1e-5), name
-        assert together.samples_seen == alone.samples_seen, name
-        assert together.failures.keys() == alone.failures.keys(), name
+        assert (together.samples_seen, together.failures) == (alone.samples_seen, alone.failures), name
+        assert together.failures == ({"missing_image": 3} if CASES[name][0] == "gone" else {}), name
         expected, made = weights(one, name), weights(two, name)
         assert made.keys() == expected.keys(), name
         for key, weight in made.items():
@@ -122,3 +124,14 @@ def test_two_processes_train_as_one(tmp_path: Path, add_job: AddJob) -> None:
     assert result(two, "dropping 3 resumed").resumed_from == 4
     at_once, resumed = weights(two, "dropping 1 at once"), weights(two, "dropping 3 resumed")
     assert all(torch.equal(resumed[key], weight) for key, weight in at_once.items())
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_use_ends_both_and_is_said(tmp_path: Path, add_job: AddJob) -> None:
+    """Of the step in which one of them has no image at all, the other waits for its features."""
+    shard = TrainingFiles(tmp_path).numbered_shard(24, missing=range(5, 24))
+    job = add_job(tmp_path / "jobs", "job", shard, max_failed_share=1, steps=50, processes=2)
+    job.out.mkdir()
+    with claimed(tmp_path / "work", "test"), pytest.raises(TrainingError, match=r"rows .* cannot be used \(4 missing_"):
+        launch_training(job, tmp_path / "work", lambda event: None)
+    assert list(job.out.iterdir()) == []
