@@ -13,6 +13,7 @@ from caploom.store import Artifact
 from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Report, launch_training
+from caploom.training.target_set import target_set
 from dagster_project.assets.materialization import picture
 
 _PROCESS = "dagster_project.training_process"
@@ -26,6 +27,8 @@ class Trainer(dg.ConfigurableResource):
         self, context: dg.AssetExecutionContext, factory: Factory, recipe: Recipe, bar: StageBar
     ) -> dict[str, Artifact]:
         """The recipe's checkpoints by their stage; see `train_recipe` and `finetune_recipe`."""
+        if recipe.finetune is not None:
+            target_set(factory, recipe.finetune.target_set)  # what is wrong with it shows before hours of training
         trained = {ZERO_SHOT: train_recipe(factory, recipe, _report(bar.part()), launch=_PipesLaunch(context))}
         if recipe.finetune is not None:
             launch = _PipesLaunch(context)

@@ -133,9 +133,8 @@ def test_training_learns_to_tell_colours_apart_and_to_name_them(tmp_path: Path, 
     images = images_of(model, files)
     with torch.inference_mode():
         said = model.network.captioning.generate(pixel_values=images, max_new_tokens=10)
-    assert [f"the colour {name}" in text for text, name in zip(decoded(model, said), COLOURS, strict=True)] == [
-        True
-    ] * 8
+    named = [f"the colour {name}" in text for text, name in zip(decoded(model, said), COLOURS, strict=True)]
+    assert all(named)
 
 
 def images_of(model, files: TrainingFiles) -> torch.Tensor:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from several_jobs import do
-from training_files import TrainingFiles, train_files, write_tiny_architecture
+from training_files import TINY_ARCHITECTURE, TrainingFiles, train_files, write_tiny_architecture
 
 from caploom.training.clip_model import create_clip_model, save_checkpoint
 from caploom.training.curve import LOSSES, LOSSES_FILE, Curve
@@ -169,6 +169,11 @@ def test_states_of_which_nothing_is_left_start_from_the_beginning(
 def test_a_state_of_another_job_is_not_taken(interrupted: TrainingJob, changes: dict[str, Any]) -> None:
     other = make_job(interrupted.out.parent, **changes)
     assert resumed(other).resumed_from == 0
+
+
+def test_an_architecture_that_was_edited_is_another_job(interrupted: TrainingJob) -> None:
+    Path(interrupted.settings.model).write_text(json.dumps({**TINY_ARCHITECTURE, "init_logit_scale": 1.0}))
+    assert resumed(interrupted).resumed_from == 0
 
 
 def test_what_only_decides_how_it_runs_takes_up_the_same_state(interrupted: TrainingJob) -> None:

@@ -16,7 +16,7 @@ from training_files import TrainingFiles, write_tiny_architecture
 from caploom.errors import TrainingError
 from caploom.training.job import TrainingJob, TrainingResult
 from caploom.training.launch import claimed, launch_training
-from caploom.training.settings import ClipTrainerSettings
+from caploom.training.settings import BlipTrainerSettings, ClipTrainerSettings
 
 torch.set_num_threads(1)
 
@@ -124,6 +124,36 @@ def test_two_processes_train_as_one(tmp_path: Path, add_job: AddJob) -> None:
     assert result(two, "dropping 3 resumed").resumed_from == 4
     at_once, resumed = weights(two, "dropping 1 at once"), weights(two, "dropping 3 resumed")
     assert all(torch.equal(resumed[key], weight) for key, weight in at_once.items())
+
+
+@pytest.mark.slow
+def test_blip_contrasts_over_both_processes_and_resumes(tmp_path: Path) -> None:
+    """Its hard negatives are of a process's own part, so that from its second step on it is not the same training."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    shard = shards(tmp_path)["several"]
+    settings: dict[str, Any] = {"kind": "blip", "model": "blip-picture-book", "steps": 4, "batch_size": 8}
+    settings |= {"device": "cpu", "queue_size": 16, "soft_labels": 0.4, "save_every": 2}
+    for folder, processes in ((one, 1), (two, 2)):
+        folder.mkdir()
+        for name, state in (("1 at once", None), ("2 interrupted", folder / "state"), ("3 resumed", folder / "state")):
+            job = TrainingJob(
+                training_set=[shard],
+                settings=BlipTrainerSettings.model_validate({**settings, "processes": processes}),
+                seed=5,
+                out=folder / f"{name}.out",
+                state=state,
+            )
+            (folder / f"{name}.job.json").write_text(job.model_dump_json())
+    do(one / "1 at once.job.json", lambda event: None)
+    launch_two(two)
+    alone, together = result(one, "1 at once"), result(two, "1 at once")
+    assert together.parts["itc"][0] == pytest.approx(alone.parts["itc"][0], abs=1e-5)
+    assert dict(together.losses) == pytest.approx(dict(alone.losses), abs=0.05)
+    assert result(two, "3 resumed").resumed_from == 2
+    files = [file.relative_to(two / "1 at once.out") for file in (two / "1 at once.out").rglob("*.safetensors")]
+    assert files
+    for file in files:
+        assert (two / "1 at once.out" / file).read_bytes() == (two / "3 resumed.out" / file).read_bytes()
 
 
 @pytest.mark.slow
