@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from caploom.lineage.fingerprints import fingerprint
+from caploom.training.identity import trainer_identity
 from caploom.training.settings import TrainerSettings
 
 
@@ -27,7 +28,7 @@ class TrainingJob(_Message):
     def fingerprint(self) -> str:
         """Hash of all that decides the weights: a state of another job is never taken up."""
         files = [(str(file), file.stat().st_size) for file in self.training_set]
-        return fingerprint([files, self.settings.fingerprinted(), self.seed, str(self.initial)])
+        return fingerprint([files, trainer_identity(self.settings), self.seed, str(self.initial)])
 
 
 class TrainingEvent(_Message):

@@ -80,6 +80,7 @@ class _Loop:
         self, job: TrainingJob, processes: Processes, objective: Objective, report: Callable[[TrainingEvent], None]
     ) -> None:
         self._job, self._settings, self._processes, self._report = job, job.settings, processes, report
+        self._fingerprint = job.fingerprint
         self._objective = objective
         module = objective.module.to(processes.device).to(memory_format=torch.channels_last).train()
         if processes.count > 1 and processes.device.type == "cuda":
@@ -211,13 +212,13 @@ class _Loop:
             "scaler": self._scaler.state_dict(),
             "processes": [json.loads(each) for each in told],
         }
-        write_state(self._job.state, TrainingState(self.step, tensors, facts), self._job.fingerprint)
+        write_state(self._job.state, TrainingState(self.step, tensors, facts), self._fingerprint)
 
     def _resume(self) -> int:
         """Take up the newest state; the steps that it has behind it."""
         if self._job.state is None:
             return 0
-        state, notes = newest_state(self._job.state, self._job.fingerprint)
+        state, notes = newest_state(self._job.state, self._fingerprint)
         self._notes += notes
         if state is None:
             return 0
