@@ -132,7 +132,7 @@ def test_training_learns_to_tell_colours_apart_and_to_name_them(tmp_path: Path, 
     model = load_blip(tmp_path / "out")
     images = images_of(model, files)
     with torch.inference_mode():
-        said = model.network.captioning.generate(pixel_values=images, max_new_tokens=10)
+        said = model.network.captioning.generate(pixel_values=images, max_new_tokens=20)  # letter by letter
     named = [f"the colour {name}" in text for text, name in zip(decoded(model, said), COLOURS, strict=True)]
     assert all(named)
 
