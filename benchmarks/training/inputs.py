@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,10 +14,11 @@ from benchmarks.captions import CAPTIONERS, caption_column, raw_caption_column
 from benchmarks.pictures import write_pictures
 from caploom.demo.reader import PictureBookReader
 from caploom.names import RAW_SOURCE
-from caploom.records import EVALUATION_PAIRS, TRAINING_ROWS, image_identity
+from caploom.records import EVALUATION_PAIRS, RESIZED_IMAGES, TRAINING_ROWS, image_identity
+from caploom.training.image_sources import IMAGES_FILE, PIXELS_FILE
 
 BATCH = 64
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 224, "layers": 3, "width": 192, "head_width": 64, "patch_size": 32},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2},
@@ -40,6 +42,7 @@ def write_speed_inputs(folder: Path, images: int) -> None:
         folder / "pairs.csv", [(str(path), captions) for path, captions in zip(paths, columns[0], strict=True)]
     )
     (folder / f"{MODEL_NAME}.json").write_text(json.dumps(MODEL), encoding="utf-8")
+    _write_resized(folder / "resized", rows)
 
 
 def write_learning_inputs(folder: Path, scenes: int) -> None:
@@ -53,6 +56,19 @@ def write_learning_inputs(folder: Path, scenes: int) -> None:
         for path, caption in _scenes(folder / "evaluation", "evaluation", 500)
     ]
     pq.write_table(pa.Table.from_pylist(evaluation, schema=EVALUATION_PAIRS), folder / "evaluation.parquet")
+
+
+def _write_resized(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """What `resized_cache` keeps, here without a store around it."""
+    from open_clip.transform import PreprocessCfg
+
+    from caploom.training.images import ImageDecoder
+
+    folder.mkdir()
+    decoder = ImageDecoder(PreprocessCfg(size=MODEL["vision_cfg"]["image_size"]), draft=True)
+    np.save(folder / PIXELS_FILE, np.stack([decoder.decode(row["path"], row["image_id"]) for row in rows]))
+    ids = pa.table({"image_id": [row["image_id"] for row in rows]}, schema=RESIZED_IMAGES)
+    pq.write_table(ids, folder / IMAGES_FILE)
 
 
 def _scenes(folder: Path, split: str, count: int) -> list[tuple[Path, str]]:

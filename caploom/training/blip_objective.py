@@ -58,6 +58,7 @@ class BlipObjective:
         self.module: torch.nn.Module = _Losses(network, self._model.start_token)
         self.decoder = ImageDecoder(self._model.preprocessing, draft=True)
         self.tokenize = self._model.tokenize
+        self.memory_format = torch.contiguous_format
         self.notes: list[str] = []
 
     def backward(self, batch: Batch, context: StepContext) -> Mapping[str, torch.Tensor]:

@@ -48,8 +48,9 @@ class ImageDecoder:
             and preprocessing.interpolation in _FAST_INTERPOLATIONS
             and self._height == self._width
         )
-        self._mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
-        self._std = torch.tensor(preprocessing.std).view(3, 1, 1)
+        # (pixel / 255 - mean) / std, as one product and one sum that need no memory of their own.
+        mean, std = (torch.tensor(each).double().view(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+        self._factor, self._offset = (1 / (255 * std)).float(), (-mean / std).float()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,8 +72,8 @@ class ImageDecoder:
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images of shape (N, 3, height, width), on any device -> float32, normalized for the model."""
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return (images.float() / 255 - mean) / std
+        factor, offset = self._factor.to(images.device), self._offset.to(images.device)
+        return images.float().mul_(factor).add_(offset)
 
     def _resized(self, image: Image.Image) -> np.ndarray:
         """Resized and cropped at the centre to the very pixels that open_clip's transform takes."""

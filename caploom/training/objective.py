@@ -54,12 +54,14 @@ class Objective(Protocol):
         module: all that is trained; its `forward` is what training calls, so that gradients meet those of others.
         decoder: makes the images that the networks take.
         tokenize: a list of N texts -> int64 (N, length).
+        memory_format: in which the module's weights of images run fastest.
         notes: what a person should know of how it trains, a sentence each.
     """
 
     module: torch.nn.Module
     decoder: ImageDecoder
     tokenize: Tokenize
+    memory_format: torch.memory_format
     notes: list[str]
 
     def backward(self, batch: Batch, context: StepContext) -> Mapping[str, torch.Tensor]:

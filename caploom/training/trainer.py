@@ -82,7 +82,7 @@ class _Loop:
         self._job, self._settings, self._processes, self._report = job, job.settings, processes, report
         self._fingerprint = job.fingerprint
         self._objective = objective
-        module = objective.module.to(processes.device).to(memory_format=torch.channels_last).train()
+        module = objective.module.to(processes.device).to(memory_format=objective.memory_format).train()
         if processes.count > 1 and processes.device.type == "cuda":
             module = objective.module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self._optimizer = adamw(module, self._settings)
