@@ -15,6 +15,7 @@ from benchmarks.pictures import write_pictures
 from caploom.demo.reader import PictureBookReader
 from caploom.names import RAW_SOURCE
 from caploom.records import EVALUATION_PAIRS, RESIZED_IMAGES, TRAINING_ROWS, image_identity
+from caploom.shearing.rules import RULES
 from caploom.training.image_sources import IMAGES_FILE, PIXELS_FILE
 
 BATCH = 64
@@ -34,7 +35,9 @@ def write_speed_inputs(folder: Path, images: int) -> None:
     folder.mkdir(parents=True)
     paths = write_pictures(folder / "pictures", images, width=_WIDTH, height=_HEIGHT)
     columns = [next(raw_caption_column(images, block=images)).to_pylist()]
-    columns += [next(caption_column(images, seed=seed, block=images)).to_pylist() for seed in range(len(CAPTIONERS))]
+    whole = [next(caption_column(images, seed=seed, block=images)).to_pylist() for seed in range(len(CAPTIONERS))]
+    # As long as in a training set: sheared to their first sentence.
+    columns += [[_first_sentence(text) for text in texts] for texts in whole]
     sources = [RAW_SOURCE, *CAPTIONERS]
     rows = [_row(path, captions, sources) for path, captions in zip(paths, zip(*columns, strict=True), strict=True)]
     _write_rows(folder, rows)
@@ -69,6 +72,11 @@ def _write_resized(folder: Path, rows: list[dict[str, Any]]) -> None:
     np.save(folder / PIXELS_FILE, np.stack([decoder.decode(row["path"], row["image_id"]) for row in rows]))
     ids = pa.table({"image_id": [row["image_id"] for row in rows]}, schema=RESIZED_IMAGES)
     pq.write_table(ids, folder / IMAGES_FILE)
+
+
+def _first_sentence(text: str) -> str:
+    start, end = RULES["first_sentence"].function(text)
+    return text[start:end]
 
 
 def _scenes(folder: Path, split: str, count: int) -> list[tuple[Path, str]]:
