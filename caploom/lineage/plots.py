@@ -50,7 +50,7 @@ def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
     figure, axes = _figure(title)
     axes.plot([step for step, _ in losses], [loss for _, loss in losses], color=_COLOURS[0], linewidth=1.6)
     axes.set_xlabel("step")
-    axes.set_ylabel("contrastive loss")
+    axes.set_ylabel("loss")
     return _png(figure)
 
 

@@ -101,6 +101,7 @@ def measurement_tables(arm: ArmResult) -> dict[str, Table]:
         table.append(["RSUM", f"{each['rsum']:.1f}", ""])
         table.append(["mean rank variance", "", f"{each['mean_rank_variance']:.1f}"])
         table.append(["images, captions", f"{each['images']:,}", f"{each['captions']:,}"])
+        table += [[said, each[said], ""] for said in ("protocol", "note") if said in each]
         tables[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = table
     return tables
 

@@ -61,7 +61,8 @@ def read_architecture(model: str) -> dict[str, Any]:
     own = ARCHITECTURES / f"{model}.json"
     if own.name in {file.name for file in ARCHITECTURES.iterdir()}:
         return _read_architecture_file(own)
-    known = [*(file.stem for file in ARCHITECTURES.glob("*.json")), *open_clip.list_models()]
+    own_names = [file.stem for file in ARCHITECTURES.glob("*.json") if not file.stem.startswith("blip-")]
+    known = [*own_names, *open_clip.list_models()]
     if model not in known:
         lower = {name.lower(): name for name in known}
         near = [lower[match] for match in difflib.get_close_matches(model.lower(), list(lower), n=3)]

@@ -79,4 +79,6 @@ def _metadata(artifact: Artifact, title: str) -> dict[str, Any]:
     }
     if summary["unusable_rows"]:
         metadata["unusable_rows"] = dg.MetadataValue.json(summary["unusable_rows"])
+    if summary["truncated_share"]:
+        metadata["truncated_share"] = summary["truncated_share"]
     return metadata | ({"notes": " ".join(summary["notes"])} if summary["notes"] else {})

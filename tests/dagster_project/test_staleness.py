@@ -82,3 +82,20 @@ def test_a_new_captioner_is_a_new_asset_and_makes_no_other_captions_stale(code_v
     after = code_versions(more)
     assert after.keys() - before.keys() == {"captions/second-llava"}
     assert changed(before, after) == {"sheared_captions"}
+
+
+def test_a_second_stage_and_its_settings_belong_to_the_checkpoint(code_versions, demo):
+    tuned = copy.deepcopy(demo)
+    tuned["target_sets"] = {"more": {**demo["pairs"], "seed": 7}}
+    tuned["trainers"]["second"] = {**demo["trainers"]["picture-book"], "steps": 30}
+    for recipe in tuned["recipes"].values():
+        recipe["trainer"] = "picture-book"
+    plain = code_versions(tuned)
+    tuned["recipes"]["raw-only"]["finetune"] = {"target_set": "more", "trainer": "second"}
+    before = code_versions(tuned)
+    assert changed(plain, before) == {"checkpoint"}
+    for path, value in (
+        (("trainers", "second", "steps"), 40),
+        (("target_sets", "more", "seed"), 8),
+    ):
+        assert changed(before, code_versions(edited(tuned, *path, value=value))) == {"checkpoint"}
