@@ -46,7 +46,8 @@ class BlipEncoder:
         with torch.inference_mode():
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 block = list(texts[start : start + _TEXTS_AT_ONCE])
-                features = self._model.network.encode_texts(_tokens(self._model, block).to(self._device))
+                tokens = _trimmed(self._model.tokenize(block)).to(self._device)
+                features = self._model.network.encode_texts(tokens)
                 blocks.append(_numbers(features, block))
                 _report(progress, min(start + _TEXTS_AT_ONCE, len(texts)))
         return np.concatenate(blocks)
@@ -73,18 +74,19 @@ class _Matcher:
         """See `PairScorer`. An image's states are computed once, whatever the order of the pairs."""
         scores = np.empty(len(image), np.float32)
         order = np.argsort(image, kind="stable")
-        some = np.unique(image)
+        some, ordered = np.unique(image), image[order]
+        all_tokens = self._model.tokenize(list(texts))
         done = 0
         with torch.inference_mode():
             for start in range(0, len(some), _IMAGES_AT_ONCE):
                 block = some[start : start + _IMAGES_AT_ONCE]
                 pixels = self._images.read([paths[i] for i in block], [image_ids[i] for i in block])
                 _, states = self._model.network.encode_images(pixels)
-                first, last = np.searchsorted(image[order], [block[0], block[-1] + 1])
+                first, last = np.searchsorted(ordered, [block[0], block[-1] + 1])
                 for begin in range(int(first), int(last), _PAIRS_AT_ONCE):
                     pairs = order[begin : min(begin + _PAIRS_AT_ONCE, int(last))]
                     of_images = states[torch.from_numpy(np.searchsorted(block, image[pairs])).to(self._device)]
-                    tokens = _tokens(self._model, [texts[i] for i in text[pairs]]).to(self._device)
+                    tokens = _trimmed(all_tokens[torch.from_numpy(text[pairs])]).to(self._device)
                     logits = self._model.network.match(of_images, tokens)
                     scores[pairs] = logits[:, 1].float().cpu().numpy()
                     done += len(pairs)
@@ -107,9 +109,8 @@ class _Images:
         return self._decoder.normalize(torch.from_numpy(np.stack(pixels)).to(self._device))
 
 
-def _tokens(model: BlipModel, texts: list[str]) -> torch.Tensor:
-    """Token ids without the columns in which every text is over."""
-    tokens = model.tokenize(texts)
+def _trimmed(tokens: torch.Tensor) -> torch.Tensor:
+    """Without the columns in which every text is over."""
     return tokens[:, : int(tokens.ne(0).sum(dim=1).max())]
 
 

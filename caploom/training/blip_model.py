@@ -5,7 +5,7 @@ A checkpoint folder holds `blip_config.json` and two folders in transformers' ow
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from open_clip.transform import PreprocessCfg
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.nn.functional import normalize
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
@@ -138,7 +139,8 @@ def create_blip(model: str, *, seed: int, revision: str | None = None, pretraine
         if file.suffix == ".json":
             return _of_architecture(file)
         if (file / CONFIG_FILE).is_file():
-            return load_blip(file) if pretrained else _untrained(load_blip(file))
+            found = load_blip(file)
+            return found if pretrained else replace(found, network=_new_network(found.network.retrieval.config))
         return _of_transformers(model, revision, pretrained=pretrained)
 
 
@@ -196,9 +198,11 @@ def _of_architecture(file: Path) -> BlipModel:
             vision_config=architecture["vision"],
             image_text_hidden_size=architecture["embed_dim"],
         )
-        network = BlipNetwork(BlipForImageTextRetrieval(config), BlipForConditionalGeneration(config))
+        length, places = architecture["max_text_length"], config.text_config.max_position_embeddings
+        if length > places:
+            raise ValueError(f"max_text_length is {length} and text.max_position_embeddings {places}")
         preprocessing = PreprocessCfg(size=architecture["vision"]["image_size"], resize_mode="squash")
-        return BlipModel(network, tokenizer, preprocessing, architecture["max_text_length"])
+        return BlipModel(_new_network(config), tokenizer, preprocessing, length)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{file}: it is no architecture of BLIP ({error}); see docs/blip.md for its keys."
@@ -208,28 +212,39 @@ def _of_architecture(file: Path) -> BlipModel:
 def _of_transformers(model: str, revision: str | None, *, pretrained: bool) -> BlipModel:
     """A retrieval model of transformers; its captioner starts from its text encoder."""
     try:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        if not isinstance(config, BlipConfig):
+            raise ValueError(f"its config.json is of the kind {config.model_type}")
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        retrieval = BlipForImageTextRetrieval.from_pretrained(model, revision=revision)
+        if tokenizer.pad_token_id != 0:
+            raise ValueError(f"its tokenizer pads with {tokenizer.pad_token_id} and not with 0")
         images = BlipImageProcessor.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
+        network = _pretrained_network(model, revision) if pretrained else _new_network(config)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(
             f"{model}: no BLIP can be loaded from it ({reason}); name a folder or a hub model of the kind "
             "BlipForImageTextRetrieval."
         ) from error
-    captioning = BlipForConditionalGeneration(retrieval.config)
-    captioning.text_decoder.bert.load_state_dict(retrieval.text_encoder.state_dict())
     preprocessing = PreprocessCfg(
         size=images.size["height"], mean=tuple(images.image_mean), std=tuple(images.image_std), resize_mode="squash"
     )
-    found = BlipModel(BlipNetwork(retrieval, captioning), tokenizer, preprocessing, _MAX_TEXT_LENGTH)
-    return found if pretrained else _untrained(found)
+    length = min(_MAX_TEXT_LENGTH, config.text_config.max_position_embeddings)
+    return BlipModel(network, tokenizer, preprocessing, length)
 
 
-def _untrained(model: BlipModel) -> BlipModel:
-    config = model.network.retrieval.config
-    network = BlipNetwork(BlipForImageTextRetrieval(config), BlipForConditionalGeneration(config))
-    return BlipModel(network, model.tokenizer, model.preprocessing, model.max_text_length)
+def _pretrained_network(model: str, revision: str | None) -> BlipNetwork:
+    retrieval, found = BlipForImageTextRetrieval.from_pretrained(model, revision=revision, output_loading_info=True)
+    if found["missing_keys"]:  # transformers would leave them random, with a warning
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
+    captioning = BlipForConditionalGeneration(retrieval.config)
+    captioning.text_decoder.bert.load_state_dict(retrieval.text_encoder.state_dict())
+    return BlipNetwork(retrieval, captioning)
+
+
+def _new_network(config: BlipConfig) -> BlipNetwork:
+    return BlipNetwork(BlipForImageTextRetrieval(config), BlipForConditionalGeneration(config))
 
 
 def _tokenizer(words: list[str]) -> PreTrainedTokenizerFast:

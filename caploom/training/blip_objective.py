@@ -86,8 +86,8 @@ class BlipObjective:
             network.temperature.clamp_(*_TEMPERATURES)
             if self._momentum is None or self._queue is None:
                 return
-            for slow, fast in zip(self._momentum.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - self._settings.momentum)
+            averages, weights = tuple(self._momentum.parameters()), tuple(network.parameters())
+            torch._foreach_lerp_(averages, weights, 1 - self._settings.momentum)
             if self._new is not None:
                 self._queue.push(*self._new)
 
@@ -127,7 +127,7 @@ class BlipObjective:
                 for features in (momentum.encode_images(images)[0], momentum.encode_texts(tokens))
             )
         self._new = new[0], new[1]
-        return *new, *(features.to(device) for features in self._queue.features)
+        return *new, *self._queue.on(device)
 
     def _softness(self, context: StepContext) -> float:
         ramp = min(1.0, (context.step + 1) / max(1, round(_SOFTENING * context.steps)))
@@ -159,10 +159,13 @@ class _Losses(torch.nn.Module):
     ) -> dict[str, torch.Tensor]:
         image_features, states = self.network.encode_images(images)
         text_features = self.network.encode_texts(tokens)
-        image_features, text_features = image_features.float(), text_features.float()
-        own = text_features @ image_features.T / self.network.temperature
+        # In full precision: similarities are divided by a few hundredths, where half precision has few digits left.
+        with torch.autocast(images.device.type, enabled=False):
+            image_features, text_features = image_features.float(), text_features.float()
+            own = text_features @ image_features.T / self.network.temperature
+            contrast = self._contrast(image_features, text_features, owners, others, softness, context)
         return {
-            "itc": self._contrast(image_features, text_features, owners, others, softness, context),
+            "itc": contrast,
             "itm": self._matching(states, tokens, owners, own, generator),
             "lm": self._captioning(states[owners], tokens),
         }

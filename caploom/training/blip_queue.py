@@ -15,6 +15,11 @@ class FeatureQueue:
         )
         self._places = [0, 0]
 
+    def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """The features, which stay on that device: thousands of them would take longer to move than to compare."""
+        self.features = tuple(each.to(device) for each in self.features)
+        return self.features
+
     def push(self, images: torch.Tensor, texts: torch.Tensor) -> None:
         """Put features (n, d) in the places of the oldest; of more than there is room for, the last stay."""
         for side, new in enumerate((images, texts)):
