@@ -1,6 +1,7 @@
 """`caploom checkpoint`: a recipe's trained model, in a folder of its own, for other tools."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import click
@@ -26,22 +27,19 @@ def checkpoint(config: Path, recipe: str, folder: Path, format_name: str, stage:
     from caploom.factory import Factory
     from caploom.training.checkpoint import checkpoint_plan, finetuned_plan
 
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder}: it is there already and not empty; name a new folder.")
     factory = Factory.from_yaml(config)
     plan_of = checkpoint_plan if stage == "zero-shot" else finetuned_plan
     plan = plan_of(factory, factory.config.recipe(recipe))
     made = factory.store.require(plan, make_with=f"materialize checkpoint [{recipe}]")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(f"{folder}: it is there already and not empty; name a new folder.")
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        how = _write(made.folder, draft, format_name)
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        how = _write(made.folder, Path(scratch), format_name)
+        folder.mkdir(exist_ok=True)
+        for file in Path(scratch).iterdir():
+            file.rename(folder / file.name)
     click.echo(f"{folder}: the checkpoint of {recipe} ({stage}) as {format_name}.")
     click.echo(f"load with: {how.format(folder=folder)}")
 

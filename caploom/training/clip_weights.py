@@ -65,6 +65,7 @@ def load_weights(network: Network, file: Path, model: str) -> None:
         raise TrainingError(f"{file}: these are no weights of {model} ({reason}); correct `pretrained`.") from error
     # A bias is SigLIP's: it is left out where another loss is trained, and starts anew where there was none.
     left_out = "logit_bias" in there and network.logit_bias is None
+    started = None if network.logit_bias is None or "logit_bias" in there else network.logit_bias.detach().clone()
     if left_out:
         network.logit_bias = torch.nn.Parameter(torch.zeros(()))
     try:
@@ -76,6 +77,8 @@ def load_weights(network: Network, file: Path, model: str) -> None:
             network.logit_bias = None
     if missing or unknown:
         raise TrainingError(_difference(file, model, network, there))
+    if started is not None:
+        network.logit_bias.data.copy_(started)  # open_clip has made a zero of it
 
 
 def _difference(file: Path, model: str, network: Network, there: dict[str, tuple[int, ...]]) -> str:
@@ -109,22 +112,28 @@ def _from_folder(untrained: ClipModel, model: str, folder: Path) -> ClipModel:
 
 def _from_hub(untrained: ClipModel, model: str, pretrained: str) -> ClipModel:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     name, _, revision = pretrained.removeprefix(HUB_PREFIX).partition("@")
-    errors: list[str] = []
-    for file in (*_WEIGHTS_NAMES, *_PICKLED_NAMES):
+    found: dict[str, Path] = {}
+    why = "it has none of the files that open_clip writes"
+    for file in (CONFIG_FILE, *_WEIGHTS_NAMES, *_PICKLED_NAMES):
         try:
-            weights = Path(hf_hub_download(name, file, revision=revision or None))
-            config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None))
+            found[file] = Path(hf_hub_download(name, file, revision=revision or None))
+        except EntryNotFoundError:
+            continue  # of these files, a repository has one or two
         except (HfHubHTTPError, OSError, ValueError) as error:
-            errors.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            continue
-        load_weights(untrained.network, weights, model)
-        return _preprocessed(untrained, _read_preprocessing(config))
-    raise TrainingError(
-        f"{pretrained}: its weights cannot be had ({errors[-1]}); correct it, or download them and name the folder."
-    )
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            break
+        if file != CONFIG_FILE:
+            break
+    weights = [path for file, path in found.items() if file != CONFIG_FILE]
+    if not weights:
+        raise TrainingError(
+            f"{pretrained}: its weights cannot be had ({why}); correct it, or download them and name the folder."
+        )
+    load_weights(untrained.network, weights[0], model)
+    return _preprocessed(untrained, _read_preprocessing(found[CONFIG_FILE])) if CONFIG_FILE in found else untrained
 
 
 def _published(untrained: ClipModel, model: str, tag: str) -> ClipModel:

@@ -10,10 +10,12 @@ from pathlib import Path
 import open_clip
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers.image_utils import PILImageResampling
 
 from caploom.errors import ExportError
 from caploom.training.clip_model import ClipModel
 
+_RESAMPLING = {name.lower(): number for name, number in PILImageResampling.__members__.items()}
 _AGREEMENT = 1e-4  # of the features' largest difference, in float32
 _SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # open_clip's names and theirs
 
@@ -23,6 +25,7 @@ def export_to_transformers(model: ClipModel, folder: Path) -> None:
 
     Raises `ExportError` when the architecture has no counterpart there; the sentence names the part.
     """
+    processor = CLIPProcessor(_image_processor(model), _tokenizer(model))
     config = _config(model)
     with torch.random.fork_rng(devices=[]):
         exported = CLIPModel(config).eval()
@@ -38,7 +41,7 @@ def export_to_transformers(model: ClipModel, folder: Path) -> None:
     exported.load_state_dict(weights, strict=False)
     _compare(model, exported)
     exported.save_pretrained(folder)
-    CLIPProcessor(_image_processor(model), _tokenizer(model)).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def _config(model: ClipModel) -> CLIPConfig:
@@ -169,8 +172,13 @@ def _side(model: ClipModel) -> int:
 
 
 def _image_processor(model: ClipModel) -> CLIPImageProcessor:
-    side, squash = _side(model), model.preprocessing.resize_mode == "squash"
+    preprocessing = model.preprocessing
+    if preprocessing.interpolation not in _RESAMPLING or preprocessing.resize_mode not in (None, "shortest", "squash"):
+        what = f"{preprocessing.interpolation}, {preprocessing.resize_mode}"
+        raise ExportError(_no_counterpart(f"the way images are resized ({what})"))
+    side, squash = _side(model), preprocessing.resize_mode == "squash"
     return CLIPImageProcessor(
+        resample=_RESAMPLING[preprocessing.interpolation],
         size={"height": side, "width": side} if squash else {"shortest_edge": side},
         do_center_crop=not squash,
         crop_size={"height": side, "width": side},
@@ -181,7 +189,10 @@ def _image_processor(model: ClipModel) -> CLIPImageProcessor:
 
 def _tokenizer(model: ClipModel) -> CLIPTokenizer:
     own = open_clip.SimpleTokenizer()
-    if model.architecture["text_cfg"]["vocab_size"] != len(own.encoder):
+    text = model.architecture["text_cfg"]
+    if "hf_tokenizer_name" in text or "hf_model_name" in text or text.get("tokenizer_kwargs"):
+        raise ExportError(_no_counterpart("the tokenizer, which is not open_clip's own as it is,"))
+    if text["vocab_size"] != len(own.encoder):
         raise ExportError(_no_counterpart("the vocabulary"))
     merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     length = model.architecture["text_cfg"].get("context_length", 77)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from caploom.errors import ExportError
 from caploom.training.clip_model import ClipModel, create_clip_model, save_checkpoint
@@ -72,6 +74,8 @@ def test_transformers_gives_the_embeddings_of_open_clip(tmp_path: Path, changes:
         ({"vision_cfg": {**VISION, "no_ln_pre": True}}, "pre_layrnorm"),
         ({"vision_cfg": {**VISION, "pool_type": "avg"}}, "something of the tower of images"),
         ({"text_cfg": {**TEXT, "no_causal_mask": True}}, "the text tower, which is not causal"),
+        ({"text_cfg": {**TEXT, "vocab_size": 50000}}, "the vocabulary"),
+        ({"text_cfg": {**TEXT, "tokenizer_kwargs": {"clean": "canonicalize"}}}, "the tokenizer"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_its_name(tmp_path: Path, changes: dict, part: str) -> None:
@@ -79,6 +83,25 @@ def test_what_has_no_counterpart_is_refused_by_its_name(tmp_path: Path, changes:
     with pytest.raises(ExportError, match=rf"^transformers' CLIPModel has no counterpart of .*{part}"):
         export_to_transformers(tiny(tmp_path, **changes), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_images_are_resized_there_as_here(tmp_path: Path, interpolation: str) -> None:
+    model = tiny(tmp_path)
+    model = replace(model, preprocessing=replace(model.preprocessing, interpolation=interpolation))
+    (tmp_path / "out").mkdir()
+    export_to_transformers(model, tmp_path / "out")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8))
+    here = open_clip.image_transform(48, is_train=False, interpolation=interpolation)(image)
+    exact = CLIPImageProcessorPil.from_pretrained(tmp_path / "out")(images=image, return_tensors="pt")
+    assert torch.allclose(exact["pixel_values"][0], here, atol=1e-5)
+
+
+def test_images_resized_another_way_are_refused(tmp_path: Path) -> None:
+    model = tiny(tmp_path)
+    longest = replace(model, preprocessing=replace(model.preprocessing, resize_mode="longest"))
+    with pytest.raises(ExportError, match=r"the way images are resized \(bicubic, longest\)"):
+        export_to_transformers(longest, tmp_path)
 
 
 def test_plain_open_clip_loads_a_checkpoint_by_folder_and_by_file(tmp_path: Path) -> None:
