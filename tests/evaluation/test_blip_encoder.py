@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from caploom.errors import EvaluationError
+from caploom.evaluation import blip_encoder
 from caploom.evaluation.encoders import load_encoder
 from caploom.evaluation.evaluate import evaluate_checkpoint
 from caploom.records import EVALUATION_PAIRS, image_identity
@@ -41,12 +42,17 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs.parquet"
 
 
-def test_pairs_are_scored_as_the_model_scores_them_one_by_one(checkpoint: Path, pairs: Path) -> None:
+@pytest.mark.parametrize(("images", "at_once"), [(64, 256), (2, 3), (1, 1)])
+def test_pairs_are_scored_as_the_model_scores_them_one_by_one(
+    checkpoint: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch, images: int, at_once: int
+) -> None:
+    monkeypatch.setattr(blip_encoder, "_IMAGES_AT_ONCE", images)
+    monkeypatch.setattr(blip_encoder, "_PAIRS_AT_ONCE", at_once)
     rows = pq.read_table(pairs).to_pylist()
     paths, ids = [row["path"] for row in rows], [row["image_id"] for row in rows]
     texts = [text for row in rows for text in row["captions"]]
     encoder = load_encoder(checkpoint, "cpu")
-    image, text = np.array([5, 0, 11, 5, 2]), np.array([3, 17, 0, 4, 3])
+    image, text = np.array([5, 0, 11, 5, 2, 5, 5]), np.array([3, 17, 0, 4, 3, 0, 9])
     scores = encoder.pair_scorer.score(paths, ids, texts, image, text)
     model = load_blip(checkpoint)
     decoder = ImageDecoder(model.preprocessing)
