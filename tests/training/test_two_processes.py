@@ -132,7 +132,7 @@ def test_blip_contrasts_over_both_processes_and_resumes(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     shard = shards(tmp_path)["several"]
     settings: dict[str, Any] = {"kind": "blip", "model": "blip-picture-book", "steps": 4, "batch_size": 8}
-    settings |= {"device": "cpu", "queue_size": 16, "soft_labels": 0.4, "save_every": 2}
+    settings |= {"device": "cpu", "learning_rate": 1e-4, "queue_size": 16, "soft_labels": 0.4, "save_every": 2}
     for folder, processes in ((one, 1), (two, 2)):
         folder.mkdir()
         for name, state in (("1 at once", None), ("2 interrupted", folder / "state"), ("3 resumed", folder / "state")):
