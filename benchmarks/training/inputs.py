@@ -49,14 +49,14 @@ def write_speed_inputs(folder: Path, images: int) -> None:
 
 
 def write_learning_inputs(folder: Path, scenes: int) -> None:
-    """Picture-book scenes with their true captions, for both sides alike, and 500 others to measure on."""
+    """Picture-book scenes with a true caption each, for both sides alike, and 500 others with five to measure on."""
     folder.mkdir(parents=True)
-    training = _scenes(folder / "training", "training", scenes)
+    training = [(path, captions[0]) for path, captions in _scenes(folder / "training", scenes, seed=1).items()]
     _write_rows(folder, [_row(path, [caption], [RAW_SOURCE]) for path, caption in training])
     _write_table(folder / "pairs.csv", [(str(path), caption) for path, caption in training])
     evaluation = [
-        {"image_id": image_identity(path.read_bytes()), "image": path.name, "path": str(path), "captions": [caption]}
-        for path, caption in _scenes(folder / "evaluation", "evaluation", 500)
+        {"image_id": image_identity(path.read_bytes()), "image": path.name, "path": str(path), "captions": captions}
+        for path, captions in _scenes(folder / "evaluation", 500, seed=0).items()
     ]
     pq.write_table(pa.Table.from_pylist(evaluation, schema=EVALUATION_PAIRS), folder / "evaluation.parquet")
 
@@ -79,11 +79,16 @@ def _first_sentence(text: str) -> str:
     return text[start:end]
 
 
-def _scenes(folder: Path, split: str, count: int) -> list[tuple[Path, str]]:
+def _scenes(folder: Path, count: int, *, seed: int) -> dict[Path, list[str]]:
+    """Scenes by their file; the split for evaluation is the one whose captions say what is there."""
     reader = PictureBookReader.model_validate(
-        {"reader": "picture_book", "folder": str(folder), "split": split, "scenes": count, "seed": 0}
+        {"reader": "picture_book", "folder": str(folder), "split": "evaluation", "scenes": count, "seed": seed}
     )
-    return [(Path(row.path), row.caption) for row in reader.rows() if row.path and row.caption]
+    found: dict[Path, list[str]] = {}
+    for row in reader.rows():
+        if row.path and row.caption:
+            found.setdefault(Path(row.path), []).append(row.caption)
+    return found
 
 
 def _row(path: Path, captions: Sequence[str], sources: Sequence[str]) -> dict[str, Any]:

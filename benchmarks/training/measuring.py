@@ -12,7 +12,7 @@ class LearningSettings:
 
     model: str = "picture-book"
     batch_size: int = 128
-    epochs: int = 10
+    epochs: int = 6
     learning_rate: float = 2e-3
     warmup_steps: int = 20
 
