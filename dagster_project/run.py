@@ -64,9 +64,17 @@ class HeadlessRun:
         )
         where = f"{job} [{partition_key}]" if partition_key else job
         failed = [event for event in result.all_events if event.is_step_failure]
+        if any(_was_interrupted(event) for event in failed):
+            # Dagster ends the step alone: who ends the whole run means the recipes after it too.
+            raise CaploomError(f"{where}: interrupted. Run it again: what was finished is kept.")
         self.failures += [f"{where}: {event.step_key}: {_reason(event)}" for event in failed]
         if not result.success and not failed:
             self.failures.append(f"{where}: the run failed outside its steps; see run {result.run_id} in the UI.")
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def _reason(event: dg.DagsterEvent) -> str:
