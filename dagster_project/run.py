@@ -23,8 +23,9 @@ from caploom.lineage.failures import current_failures
 from caploom.lineage.report import make_report
 from caploom.readers.shards import cut_new_shards, shard_names
 from dagster_project.definitions import definitions_of
-from dagster_project.instance import open_instance
+from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
+from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
 
 # Dagster's own log has a line for each of its steps' states: a person at a terminal wants the bars and the failures.
@@ -43,6 +44,10 @@ class HeadlessRun:
 
     def run(self) -> None:
         """The whole graph, in order."""
+        with only_headless_run(instance_home(self._config), self._instance):
+            self._run()
+
+    def _run(self) -> None:
         self._add_shards()
         shards = shard_names(self.factory)
         if not shards:
@@ -60,7 +65,11 @@ class HeadlessRun:
 
     def _execute(self, job: str, *, partition_key: str | None = None, tags: Mapping[str, str] | None = None) -> None:
         result = self._definitions.resolve_job_def(job).execute_in_process(
-            instance=self._instance, partition_key=partition_key, tags=tags, run_config=_QUIET, raise_on_error=False
+            instance=self._instance,
+            partition_key=partition_key,
+            tags={**(tags or {}), HEADLESS_TAG: "true"},
+            run_config=_QUIET,
+            raise_on_error=False,
         )
         where = f"{job} [{partition_key}]" if partition_key else job
         failed = [event for event in result.all_events if event.is_step_failure]

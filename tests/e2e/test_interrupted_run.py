@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from tiny_factory import ROOT, tiny_settings
+from tiny_factory import ROOT, run_headless, tiny_settings
 
 
 def trainers_of(folder: Path) -> list[psutil.Process]:
@@ -24,14 +24,18 @@ def trainers_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_told_to_end_starts_no_other_recipe(tmp_path: Path, number: signal.Signals) -> None:
-    settings = tiny_settings(tmp_path / "pictures")
+def write_config(folder: Path, steps: int) -> Path:
+    settings = tiny_settings(folder / "pictures")
     settings["captioners"] = {}
     settings["recipes"] = {"raw-only": {"captioners": []}, "again": {"captioners": [], "mix": {"raw_probability": 1.0}}}
-    settings["trainers"] = {"tiny": {"model": "picture-book", "steps": 100_000, "batch_size": 16}}
-    (tmp_path / "factory.yaml").write_text(yaml.safe_dump(settings))
+    settings["trainers"] = {"tiny": {"model": "picture-book", "steps": steps, "batch_size": 16}}
+    (folder / "factory.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "factory.yaml"
+
+
+def started(tmp_path: Path) -> subprocess.Popen[str]:
+    """A run that is in the middle of a training that would take for ever."""
+    write_config(tmp_path, steps=100_000)
     run = subprocess.Popen(
         [sys.executable, "-m", "dagster_project.run", "--config", str(tmp_path / "factory.yaml")],
         cwd=ROOT,
@@ -47,9 +51,26 @@ def test_a_run_that_is_told_to_end_starts_no_other_recipe(tmp_path: Path, number
         time.sleep(0.2)
     assert trainers_of(tmp_path)
     time.sleep(1)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_starts_no_other_recipe(tmp_path: Path, number: signal.Signals) -> None:
+    run = started(tmp_path)
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 2
     assert "run_recipe [again]: interrupted. Run it again: what was finished is kept." in said
     assert "[raw-only]" not in said
     assert trainers_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_does_not_keep_its_place_in_the_pool(tmp_path: Path) -> None:
+    run = started(tmp_path)
+    run.kill()
+    run.communicate(timeout=60)
+    done = run_headless(write_config(tmp_path, steps=2))  # it would wait for ever for the one place
+    assert done.code == 0, done.said
+    assert "| raw-only " in done.stdout

@@ -1,0 +1,35 @@
+"""Headless runs, one at a time a factory; and what a killed one left behind in Dagster's own records."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock, Timeout
+
+HEADLESS_TAG = "caploom/headless"
+
+_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+@contextmanager
+def only_headless_run(home: Path, instance: dg.DagsterInstance) -> Iterator[None]:
+    """Wait for another headless run of this factory; then no unfinished one can be alive, and all of them are ended."""
+    lock = FileLock(home / "headless.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("Another headless run is at work on this factory; waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        _end_left_over_runs(instance)
+        yield
+    finally:
+        lock.release()
+
+
+def _end_left_over_runs(instance: dg.DagsterInstance) -> None:
+    """A killed process cannot say that its run is over, and its place in a pool would be taken for ever."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={HEADLESS_TAG: "true"})):
+        instance.report_run_failed(run, message="The process of this headless run was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
