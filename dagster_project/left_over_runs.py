@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-from filelock import FileLock, Timeout
+
+from caploom.locks import one_at_a_time
 
 HEADLESS_TAG = "caploom/headless"
 
@@ -15,17 +16,10 @@ _UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dag
 @contextmanager
 def only_headless_run(home: Path, instance: dg.DagsterInstance) -> Iterator[None]:
     """Wait for another headless run of this factory; then no unfinished one can be alive, and all of them are ended."""
-    lock = FileLock(home / "headless.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print("Another headless run is at work on this factory; waiting for it.", flush=True)
-        lock.acquire()
-    try:
+    busy = "Another headless run is at work on this factory; waiting for it."
+    with one_at_a_time(home / "headless.lock", busy):
         _end_left_over_runs(instance)
         yield
-    finally:
-        lock.release()
 
 
 def _end_left_over_runs(instance: dg.DagsterInstance) -> None:

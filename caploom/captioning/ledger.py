@@ -6,7 +6,6 @@ written whole or not at all. Together they are the ledger of a captioner. Parts 
 
 import glob
 import io
-import logging
 import shutil
 import time
 import uuid
@@ -19,8 +18,8 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
+from caploom.locks import one_at_a_time
 from caploom.records import CAPTIONS
 from caploom.store import MANIFEST, Store, full_disk_explained, write_atomically
 from caploom.tables import table_of
@@ -113,18 +112,9 @@ class Ledger:
     def claimed(self, shard: str) -> Iterator[None]:
         """Only one run at a time captions a shard: another one waits, and then finds its work done."""
         self._pending.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._pending / f"{shard}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logging.getLogger(__name__).warning(
-                "captions/%s [%s]: another run is captioning this shard; waiting for it.", self._captioner, shard
-            )
-            lock.acquire()
-        try:
+        busy = f"captions/{self._captioner} [{shard}]: another run is captioning this shard; waiting for it."
+        with one_at_a_time(self._pending / f"{shard}.lock", busy):
             yield
-        finally:
-            lock.release()
 
 
 class LedgerWriter:

@@ -4,7 +4,6 @@ The trainer's memory, its crashes and its signals are its own: the factory sees 
 """
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -17,9 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from caploom.errors import TrainingError
+from caploom.locks import one_at_a_time
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.process import ERROR, EVENTS, JOB, LOCK, OWNER, RESULT
 
@@ -90,18 +88,10 @@ def train_here(job: TrainingJob, folder: Path, report: Report) -> TrainingResult
 def claimed(folder: Path, what: str) -> Iterator[None]:
     """Only one run at a time trains into a folder: another one waits, and then finds its work done."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logging.getLogger(__name__).warning("%s: another run is training it; waiting for it.", what)
-        lock.acquire()
-    try:
+    with one_at_a_time(folder / LOCK, f"{what}: another run is training it; waiting for it."):
         # Trainers whose launcher was killed read it, see that it is not theirs, and end.
         (folder / OWNER).write_text(uuid.uuid4().hex, encoding="utf-8")
         yield
-    finally:
-        lock.release()
 
 
 def forget(folder: Path) -> None:
