@@ -14,11 +14,10 @@ from caploom.training.process import run
 
 
 def _say(pipes: PipesContext, event: TrainingEvent) -> None:
-    left = (event.steps - event.step) * event.seconds / event.step
     pipes.log.info(
         f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
         f"{event.samples_per_second:,.0f} samples a second, {event.data_wait_share:.0%} of the time waiting for data, "
-        f"{left:,.0f} s left"
+        f"{event.seconds_left:,.0f} s left"
     )
 
 

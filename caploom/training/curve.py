@@ -83,6 +83,7 @@ class Curve:
             samples_per_second=self._done * batch_size / self.seconds,
             data_wait_share=self.waited / self.seconds,
             seconds=self.seconds,
+            seconds_left=(self._steps - step) * self.seconds / self._done,
         )
         self._said = time.perf_counter()
         self.known, self._seen = self._seen, step

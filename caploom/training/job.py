@@ -46,6 +46,7 @@ class TrainingEvent(_Message):
     samples_per_second: float
     data_wait_share: float = Field(description="Of the time since the start, 0 to 1.")
     seconds: float = Field(description="Since the first step of this process.")
+    seconds_left: float = Field(description="At the pace of this process alone.")
 
 
 class TrainingResult(_Message):
