@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caploom.command_errors import user_errors
+from caploom.commands.user_errors import user_errors
 
 if TYPE_CHECKING:
     from caploom.evaluation.compare import Comparison

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from caploom.command_errors import user_errors
+from caploom.commands.user_errors import user_errors
 from caploom.training_set.exports.registry import EXPORTS
 
 _FOLDER = click.Path(path_type=Path)

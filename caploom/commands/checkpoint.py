@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caploom.command_errors import user_errors
+from caploom.commands.user_errors import user_errors
 from caploom.errors import ExportError
 
 _HOW_TO_LOAD = {

@@ -1,0 +1,31 @@
+"""`caploom retry`: caption again what failed, and only that."""
+
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--captioner", "captioners", multiple=True, help="Only this captioner's; may be given several times.")
+@user_errors
+def retry(config: Path, captioners: tuple[str, ...]) -> None:
+    """Caption again the images that failed, and only those, as often as each captioner's `max_attempts` allows.
+
+    `make run`, or materializing in the UI, then brings the new captions into the training sets.
+    """
+    from caploom.captioning.backend import load_backend
+    from caploom.captioning.retry_failures import retry_every_shard
+    from caploom.factory import Factory
+    from caploom.progress import track
+
+    factory = Factory.from_yaml(config)
+    for captioner in captioners or factory.config.captioners:
+        with track(f"captions/{captioner}", "images") as bar:
+            for shard, retried in retry_every_shard(factory, captioner, load_backend, bar):
+                click.echo(
+                    f"captions/{captioner} [{shard}]: {retried.tried} tried again, {retried.captioned} captioned, "
+                    f"{retried.tried - retried.captioned} failed again; {retried.given_up} given up in all."
+                )

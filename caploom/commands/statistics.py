@@ -1,0 +1,22 @@
+"""`caploom statistics`: what each captioner's captions are like."""
+
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@user_errors
+def statistics(config: Path) -> None:
+    """Print what each captioner's captions are like: lengths, refusals, openings, words shared with the others."""
+    from caploom.factory import Factory
+    from caploom.lineage.caption_statistics import statistics_markdown, statistics_of_shards
+    from caploom.readers.ingest import ingested_shards
+
+    factory = Factory.from_yaml(config)
+    shards = [artifact.manifest.configuration["shard"] for artifact in ingested_shards(factory)]
+    for captioner in factory.config.captioners:
+        click.echo(f"{captioner}\n{statistics_markdown(statistics_of_shards(factory, captioner, shards))}\n")
