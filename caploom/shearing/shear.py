@@ -45,13 +45,13 @@ def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
 
 
 def sheared_shard_plan(
-    factory: Factory, recipe: Recipe, captioner: str, shard: str, corpus: dict[str, int] | None = None
+    factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int] | None = None
 ) -> Plan:
     """The plan of a captioner's sheared captions of a shard; raises `MissingArtifactError` before there are any.
 
-    `corpus` is `corpus_words` of the recipe's shear, looked up unless given.
+    `corpus` is `corpus_words` of the shear, looked up unless given.
     """
-    steps = factory.config.shear_steps(recipe.shear)
+    steps = factory.config.shear_steps(shear)
     check_tokenizers(factory, captioner, steps)
     corpus = corpus_words(factory, steps) if corpus is None else corpus
     inputs = [
@@ -90,7 +90,7 @@ def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
         },
         inputs=tuple(
             factory.store.require(
-                sheared_shard_plan(factory, recipe, captioner, shard, corpus),
+                sheared_shard_plan(factory, recipe.shear, captioner, shard, corpus),
                 make_with=f"materialize sheared_captions [{recipe.name}]",
             ).as_input()
             for captioner in recipe.captioners
@@ -101,14 +101,9 @@ def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
 
 def shear_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
     """Shear a recipe's captions, unless they are sheared: one table (schema SHEARED) a captioner and shard."""
-    steps = factory.config.shear_steps(recipe.shear)
-    corpus, shards = corpus_words(factory, steps), shard_names(factory)
-    jobs = [(captioner, shard) for captioner in recipe.captioners for shard in shards]
-    for done, (captioner, shard) in enumerate(jobs, start=1):
-        _shear_shard(factory, recipe, captioner, shard, corpus)
-        if progress is not None:
-            progress(done, len(jobs))
+    shear_captioners(factory, recipe.shear, recipe.captioners, progress)
     plan = sheared_captions_plan(factory, recipe)
+    corpus = plan.configuration.get("corpus_words")
 
     def build(draft: Draft) -> None:
         parts = _artifacts(factory, plan.inputs)
@@ -120,6 +115,20 @@ def shear_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = N
             draft.summary["corpus_words"] = corpus
 
     return factory.store.make(plan, build)
+
+
+def shear_captioners(
+    factory: Factory, shear: str, captioners: Sequence[str], progress: Progress | None = None
+) -> list[Artifact]:
+    """Shear some captioners' captions of every shard, unless they are sheared: one table (SHEARED) each."""
+    corpus, shards = corpus_words(factory, factory.config.shear_steps(shear)), shard_names(factory)
+    jobs = [(captioner, shard) for captioner in captioners for shard in shards]
+    made = []
+    for done, (captioner, shard) in enumerate(jobs, start=1):
+        made.append(_shear_shard(factory, shear, captioner, shard, corpus))
+        if progress is not None:
+            progress(done, len(jobs))
+    return made
 
 
 def sheared_tables(factory: Factory, recipe: Recipe) -> list[Artifact]:
@@ -141,9 +150,9 @@ def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[Count
     return before, after
 
 
-def _shear_shard(factory: Factory, recipe: Recipe, captioner: str, shard: str, corpus: dict[str, int]) -> None:
-    plan = sheared_shard_plan(factory, recipe, captioner, shard, corpus)
-    steps = factory.config.shear_steps(recipe.shear)
+def _shear_shard(factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int]) -> Artifact:
+    plan = sheared_shard_plan(factory, shear, captioner, shard, corpus)
+    steps = factory.config.shear_steps(shear)
 
     def build(draft: Draft) -> None:
         source = factory.store.require(captions_plan(factory, captioner, shard), make_with="caption")
@@ -155,7 +164,7 @@ def _shear_shard(factory: Factory, recipe: Recipe, captioner: str, shard: str, c
         kept = zip(image_ids, table.column("caption").to_pylist(), strict=True)
         draft.data_version = content_version(f"{image}\t{caption}" for image, caption in kept)
 
-    factory.store.make(plan, build)
+    return factory.store.make(plan, build)
 
 
 def sheared_texts(factory: Factory, captioner: str, steps: Sequence[ShearStep]) -> dict[str, str]:
