@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -154,6 +154,10 @@ class Plan(BaseModel):
     code_version: str
     configuration: dict[str, Any]
     inputs: tuple[InputRecord, ...] = ()
+
+    def of(self, inputs: Iterable[InputRecord]) -> Self:
+        """This plan, made of these inputs."""
+        return self.model_copy(update={"inputs": tuple(inputs)})
 
     @property
     def fingerprint(self) -> str:

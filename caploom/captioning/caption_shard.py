@@ -34,9 +34,17 @@ def captions_plan(factory: Factory, captioner: str, shard: str, *, retries: int 
 
     `retries` is how often the shard's failures were asked to be redone: as often as `caploom retry` did, unless given.
     """
-    settings = _settings(factory, captioner)
+    stage = captions_stage(factory, captioner, shard, retries=retries)
     pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
-    fingerprint = captioner_fingerprint(settings)
+    return stage.of([pairs.as_input()])
+
+
+def captions_stage(
+    factory: Factory, captioner: str, shard: str, *, retries: int | None = None, fingerprint: str | None = None
+) -> Plan:
+    """The same without the inputs; `fingerprint` is the captioner's where it is at hand."""
+    settings = _settings(factory, captioner)
+    fingerprint = captioner_fingerprint(settings) if fingerprint is None else fingerprint
     asked = retries_asked(factory.store, captioner, fingerprint, shard) if retries is None else retries
     return Plan(
         kind=KIND,
@@ -49,7 +57,6 @@ def captions_plan(factory: Factory, captioner: str, shard: str, *, retries: int 
             "settings": settings.fingerprinted(),
             **({"retries": asked} if asked else {}),
         },
-        inputs=(pairs.as_input(),),
     )
 
 

@@ -84,8 +84,8 @@ def write_picture_book(
     if not 0 <= mismatched <= 1:
         raise PictureBookError(f"`mismatched` is a share between 0 and 1, not {mismatched}.")
     folder = Path(folder)
-    parameters = _Parameters(_FORMAT, split, scenes, seed, mismatched if split != "evaluation" else 0.0)
-    book = PictureBook(folder, folder / "images", folder / "captions.json", folder / "truth.parquet", scenes)
+    parameters = _parameters(split, scenes, seed, mismatched)
+    book = _book(folder, scenes)
     if _is_complete(book, parameters):
         return book
     if folder.exists() and not (folder / _MARK).is_file() and any(folder.iterdir()):
@@ -102,6 +102,19 @@ def write_picture_book(
         shutil.rmtree(folder)
     unfinished.replace(folder)
     return book
+
+
+def is_written(folder: Path, *, split: str, scenes: int, seed: int, mismatched: float = 0.2) -> bool:
+    """Whether `write_picture_book` would find this book there, whole."""
+    return _is_complete(_book(Path(folder), scenes), _parameters(split, scenes, seed, mismatched))
+
+
+def _parameters(split: str, scenes: int, seed: int, mismatched: float) -> _Parameters:
+    return _Parameters(_FORMAT, split, scenes, seed, mismatched if split != "evaluation" else 0.0)
+
+
+def _book(folder: Path, scenes: int) -> PictureBook:
+    return PictureBook(folder, folder / "images", folder / "captions.json", folder / "truth.parquet", scenes)
 
 
 def _is_complete(book: PictureBook, parameters: _Parameters) -> bool:

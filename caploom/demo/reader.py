@@ -44,6 +44,14 @@ class PictureBookReader(Settings):
                 progress=bar.part(),
             )
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether `rows` would find the pictures there already."""
+        from caploom.demo.picture_book import is_written
+
+        mismatched = self.mismatched if self.split == "training" else 0.0
+        return is_written(self.folder, split=self.split, scenes=self.scenes, seed=self.seed, mismatched=mismatched)
+
     def rows(self) -> Iterator[SourceRow]:
         """The rows of the rendered folder's caption file."""
         from caploom.readers.image_captions import ImageCaptionsReader

@@ -47,17 +47,6 @@ def classification_images(factory: Factory, name: str, progress: Progress | None
         raise EvaluationError(f"The evaluation set {name} has captions and no classes.")
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
-    plan = Plan(
-        kind=KIND,
-        name=(name,),
-        code_version=CODE_VERSION,
-        configuration={
-            "reader": settings.fingerprinted(),
-            "labels": list(classes.labels),
-            "names": list(classes.names),
-            "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),
-        },
-    )
 
     def build(draft: Draft) -> None:
         number = {label: place for place, label in enumerate(classes.labels)}
@@ -88,7 +77,27 @@ def classification_images(factory: Factory, name: str, progress: Progress | None
             },
         }
 
-    return factory.store.make(plan, build)
+    return factory.store.make(_plan(name, settings, rows, classes), build)
+
+
+def classification_images_plan(name: str, settings: ClassificationSet) -> Plan:
+    """The plan of the classification set of that name; raises as `classification_images` does, but opens no image."""
+    rows = list(labelled_rows(settings))
+    return _plan(name, settings, rows, classes_of(name, settings, rows))
+
+
+def _plan(name: str, settings: ClassificationSet, rows: Sequence[SourceRow], classes: Classes) -> Plan:
+    return Plan(
+        kind=KIND,
+        name=(name,),
+        code_version=CODE_VERSION,
+        configuration={
+            "reader": settings.fingerprinted(),
+            "labels": list(classes.labels),
+            "names": list(classes.names),
+            "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),
+        },
+    )
 
 
 def set_classes(artifact: Artifact) -> Classes:

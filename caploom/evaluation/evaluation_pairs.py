@@ -34,12 +34,6 @@ def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = No
     settings = factory.config.evaluation_sets[name]
     if isinstance(settings, ClassificationSet):
         raise EvaluationError(f"The evaluation set {name} has classes and no captions: retrieval cannot use it.")
-    plan = Plan(
-        kind=KIND,
-        name=(name,),
-        code_version=CODE_VERSION,
-        configuration={"source": source_version(settings), "protocol": settings.protocol},
-    )
 
     def build(draft: Draft) -> None:
         rows = list(settings.rows())
@@ -71,13 +65,24 @@ def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = No
                 "median": statistics.median(counts),
                 "max": max(counts),
             },
+            "reader": settings.fingerprinted(),
         }
         note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
         if copies:
             note = f"Copies of another image under a second name: {copies:,}; each counts, as elsewhere."
         draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
 
-    return factory.store.make(plan, build)
+    return factory.store.make(evaluation_pairs_plan(name, settings), build)
+
+
+def evaluation_pairs_plan(name: str, settings: RetrievalSet) -> Plan:
+    """The plan of the evaluation set of that name; raises `SourceError` when its source is not there."""
+    return Plan(
+        kind=KIND,
+        name=(name,),
+        code_version=CODE_VERSION,
+        configuration={"source": source_version(settings), "protocol": settings.protocol},
+    )
 
 
 def _check_protocol(name: str, protocol: str, rows: Sequence[SourceRow]) -> tuple[str, set[int]]:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from caploom.evaluation.classification_images import classification_images
-from caploom.evaluation.evaluation_pairs import evaluation_pairs
+from caploom.evaluation.classification_images import classification_images, classification_images_plan
+from caploom.evaluation.evaluation_pairs import evaluation_pairs, evaluation_pairs_plan
 from caploom.evaluation.settings import ClassificationSet
 from caploom.factory import Factory
 from caploom.progress import Progress
-from caploom.store import Artifact
+from caploom.store import Artifact, Plan
 from caploom.tables import read_batches
 
 
@@ -18,6 +18,14 @@ def evaluation_set(factory: Factory, name: str, progress: Progress | None = None
     settings = factory.config.evaluation_sets[name]
     make = classification_images if isinstance(settings, ClassificationSet) else evaluation_pairs
     return make(factory, name, progress)
+
+
+def evaluation_set_plan(factory: Factory, name: str) -> Plan:
+    """The plan of the same, without making it; raises `SourceError` or `EvaluationError` when it cannot be used."""
+    settings = factory.config.evaluation_sets[name]
+    if isinstance(settings, ClassificationSet):
+        return classification_images_plan(name, settings)
+    return evaluation_pairs_plan(name, settings)
 
 
 def evaluated_images(artifact: Artifact) -> Iterator[pa.RecordBatch]:

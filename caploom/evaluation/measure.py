@@ -25,12 +25,16 @@ def retrieval_metrics_plan(factory: Factory, recipe: Recipe) -> Plan:
         raise ConfigError(f"The recipe {recipe.name} names no evaluation set, so nothing can be measured; name one.")
     checkpoints = _checkpoints(factory, recipe)
     sets = [evaluation_set(factory, name) for name in recipe.evaluation_sets]
+    return retrieval_metrics_stage(recipe).of(each.as_input() for each in (*checkpoints.values(), *sets))
+
+
+def retrieval_metrics_stage(recipe: Recipe) -> Plan:
+    """The same without the inputs: the recipe's checkpoints, then its evaluation sets."""
     return Plan(
         kind=KIND,
         name=(recipe.name,),
         code_version=CODE_VERSION,
         configuration={"evaluation_sets": list(recipe.evaluation_sets)},
-        inputs=tuple(each.as_input() for each in (*checkpoints.values(), *sets)),
     )
 
 

@@ -24,13 +24,16 @@ CODE_VERSION = "1"
 
 def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
     """The plan of a shard's raw pairs."""
-    listing = shard_listing(factory, shard)
+    return raw_pairs_stage(factory, shard).of([shard_listing(factory, shard).as_input()])
+
+
+def raw_pairs_stage(factory: Factory, shard: str) -> Plan:
+    """The same without the inputs: what the configuration alone says."""
     return Plan(
         kind=KIND,
         name=(source_fingerprint(factory), shard),
         code_version=CODE_VERSION,
         configuration={"shard": shard},
-        inputs=(listing.as_input(),),
     )
 
 

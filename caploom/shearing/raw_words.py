@@ -13,7 +13,7 @@ from caploom.shearing.lengths import mean_words
 from caploom.shearing.rules import CORPUS_WORDS, RULES
 from caploom.shearing.settings import ShearStep
 from caploom.shearing.spans import Spans
-from caploom.store import Artifact, Draft, Plan
+from caploom.store import Artifact, Draft, Plan, Store
 from caploom.tables import read_table
 
 KIND = "raw_words"
@@ -28,6 +28,20 @@ def corpus_words(factory: Factory, steps: Sequence[ShearStep]) -> dict[str, int]
     histogram: Counter[int] = Counter()
     for pairs in ingested_shards(factory):
         histogram.update(_histogram(factory, pairs))
+    return {str(statistic): mean_words(histogram, statistic) for statistic in statistics}
+
+
+def known_corpus_words(store: Store, steps: Sequence[ShearStep], pairs: Sequence[Artifact]) -> dict[str, int] | None:
+    """The same over these raw pairs, where it has been counted; None where it has not. Nothing is written."""
+    statistics = [step.parameters["length"] for step in steps if CORPUS_WORDS in RULES[step.rule].needs]
+    if not statistics:
+        return {}
+    histogram: Counter[int] = Counter()
+    for artifact in pairs:
+        counted = store.find(_histogram_plan(artifact))
+        if counted is None:
+            return None
+        histogram.update(_words_and_counts(counted))
     return {str(statistic): mean_words(histogram, statistic) for statistic in statistics}
 
 
@@ -49,14 +63,21 @@ def _histogram(factory: Factory, pairs: Artifact) -> dict[int, int]:
         draft.summary = {"captions": len(table), "words": [words.tolist(), counts.tolist()]}
         draft.data_version = pairs.data_version
 
-    plan = Plan(
+    return _words_and_counts(factory.store.make(_histogram_plan(pairs), build))
+
+
+def _histogram_plan(pairs: Artifact) -> Plan:
+    return Plan(
         kind=KIND,
         name=(pairs.manifest.configuration["shard"],),
         code_version=CODE_VERSION,
         configuration={},
         inputs=(pairs.as_input(),),
     )
-    words, counts = factory.store.make(plan, build).manifest.summary["words"]
+
+
+def _words_and_counts(counted: Artifact) -> dict[int, int]:
+    words, counts = counted.manifest.summary["words"]
     return dict(zip(words, counts, strict=True))
 
 

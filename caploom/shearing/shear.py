@@ -59,9 +59,14 @@ def sheared_shard_plan(
             captions_plan(factory, captioner, shard), make_with=f"materialize captions/{captioner} [{shard}]"
         )
     ]
-    if _needs(steps, RAW_WORDS):
+    if needs_raw_words(steps):
         pairs = raw_pairs_plan(factory, shard)
         inputs.append(factory.store.require(pairs, make_with=f"materialize raw_pairs [{shard}]"))
+    return sheared_shard_stage(steps, captioner, shard, corpus).of(artifact.as_input() for artifact in inputs)
+
+
+def sheared_shard_stage(steps: Sequence[ShearStep], captioner: str, shard: str, corpus: dict[str, int]) -> Plan:
+    """The same without the inputs: the shard's captions, and its raw pairs where `needs_raw_words`."""
     return Plan(
         kind=SHARD_KIND,
         name=(captioner, shear_fingerprint(steps), shard),
@@ -71,7 +76,6 @@ def sheared_shard_plan(
             "steps": [step.model_dump(mode="json") for step in steps],
             **({"corpus_words": corpus} if corpus else {}),
         },
-        inputs=tuple(artifact.as_input() for artifact in inputs),
     )
 
 
@@ -79,6 +83,18 @@ def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
     """The plan of a recipe's sheared captions over all shards."""
     steps = factory.config.shear_steps(recipe.shear)
     corpus, shards = corpus_words(factory, steps), shard_names(factory)
+    return sheared_captions_stage(recipe, corpus).of(
+        factory.store.require(
+            sheared_shard_plan(factory, recipe.shear, captioner, shard, corpus),
+            make_with=f"materialize sheared_captions [{recipe.name}]",
+        ).as_input()
+        for captioner in recipe.captioners
+        for shard in shards
+    )
+
+
+def sheared_captions_stage(recipe: Recipe, corpus: dict[str, int]) -> Plan:
+    """The same without the inputs: one table a captioner and shard, the shards inside."""
     return Plan(
         kind=KIND,
         name=(recipe.base,),
@@ -88,14 +104,6 @@ def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
             "shear": recipe.shear,
             **({"corpus_words": corpus} if corpus else {}),
         },
-        inputs=tuple(
-            factory.store.require(
-                sheared_shard_plan(factory, recipe.shear, captioner, shard, corpus),
-                make_with=f"materialize sheared_captions [{recipe.name}]",
-            ).as_input()
-            for captioner in recipe.captioners
-            for shard in shards
-        ),
     )
 
 
@@ -190,7 +198,7 @@ def _context(
     corpus: dict[str, int],
 ) -> Context:
     raw_words = None
-    if _needs(steps, RAW_WORDS):
+    if needs_raw_words(steps):
         pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
         raw_words = longest_raw_words(pairs, image_ids)
     return Context(image_ids, captioner, raw_words, corpus, captioner_tokens(factory, captioner, steps))
@@ -229,8 +237,9 @@ def _blocks(texts: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
         start, before = end, int(reached[end - 1])
 
 
-def _needs(steps: Sequence[ShearStep], what: str) -> bool:
-    return any(what in RULES[step.rule].needs for step in steps)
+def needs_raw_words(steps: Sequence[ShearStep]) -> bool:
+    """Whether a shear looks at the lengths of the raw captions of the same image."""
+    return any(RAW_WORDS in RULES[step.rule].needs for step in steps)
 
 
 def _artifacts(factory: Factory, inputs: Sequence[Any]) -> list[Artifact]:

@@ -33,12 +33,16 @@ def checkpoint_plan(factory: Factory, recipe: Recipe) -> Plan:
     training_set = factory.store.require(
         training_set_plan(factory, recipe), make_with=f"materialize training_set [{recipe.name}]"
     )
+    return checkpoint_stage(recipe).of([training_set.as_input()])
+
+
+def checkpoint_stage(recipe: Recipe) -> Plan:
+    """The same without the inputs."""
     return Plan(
         kind=KIND,
         name=(recipe.name,),
         code_version=CODE_VERSION,
         configuration={"trainer": trainer_identity(recipe.trainer), "seed": recipe.seed},
-        inputs=(training_set.as_input(),),
     )
 
 
@@ -50,12 +54,17 @@ def finetuned_plan(factory: Factory, recipe: Recipe) -> Plan:
     checkpoint = factory.store.require(
         checkpoint_plan(factory, recipe), make_with=f"materialize checkpoint [{recipe.name}]"
     )
+    target = target_set(factory, finetuning.target_set)
+    return finetuned_stage(recipe).of([checkpoint.as_input(), target.as_input()])
+
+
+def finetuned_stage(recipe: Recipe) -> Plan:
+    """The same without the inputs: the recipe's checkpoint, then the target set."""
     return Plan(
         kind=FINETUNED_KIND,
         name=(recipe.name,),
         code_version=CODE_VERSION,
-        configuration={"trainer": trainer_identity(finetuning.trainer), "seed": recipe.seed},
-        inputs=(checkpoint.as_input(), target_set(factory, finetuning.target_set).as_input()),
+        configuration={"trainer": trainer_identity(_finetuning(recipe).trainer), "seed": recipe.seed},
     )
 
 

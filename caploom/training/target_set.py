@@ -44,7 +44,7 @@ def target_set(factory: Factory, name: str, progress: Progress | None = None) ->
     recipe that is fine-tuned on it.
     """
     reader = factory.config.target_sets[name]
-    plan = Plan(kind=KIND, name=(name,), code_version=CODE_VERSION, configuration={"source": source_version(reader)})
+    plan = target_set_plan(factory, name)
 
     def build(draft: Draft) -> None:
         pairs = draft.folder / "pairs.parquet"
@@ -73,13 +73,19 @@ def target_set(factory: Factory, name: str, progress: Progress | None = None) ->
         draft.rows = count
         draft.seeds = {"order": ORDER_SEED}
         draft.data_version = fingerprint([file_sha256(file) for file in sorted(draft.folder.glob("rows-*.parquet"))])
-        draft.summary = {"images": images, "captions": captions}
+        draft.summary = {"images": images, "captions": captions, "reader": reader.fingerprinted()}
 
     artifact = factory.store.make(plan, build)
     recipes = [each for each in factory.config.expanded_recipes() if each.finetune and each.finetune.target_set == name]
     for evaluated in dict.fromkeys(each for recipe in recipes for each in recipe.evaluation_sets):
         refuse_shared_images(name, artifact, evaluated, evaluation_set(factory, evaluated))
     return artifact
+
+
+def target_set_plan(factory: Factory, name: str) -> Plan:
+    """The plan of the target set of that name; raises `SourceError` when its source is not there."""
+    source = source_version(factory.config.target_sets[name])
+    return Plan(kind=KIND, name=(name,), code_version=CODE_VERSION, configuration={"source": source})
 
 
 def refuse_shared_images(name: str, target: Artifact, evaluated: str, images: Artifact) -> None:

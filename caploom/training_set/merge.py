@@ -43,6 +43,11 @@ def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
         factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
         for shard in shard_names(factory)
     ]
+    return training_set_stage(factory, recipe).of(artifact.as_input() for artifact in (sheared, *pairs))
+
+
+def training_set_stage(factory: Factory, recipe: Recipe) -> Plan:
+    """The same without the inputs: the recipe's sheared captions, then the raw pairs of every shard."""
     return Plan(
         kind=KIND,
         name=(recipe.base,),
@@ -53,7 +58,6 @@ def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
             "mix": recipe.mix.model_dump(mode="json"),
             "json": factory.config.training_json,
         },
-        inputs=(sheared.as_input(), *(artifact.as_input() for artifact in pairs)),
     )
 
 
