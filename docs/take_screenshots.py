@@ -21,8 +21,9 @@ import click
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from caploom.config import DEMO_CONFIG, FactoryConfig, Recipe, load_config
+from caploom.config import DEMO_CONFIG, FactoryConfig, load_config
 from caploom.errors import CaploomError
+from caploom.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

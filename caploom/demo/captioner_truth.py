@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from caploom.captioning.caption_shard import captions_plan, read_captions
-from caploom.config import Recipe
 from caploom.demo.reader import PictureBookReader
 from caploom.demo.truth import CaptionTruth, read_truth, score
 from caploom.factory import Factory
 from caploom.readers.shards import shard_names
+from caploom.recipes import Recipe
 from caploom.shearing.shear import sheared_texts
 
 

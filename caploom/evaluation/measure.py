@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from caploom.config import Recipe
 from caploom.errors import ConfigError
 from caploom.evaluation.encoders import load_encoder
 from caploom.evaluation.evaluation_set import evaluation_set
 from caploom.evaluation.measure_set import measure_set
 from caploom.factory import Factory
 from caploom.progress import StageBar
+from caploom.recipes import Recipe
 from caploom.store import Artifact, Draft, Plan
 from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, checkpoint_plan, finetuned_plan
 

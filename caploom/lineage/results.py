@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from caploom.config import Recipe
 from caploom.errors import MissingArtifactError
 from caploom.evaluation.encoders import COSINE
 from caploom.evaluation.measure import CLASSIFICATION, RETRIEVAL, retrieval_metrics_plan
 from caploom.factory import Factory
+from caploom.recipes import Recipe
 from caploom.store import Artifact
 from caploom.training.checkpoint import ZERO_SHOT
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caploom.captioning.caption_shard import captions_plan, read_captions
-from caploom.config import Recipe
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import content_version, fingerprint
 from caploom.progress import Progress
 from caploom.readers.ingest import raw_pairs_plan
 from caploom.readers.shards import shard_names
+from caploom.recipes import Recipe
 from caploom.records import SHEARED
 from caploom.shearing.apply import shear_column, shear_span
 from caploom.shearing.captioner_tokens import captioner_tokens, check_tokenizers

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from caploom.config import Finetuning, Recipe
 from caploom.errors import ConfigError
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import file_sha256, fingerprint
+from caploom.recipes import Finetuning, Recipe
 from caploom.store import Artifact, Draft, Plan
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caploom.config import Recipe
 from caploom.errors import TrainingError
 from caploom.factory import Factory
 from caploom.names import RAW_SOURCE
 from caploom.progress import Progress
 from caploom.readers.ingest import ingested_shards, raw_pairs_plan
 from caploom.readers.shards import shard_names
+from caploom.recipes import Recipe
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
 from caploom.training_set.buckets import Buckets

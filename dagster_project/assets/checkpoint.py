@@ -4,11 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig, Recipe
+from caploom.config import FactoryConfig
 from caploom.lineage.checks import LOSS_IS_FINITE, check_checkpoint
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.plots import loss_curve
 from caploom.progress import track
+from caploom.recipes import Recipe
 from caploom.store import Artifact
 from caploom.training.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
 from caploom.training.identity import trainer_identity

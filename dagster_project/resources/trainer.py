@@ -4,11 +4,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from caploom.config import Recipe
 from caploom.evaluation.measure import measure_recipe
 from caploom.factory import Factory
 from caploom.lineage.plots import loss_curve
 from caploom.progress import Progress, StageBar
+from caploom.recipes import Recipe
 from caploom.store import Artifact
 from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
