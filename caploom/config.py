@@ -23,12 +23,16 @@ from caploom.training.settings import TrainerSettings
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Owner = Annotated[str, Field(pattern=r"^(team:[A-Za-z0-9 ._-]+|[^@\s]+@[^@\s.]+(\.[^@\s.]+)+)$")]
 
 
 class FactoryConfig(Settings):
     """The whole factory, as written in one YAML file."""
 
     name: Name = Field(description="Names the factory in the UI and in its reports.")
+    owners: list[Owner] = Field(
+        default=[], description="Who answers for its assets, as the UI shows: e-mail addresses and `team:<name>`s."
+    )
     store: Annotated[Path, BeforeValidator(resolve_path)] = Field(
         description="Folder of all artifacts; a relative path is relative to the YAML's own folder."
     )
