@@ -14,12 +14,15 @@ from dagster_project.assets.captions import captions_assets
 from dagster_project.assets.checkpoint import checkpoint_asset
 from dagster_project.assets.raw_pairs import raw_pairs_asset
 from dagster_project.assets.retrieval_metrics import retrieval_metrics_asset
+from dagster_project.assets.settings import settings_asset
+from dagster_project.assets.sheared import sheared_assets
 from dagster_project.assets.sheared_captions import sheared_captions_asset
 from dagster_project.assets.training_set import training_set_asset
 from dagster_project.jobs import factory_jobs
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
+from dagster_project.sensors.edited_settings import edited_settings
 from dagster_project.sensors.new_images import new_images
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
@@ -31,6 +34,8 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
         assets=[
             raw_pairs_asset(config),
             *captions_assets(config),
+            settings_asset(config),
+            *sheared_assets(config),
             sheared_captions_asset(config),
             training_set_asset(config),
             checkpoint_asset(config),
@@ -38,7 +43,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             ablation_report_asset(config),
         ],
         jobs=factory_jobs(config),
-        sensors=[new_images],
+        sensors=[new_images, edited_settings],
         resources={
             "factory": resource,
             "captioner_models": CaptionerModels(),

@@ -15,7 +15,12 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 def recipe_partitions(config: FactoryConfig) -> dg.StaticPartitionsDefinition:
     """One partition a recipe and seed of the YAML."""
-    return dg.StaticPartitionsDefinition([recipe.name for recipe in config.expanded_recipes()])
+    return dg.StaticPartitionsDefinition(recipe_names(config))
+
+
+def recipe_names(config: FactoryConfig) -> list[str]:
+    """The keys of those partitions, in the YAML's order."""
+    return [recipe.name for recipe in config.expanded_recipes()]
 
 
 def shard_range_tags(first: str, last: str) -> dict[str, str]:

@@ -20,8 +20,9 @@ from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from caploom.factory import Factory
 from caploom.lineage.failures import current_failures
-from caploom.lineage.report import make_report
+from caploom.lineage.report.make import make_report
 from caploom.readers.shards import cut_new_shards, shard_names
+from dagster_project.assets.sheared import sheared_key
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
@@ -53,7 +54,12 @@ class HeadlessRun:
         if not shards:
             raise CaploomError("The source has no rows, so there is nothing to caption; check `pairs` in the YAML.")
         self._execute(CAPTION_SHARDS, tags=shard_range_tags(shards[0], shards[-1]))
+        sheared: set[tuple[str, str]] = set()
         for recipe in self._config.expanded_recipes():
+            for captioner in recipe.captioners:
+                if (captioner, recipe.shear) not in sheared:  # recipes share what is sheared alike
+                    self._shear(captioner, recipe.shear)
+                sheared.add((captioner, recipe.shear))
             self._execute(RUN_RECIPE, partition_key=recipe.name)
         self._execute(REPORT)
 
@@ -71,7 +77,24 @@ class HeadlessRun:
             run_config=_QUIET,
             raise_on_error=False,
         )
-        where = f"{job} [{partition_key}]" if partition_key else job
+        self._collect(f"{job} [{partition_key}]" if partition_key else job, result)
+
+    def _shear(self, captioner: str, shear: str) -> None:
+        key = sheared_key(captioner)
+        result = dg.materialize(
+            list(self._definitions.assets or []),
+            selection=[key],
+            partition_key=shear,
+            instance=self._instance,
+            resources=self._definitions.resources,
+            tags={HEADLESS_TAG: "true"},
+            run_config=_QUIET,
+            raise_on_error=False,
+        )
+        self._collect(f"{key.to_user_string()} [{shear}]", result)
+
+    def _collect(self, where: str, result: dg.ExecuteInProcessResult) -> None:
+        """Remember what failed; raises `CaploomError` when the run was interrupted."""
         failed = [event for event in result.all_events if event.is_step_failure]
         if any(_was_interrupted(event) for event in failed):
             # Dagster ends the step alone: who ends the whole run means the recipes after it too.

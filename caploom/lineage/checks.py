@@ -1,6 +1,6 @@
 """What must always hold of an artifact, counted again from its tables and not taken from its manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,9 +68,18 @@ def check_captions(factory: Factory, artifact: Artifact) -> list[CheckOutcome]:
     ]
 
 
-def check_sheared(artifact: Artifact, parts: list[Artifact]) -> list[CheckOutcome]:
-    """Captions in = captions out, and none became empty."""
+def check_sheared(artifact: Artifact, parts: Sequence[Artifact]) -> list[CheckOutcome]:
+    """Of a recipe: captions in = captions out, and none became empty."""
     rows = artifact.manifest.rows
+    return _sheared(rows.rows_in if rows else 0, parts)
+
+
+def check_sheared_tables(parts: Sequence[Artifact]) -> list[CheckOutcome]:
+    """The same of a captioner's tables, one a shard."""
+    return _sheared(sum(part.manifest.rows.rows_in for part in parts if part.manifest.rows), parts)
+
+
+def _sheared(rows_in: int, parts: Sequence[Artifact]) -> list[CheckOutcome]:
     captions = empty = 0
     for part in parts:
         for batch in read_batches(part.file("sheared.parquet"), ["caption"]):
@@ -78,7 +87,7 @@ def check_sheared(artifact: Artifact, parts: list[Artifact]) -> list[CheckOutcom
             blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(batch.column("caption"))), 0)
             empty += pc.sum(blank).as_py() or 0
     return [
-        _accounted(rows.rows_in if rows else 0, captions, 0),
+        _accounted(rows_in, captions, 0),
         CheckOutcome(NEVER_EMPTY, empty == 0, f"{empty} sheared captions are empty.", {"empty": empty}),
     ]
 

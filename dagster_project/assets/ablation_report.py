@@ -3,10 +3,12 @@
 import dagster as dg
 
 from caploom.config import FactoryConfig
-from caploom.lineage import report
+from caploom.lineage.fingerprints import fingerprint
+from caploom.lineage.report import make as report
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import asset_owners
 
 ABLATION_REPORT = dg.AssetKey("ablation_report")
 
@@ -17,8 +19,9 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     @dg.asset(
         key=ABLATION_REPORT,
         deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
-        code_version=report.CODE_VERSION,
+        code_version=fingerprint([report.CODE_VERSION, config.name]),
         group_name="experiments",
+        owners=asset_owners(config),
         kinds={"html", "markdown"},
         description=f"What every recipe of {config.name} reached, in one table, and which won by how much.",
     )

@@ -22,6 +22,7 @@ from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import asset_owners, captioner_tags
 
 
 class CaptionsConfig(dg.Config):
@@ -39,10 +40,10 @@ def captions_key(captioner: str) -> dg.AssetKey:
 
 def captions_assets(config: FactoryConfig) -> list[dg.AssetsDefinition]:
     """An asset for each captioner of the YAML."""
-    return [_captions_asset(name, settings) for name, settings in config.captioners.items()]
+    return [_captions_asset(name, settings, asset_owners(config)) for name, settings in config.captioners.items()]
 
 
-def _captions_asset(captioner: str, settings: CaptionerSettings) -> dg.AssetsDefinition:
+def _captions_asset(captioner: str, settings: CaptionerSettings, owners: list[str]) -> dg.AssetsDefinition:
     key = captions_key(captioner)
 
     @dg.asset(
@@ -55,7 +56,8 @@ def _captions_asset(captioner: str, settings: CaptionerSettings) -> dg.AssetsDef
         check_specs=check_specs(key, BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE),
         group_name="captions",
         kinds={settings.kind, "parquet"},
-        tags={"captioner": captioner},
+        owners=owners,
+        tags={"captioner": captioner, **captioner_tags([captioner])},
         metadata=_definition_metadata(settings),
         description=f"What {captioner} ({settings.label}) says of every image, whole: the shear comes later.",
     )
@@ -83,7 +85,7 @@ def _captions_asset(captioner: str, settings: CaptionerSettings) -> dg.AssetsDef
         with user_errors():
             checks = {shard: check_captions(opened, artifact) for shard, artifact in made.items()}
             extra = {shard: captions_metadata(opened, captioner, artifact) for shard, artifact in made.items()}
-        yield from shard_events(context, made, checks, extra)
+        yield from shard_events(context, made, checks, extra, captioner_tags([captioner]))
 
     return captions
 

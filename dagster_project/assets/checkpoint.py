@@ -6,19 +6,18 @@ import dagster as dg
 
 from caploom.config import FactoryConfig
 from caploom.lineage.checks import LOSS_IS_FINITE, check_checkpoint
-from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.plots import loss_curve
 from caploom.progress import track
-from caploom.recipes import Recipe
 from caploom.store import Artifact
 from caploom.training.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
-from caploom.training.identity import trainer_identity
 from dagster_project.assets.materialization import artifact_metadata, check_specs, picture, result, user_errors
+from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.training_set import TRAINING_SET
-from dagster_project.partitions import recipe_partitions
+from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
+from dagster_project.tags import asset_owners, captioner_tags
 
 CHECKPOINT = dg.AssetKey("checkpoint")
 
@@ -28,13 +27,15 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=CHECKPOINT,
-        deps=[TRAINING_SET],
+        deps=[TRAINING_SET, settings_dependency(Part.TRAINER, recipe_names(config))],
         partitions_def=recipe_partitions(config),
         pool=GPU_POOL,
-        code_version=fingerprint([CODE_VERSION, {r.name: _configured(config, r) for r in config.expanded_recipes()}]),
+        code_version=CODE_VERSION,
         check_specs=check_specs(CHECKPOINT, LOSS_IS_FINITE),
         group_name="experiments",
+        owners=asset_owners(config),
         kinds={"pytorch"},
+        tags=captioner_tags(config.captioners),
     )
     def checkpoint(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
@@ -55,18 +56,9 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 found = _metadata(tuned, f"Loss: {recipe.name}, fine-tuned") | artifact_metadata(tuned)
                 extra |= {f"fine-tuned: {name}": value for name, value in found.items()}
                 checks = [*checks, *check_checkpoint(tuned)]
-            return result(trained[ZERO_SHOT], checks, extra, recipe=recipe.name, also=[tuned] if tuned else [])
+            return result(trained[ZERO_SHOT], checks, extra, recipe=recipe, also=[tuned] if tuned else [])
 
     return checkpoint
-
-
-def _configured(config: FactoryConfig, recipe: Recipe) -> list[Any]:
-    """What the recipe's stages are made by; a recipe without a second stage is told as before there were any."""
-    configured = [trainer_identity(recipe.trainer), recipe.seed]
-    if recipe.finetune is None:
-        return configured
-    target_set = config.target_sets[recipe.finetune.target_set].fingerprinted()
-    return [*configured, trainer_identity(recipe.finetune.trainer), target_set]
 
 
 def _metadata(artifact: Artifact, title: str) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from caploom.errors import CaploomError
 from caploom.lineage.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.gallery import Exhibit, data_uri, gallery_markdown
+from caploom.recipes import Recipe
 from caploom.store import Artifact
+from dagster_project.assets.settings import DATA_VERSION_TAG
+from dagster_project.tags import recipe_tags
 
-DATA_VERSION_TAG = "dagster/data_version"
+_MOST_ADDRESSES = 20  # shown of a step's artifacts
 _ADVISORY_CHECKS = {BETTER_THAN_CHANCE}  # a finding about the data and no fault: it warns and blocks nothing
 
 AssetEvents = Iterator[dg.MaterializeResult | dg.AssetMaterialization | dg.AssetCheckResult]
@@ -52,6 +55,7 @@ def shard_events(
     artifacts: Mapping[str, Artifact],
     outcomes: Mapping[str, Sequence[CheckOutcome]],
     extra: Mapping[str, Mapping[str, Any]],
+    tags: Mapping[str, str] | None = None,
 ) -> AssetEvents:
     """The result of a step over one or many shards: metadata a shard, checks over all, and a data version a shard."""
     for shard, artifact in artifacts.items():
@@ -60,6 +64,7 @@ def shard_events(
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(versions[0] if len(versions) == 1 else fingerprint(versions)),
         check_results=_check_results(outcomes),
+        tags=tags,
     )
     if len(artifacts) > 1:
         yield from _corrected_data_versions(context, artifacts)
@@ -70,7 +75,7 @@ def result(
     outcomes: Sequence[CheckOutcome] = (),
     extra: Mapping[str, Any] | None = None,
     *,
-    recipe: str = "",
+    recipe: Recipe | None = None,
     also: Sequence[Artifact] = (),
 ) -> dg.MaterializeResult:
     """The result of a step over one recipe, or over all; `extra` is what a person looks at first.
@@ -81,8 +86,40 @@ def result(
     return dg.MaterializeResult(
         metadata={**(extra or {}), **artifact_metadata(artifact)},
         data_version=dg.DataVersion(fingerprint(versions) if also else artifact.data_version),
-        check_results=_check_results({recipe: outcomes}),
+        check_results=_check_results({recipe.name if recipe else "": outcomes}),
+        tags=recipe_tags(recipe) if recipe else None,
     )
+
+
+def several(
+    artifacts: Sequence[Artifact],
+    outcomes: Sequence[CheckOutcome],
+    extra: Mapping[str, Any],
+    *,
+    partition: str,
+    tags: Mapping[str, str],
+) -> dg.MaterializeResult:
+    """The result of a step whose one partition is many artifacts, one a shard."""
+    counts = [each.manifest.rows for each in artifacts if each.manifest.rows is not None]
+    return dg.MaterializeResult(
+        metadata={
+            **extra,
+            "rows_in": sum(rows.rows_in for rows in counts),
+            "rows_out": sum(rows.rows_out for rows in counts),
+            "reused": sum(each.reused for each in artifacts),
+            "seconds": round(sum(each.manifest.seconds for each in artifacts), 3),
+            "artifacts": dg.MetadataValue.md(_addresses(artifacts)),
+        },
+        data_version=dg.DataVersion(fingerprint([each.data_version for each in artifacts])),
+        check_results=_check_results({partition: outcomes}),
+        tags=tags,
+    )
+
+
+def _addresses(artifacts: Sequence[Artifact]) -> str:
+    shown = [f"- `{each.manifest.address}`" for each in artifacts[:_MOST_ADDRESSES]]
+    more = len(artifacts) - len(shown)
+    return "\n".join([*shown, *([f"- and {more:,} more"] if more else [])])
 
 
 def artifact_metadata(artifact: Artifact) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from caploom.readers import ingest
 from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
 from dagster_project.partitions import SHARDS
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import asset_owners
 
 RAW_PAIRS = dg.AssetKey("raw_pairs")
 
@@ -25,6 +26,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted()]),
         check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
         group_name="pairs",
+        owners=asset_owners(config),
         kinds={"parquet"},
     )
     def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:

@@ -7,34 +7,35 @@ import dagster as dg
 from caploom.config import FactoryConfig
 from caploom.evaluation.measure import CODE_VERSION
 from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
-from caploom.lineage.fingerprints import fingerprint
-from caploom.lineage.report import classification_table, markdown_table, measurement_tables, recall_table
+from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
 from caploom.lineage.results import ArmResult, classification_rows, result_rows
 from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
-from dagster_project.partitions import recipe_partitions
+from dagster_project.assets.settings import Part, settings_dependency
+from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
+from dagster_project.tags import asset_owners, captioner_tags
 
 RETRIEVAL_METRICS = dg.AssetKey("retrieval_metrics")
 
 
 def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     """The asset over all recipes."""
-    sets = {name: reader.fingerprinted() for name, reader in config.evaluation_sets.items()}
-    configured = {recipe.name: list(recipe.evaluation_sets) for recipe in config.expanded_recipes()}
 
     @dg.asset(
         key=RETRIEVAL_METRICS,
-        deps=[CHECKPOINT],
+        deps=[CHECKPOINT, settings_dependency(Part.EVALUATION, recipe_names(config))],
         partitions_def=recipe_partitions(config),
         pool=GPU_POOL,
-        code_version=fingerprint([CODE_VERSION, sets, configured]),
+        code_version=CODE_VERSION,
         check_specs=check_specs(RETRIEVAL_METRICS, BETTER_THAN_CHANCE),
         group_name="experiments",
+        owners=asset_owners(config),
         kinds={"json"},
+        tags=captioner_tags(config.captioners),
     )
     def retrieval_metrics(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
@@ -47,7 +48,7 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:
                 artifact = trainer.measure(opened, recipe, bar)
             metadata = _metadata(ArmResult(recipe, artifact))
-            return result(artifact, check_metrics(artifact), metadata, recipe=recipe.name)
+            return result(artifact, check_metrics(artifact), metadata, recipe=recipe)
 
     return retrieval_metrics
 

@@ -4,42 +4,41 @@ import dagster as dg
 
 from caploom.config import FactoryConfig
 from caploom.lineage.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared
-from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.plots import length_histogram
 from caploom.progress import track
 from caploom.readers.ingest import raw_lengths
 from caploom.shearing import shear
 from caploom.shearing.exhibits import examples_markdown, shear_markdown
-from dagster_project.assets.captions import captions_key
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
-from dagster_project.partitions import recipe_partitions
+from dagster_project.assets.settings import Part, settings_dependency
+from dagster_project.assets.sheared import sheared_key, shears_of
+from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import asset_owners, captioner_tags
 
 SHEARED_CAPTIONS = dg.AssetKey("sheared_captions")
 
 
 def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     """The asset over all recipes."""
-    configured = {
-        recipe.name: [
-            list(recipe.captioners),
-            [step.model_dump(mode="json") for step in config.shear_steps(recipe.shear)],
-        ]
-        for recipe in config.expanded_recipes()
-    }
 
     @dg.asset(
         key=SHEARED_CAPTIONS,
-        # A recipe reads every shard of its captioners.
         deps=[
-            dg.AssetDep(captions_key(captioner), partition_mapping=dg.AllPartitionMapping())
-            for captioner in config.captioners
+            *(
+                dg.AssetDep(sheared_key(captioner), partition_mapping=dg.StaticPartitionMapping(shears))
+                for captioner in config.captioners
+                if (shears := shears_of(config, captioner))
+            ),
+            settings_dependency(Part.CAPTIONS, recipe_names(config)),
         ],
         partitions_def=recipe_partitions(config),
-        code_version=fingerprint([shear.CODE_VERSION, configured]),
+        code_version=shear.CODE_VERSION,
         check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
         group_name="training_data",
+        owners=asset_owners(config),
         kinds={"parquet"},
+        tags=captioner_tags(config.captioners),
     )
     def sheared_captions(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """The recipe's captions, shortened by its shear; each is a span of the text that its captioner said."""
@@ -59,6 +58,6 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 "captioners": dg.MetadataValue.md(shear_markdown(artifact)),
                 "examples": dg.MetadataValue.md(examples_markdown(opened, artifact)),
             }
-            return result(artifact, checks, metadata, recipe=recipe.name)
+            return result(artifact, checks, metadata, recipe=recipe)
 
     return sheared_captions

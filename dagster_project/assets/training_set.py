@@ -5,35 +5,37 @@ import dagster as dg
 from caploom.config import FactoryConfig
 from caploom.lineage.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_training_set
 from caploom.lineage.exhibits import training_exhibits
-from caploom.lineage.fingerprints import fingerprint
 from caploom.progress import track
 from caploom.readers.ingest import ingested_shards
 from caploom.training_set import merge
-from caploom.training_set.filters import filters_identity
 from dagster_project.assets.materialization import check_specs, gallery, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
+from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
-from dagster_project.partitions import recipe_partitions
+from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import asset_owners, captioner_tags
 
 TRAINING_SET = dg.AssetKey("training_set")
 
 
 def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     """The asset over all recipes."""
-    configured = {
-        recipe.name: [recipe.mix.model_dump(mode="json"), filters_identity(recipe.filters)]
-        for recipe in config.expanded_recipes()
-    }
 
     @dg.asset(
         key=TRAINING_SET,
-        deps=[SHEARED_CAPTIONS, dg.AssetDep(RAW_PAIRS, partition_mapping=dg.AllPartitionMapping())],
+        deps=[
+            SHEARED_CAPTIONS,
+            dg.AssetDep(RAW_PAIRS, partition_mapping=dg.AllPartitionMapping()),
+            settings_dependency(Part.MIX, recipe_names(config)),
+        ],
         partitions_def=recipe_partitions(config),
-        code_version=fingerprint([merge.CODE_VERSION, configured, config.training_json]),
+        code_version=merge.CODE_VERSION,
         check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
         group_name="training_data",
+        owners=asset_owners(config),
         kinds={"parquet", "json"},
+        tags=captioner_tags(config.captioners),
     )
     def training_set(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """Raw and sheared captions joined by the image's identity, with the probability that training draws each."""
@@ -46,6 +48,6 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             exhibits = gallery(training_exhibits(artifact))
             filters = ", ".join(step.filter for step in recipe.filters) or "none"
             metadata = {"gallery": exhibits, "mix": recipe.mix.strategy, "filters": filters}
-            return result(artifact, checks, metadata, recipe=recipe.name)
+            return result(artifact, checks, metadata, recipe=recipe)
 
     return training_set

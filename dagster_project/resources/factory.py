@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from caploom.factory import Factory
+from dagster_project.assets.settings import observe_settings
 
 
 class FactoryResource(dg.ConfigurableResource):
@@ -13,6 +14,11 @@ class FactoryResource(dg.ConfigurableResource):
 
     config_path: str = Field(description="The factory's YAML.")
     seeds: list[int] | None = Field(default=None, description="Overrides the YAML's seeds.")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Before a step's inputs are looked up: what the YAML says now is what the step depends on."""
+        if context.instance is not None:
+            observe_settings(context.instance, self.open().config)
 
     def open(self, run_id: str | None = None) -> Factory:
         """The factory; artifacts made through it record the run."""
