@@ -1,37 +1,69 @@
-"""Editing the YAML makes stale what depends on the edit, and nothing else."""
+"""Editing the YAML makes stale the partitions that depend on the edit, and nothing else; see e2e for the UI itself."""
 
 import copy
 
+import dagster as dg
 import pytest
 import yaml
 
-from caploom.config import DEMO_CONFIG
+from caploom.config import DEMO_CONFIG, load_config
+from dagster_project.assets.settings import SETTINGS, observe_settings, settings_parts
 from dagster_project.definitions import definitions_of
 
-DATA = {"sheared_captions", "training_set"}
-EXPERIMENTS = {"checkpoint", "retrieval_metrics"}
+ALL = "all partitions"
+LLAVA, OTTER = "tiny-llava", "tiny-otter"
+SHEARED = {f"sheared/{name}" for name in (LLAVA, OTTER, "tiny-qwen-vl", "tiny-minigpt-4")}
+RECIPES = ["raw-only", "one-captioner", "four-captioners-unsheared", "four-captioners"]
+
+
+class Graph:
+    """The assets of a configuration: what makes them stale."""
+
+    def __init__(self, path):
+        self.graph = definitions_of(path).resolve_asset_graph()
+        self.parts = settings_parts(load_config(path))
+        self.assets = {key for key in self.graph.get_all_asset_keys() if key != SETTINGS}
+
+    def code_versions(self):
+        return {key.to_user_string(): self.graph.get(key).code_version for key in self.assets}
+
+    def depending_on(self, part):
+        """The assets and partitions that depend on a piece of the YAML."""
+        found = set()
+        settings = self.graph.get(SETTINGS)
+        subset = settings.partitions_def.subset_with_partition_keys([part])
+        for child in settings.child_keys:
+            mapping = self.graph.get_partition_mapping(child, SETTINGS)
+            below = mapping.get_downstream_partitions_for_partitions(
+                subset, settings.partitions_def, self.graph.get(child).partitions_def
+            )
+            found |= {(child.to_user_string(), key) for key in below.get_partition_keys()}
+        return found
+
+
+def stale(before, after):
+    """What the edit makes stale of what there was."""
+    old, new = before.code_versions(), after.code_versions()
+    found = {(key, ALL) for key in old.keys() & new.keys() if old[key] != new[key]}
+    for part in before.parts.keys() & after.parts.keys():
+        if before.parts[part] != after.parts[part]:
+            found |= after.depending_on(part)
+    return found
 
 
 @pytest.fixture
-def code_versions(tmp_path):
-    """The code version of each asset of a configuration."""
-
-    def versions(settings):
+def graph_of(tmp_path):
+    def graph(settings):
         path = tmp_path / "factory.yaml"
         path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        graph = definitions_of(path).resolve_asset_graph()
-        return {key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()}
+        return Graph(path)
 
-    return versions
+    return graph
 
 
 @pytest.fixture
 def demo():
     return yaml.safe_load(DEMO_CONFIG.read_text())
-
-
-def changed(before, after):
-    return {key for key in before.keys() & after.keys() if before[key] != after[key]}
 
 
 def edited(settings, *path, value):
@@ -46,56 +78,90 @@ def edited(settings, *path, value):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        (("captioners", "tiny-llava", "prompt"), "What is in <image>?", {"captions/tiny-llava"}),
-        (("captioners", "tiny-llava", "seed"), 5, {"captions/tiny-llava"}),
-        (("captioners", "tiny-llava", "batch_size"), 7, set()),
-        (("shears", "first-sentence"), ["first_sentence"], {"sheared_captions"}),
-        (("recipes", "four-captioners", "mix"), {"raw_probability": 0.8}, {"training_set"}),
-        (("recipes", "four-captioners", "filters"), ["no_empty", {"min_words": 3}], {"training_set"}),
-        (("trainers", "picture-book", "steps"), 300, {"checkpoint"}),
+        (("captioners", LLAVA, "prompt"), "What is in <image>?", {("captions/tiny-llava", ALL)}),
+        (("captioners", LLAVA, "seed"), 5, {("captions/tiny-llava", ALL)}),
+        (("captioners", LLAVA, "batch_size"), 7, set()),
+        (("shears", "first-sentence"), ["first_sentence"], {(asset, "first-sentence") for asset in SHEARED}),
+        (("recipes", "four-captioners", "captioners"), [LLAVA, OTTER], {("sheared_captions", "four-captioners")}),
+        (("recipes", "four-captioners", "shear"), "none", {("sheared_captions", "four-captioners")}),
+        (("recipes", "four-captioners", "mix"), {"raw_probability": 0.8}, {("training_set", "four-captioners")}),
+        (("recipes", "one-captioner", "filters"), ["no_empty"], {("training_set", "one-captioner")}),
+        (("training_json",), False, {("training_set", recipe) for recipe in RECIPES}),
+        (("trainers", "picture-book", "steps"), 300, {("checkpoint", recipe) for recipe in RECIPES}),
         (("trainers", "picture-book", "workers"), 1, set()),
-        (("seeds",), [3], {"checkpoint"}),
-        (("evaluation_sets", "scenes", "seed"), 9, {"retrieval_metrics"}),
-        (("pairs", "seed"), 9, {"raw_pairs"}),
-        (("name",), "other", set()),
+        (("seeds",), [3], {("checkpoint", recipe) for recipe in RECIPES}),
+        (("evaluation_sets", "scenes", "seed"), 9, {("retrieval_metrics", recipe) for recipe in RECIPES}),
+        (("pairs", "seed"), 9, {("raw_pairs", ALL)}),
+        (("name",), "other", {("ablation_report", ALL)}),
+        (("owners",), ["team:vision"], set()),
     ],
 )
-def test_an_edit_makes_stale_exactly_its_own_assets(code_versions, demo, path, value, expected):
-    before, after = code_versions(demo), code_versions(edited(demo, *path, value=value))
-    assert before.keys() == after.keys()
-    assert changed(before, after) == expected
+def test_an_edit_makes_stale_exactly_its_own_partitions(graph_of, demo, path, value, expected):
+    before, after = graph_of(demo), graph_of(edited(demo, *path, value=value))
+    assert before.assets == after.assets
+    assert stale(before, after) == expected
 
 
-def test_deleting_a_captioner_takes_its_asset_and_touches_only_the_recipes_that_have_it(code_versions, demo):
-    before = code_versions(demo)
+def test_deleting_a_captioner_takes_its_assets_and_touches_only_the_recipes_that_have_it(graph_of, demo):
+    before = graph_of(demo)
     without = copy.deepcopy(demo)
-    del without["captioners"]["tiny-otter"]
-    after = code_versions(without)
-    assert before.keys() - after.keys() == {"captions/tiny-otter"}
-    assert not after.keys() - before.keys()
-    assert changed(before, after) == {"sheared_captions"}
+    del without["captioners"][OTTER]
+    after = graph_of(without)
+    assert {key.to_user_string() for key in before.assets - after.assets} == {f"captions/{OTTER}", f"sheared/{OTTER}"}
+    assert not after.assets - before.assets
+    having = {"four-captioners", "four-captioners-unsheared"}
+    assert stale(before, after) == {("sheared_captions", recipe) for recipe in having}
 
 
-def test_a_new_captioner_is_a_new_asset_and_makes_no_other_captions_stale(code_versions, demo):
-    before = code_versions(demo)
-    more = edited(demo, "captioners", "second-llava", value={**demo["captioners"]["tiny-llava"], "seed": 1})
-    after = code_versions(more)
-    assert after.keys() - before.keys() == {"captions/second-llava"}
-    assert changed(before, after) == {"sheared_captions"}
+def test_a_new_captioner_makes_no_other_captions_stale(graph_of, demo):
+    before = graph_of(demo)
+    after = graph_of(edited(demo, "captioners", "second", value={**demo["captioners"][LLAVA], "seed": 1}))
+    assert {key.to_user_string() for key in after.assets - before.assets} == {"captions/second", "sheared/second"}
+    having = {"four-captioners", "four-captioners-unsheared"}
+    assert stale(before, after) == {("sheared_captions", recipe) for recipe in having}
 
 
-def test_a_second_stage_and_its_settings_belong_to_the_checkpoint(code_versions, demo):
+def test_a_second_stage_and_its_settings_belong_to_the_recipes_checkpoint(graph_of, demo):
     tuned = copy.deepcopy(demo)
     tuned["target_sets"] = {"more": {**demo["pairs"], "seed": 7}}
     tuned["trainers"]["second"] = {**demo["trainers"]["picture-book"], "steps": 30}
     for recipe in tuned["recipes"].values():
         recipe["trainer"] = "picture-book"
-    plain = code_versions(tuned)
+    plain = graph_of(tuned)
     tuned["recipes"]["raw-only"]["finetune"] = {"target_set": "more", "trainer": "second"}
-    before = code_versions(tuned)
-    assert changed(plain, before) == {"checkpoint"}
-    for path, value in (
-        (("trainers", "second", "steps"), 40),
-        (("target_sets", "more", "seed"), 8),
-    ):
-        assert changed(before, code_versions(edited(tuned, *path, value=value))) == {"checkpoint"}
+    before = graph_of(tuned)
+    assert stale(plain, before) == {("checkpoint", "raw-only")}
+    for path, value in ((("trainers", "second", "steps"), 40), (("target_sets", "more", "seed"), 8)):
+        assert stale(before, graph_of(edited(tuned, *path, value=value))) == {("checkpoint", "raw-only")}
+
+
+def test_a_recipe_depends_only_on_the_sheared_captions_of_its_own_captioners(graph_of, demo):
+    graph = graph_of(demo).graph
+    child = dg.AssetKey("sheared_captions")
+    parents = {
+        recipe: {
+            (parent.to_user_string(), key)
+            for parent in graph.get(child).parent_keys - {SETTINGS}
+            for key in graph.get_partition_mapping(child, parent)
+            .get_upstream_mapped_partitions_result_for_partitions(
+                graph.get(child).partitions_def.subset_with_partition_keys([recipe]),
+                graph.get(child).partitions_def,
+                graph.get(parent).partitions_def,
+            )
+            .partitions_subset.get_partition_keys()
+        }
+        for recipe in RECIPES
+    }
+    assert parents["raw-only"] == set()
+    assert parents["one-captioner"] == {("sheared/tiny-llava", "first-sentence")}
+    assert parents["four-captioners"] == {(asset, "first-sentence") for asset in SHEARED}
+
+
+def test_settings_are_observed_once_a_change(demo, tmp_path):
+    path = tmp_path / "factory.yaml"
+    path.write_text(yaml.safe_dump(demo))
+    instance = dg.DagsterInstance.ephemeral()
+    assert set(observe_settings(instance, load_config(path))) == set(settings_parts(load_config(path)))
+    assert observe_settings(instance, load_config(path)) == []
+    path.write_text(yaml.safe_dump(edited(demo, "recipes", "raw-only", "mix", value={"raw_probability": 0.5})))
+    assert observe_settings(instance, load_config(path)) == ["mix.raw-only"]
