@@ -28,6 +28,7 @@ from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
 from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
+from dagster_project.tags import captioner_tags, recipe_tags
 
 # Dagster's own log has a line for each of its steps' states: a person at a terminal wants the bars and the failures.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -60,7 +61,7 @@ class HeadlessRun:
                 if (captioner, recipe.shear) not in sheared:  # recipes share what is sheared alike
                     self._shear(captioner, recipe.shear)
                 sheared.add((captioner, recipe.shear))
-            self._execute(RUN_RECIPE, partition_key=recipe.name)
+            self._execute(RUN_RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
         self._execute(REPORT)
 
     def _add_shards(self) -> None:
@@ -82,12 +83,12 @@ class HeadlessRun:
     def _shear(self, captioner: str, shear: str) -> None:
         key = sheared_key(captioner)
         result = dg.materialize(
-            list(self._definitions.assets or []),
+            [each for each in self._definitions.assets or [] if isinstance(each, dg.AssetsDefinition | dg.AssetSpec)],
             selection=[key],
             partition_key=shear,
             instance=self._instance,
             resources=self._definitions.resources,
-            tags={HEADLESS_TAG: "true"},
+            tags={"shear": shear, **captioner_tags([captioner]), HEADLESS_TAG: "true"},
             run_config=_QUIET,
             raise_on_error=False,
         )

@@ -22,6 +22,7 @@ from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.instance import instance_home
+from dagster_project.report_pages import URL_VARIABLE, serving_reports
 
 WORKSPACE = Path(__file__).parents[1] / "workspace.yaml"
 
@@ -39,21 +40,23 @@ def serve(path: Path, *, host: str, port: int) -> int:
     Raises `CaploomError` when the YAML is wrong or nothing can listen at that address.
     """
     path = Path(path).absolute()
-    home = os.environ.get("DAGSTER_HOME") or str(instance_home(load_config(path)))
+    config = load_config(path)
+    home = os.environ.get("DAGSTER_HOME") or str(instance_home(config))
     _check_address(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(f"Starting Dagster on {path} ...")
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
-    with _stop_requests() as stops:
+    with _stop_requests() as stops, serving_reports(config.store, host) as reports:
+        told = {"DAGSTER_HOME": home, CONFIG_VARIABLE: str(path), URL_VARIABLE: reports}
         child = subprocess.Popen(
             [*command, "--host", host, "--port", str(port)],
             cwd=WORKSPACE.parent,
-            env={**os.environ, "DAGSTER_HOME": home, CONFIG_VARIABLE: str(path), "PYTHONWARNINGS": _warning_filters()},
+            env={**os.environ, **told, "PYTHONWARNINGS": _warning_filters()},
             # A group of its own: a Ctrl-C reaches it once, from here, and whatever it started can be found at the end.
             start_new_session=True,
         )
         try:
-            return _attend(child, stops, url)
+            return _attend(child, stops, url, reports)
         finally:
             _end_group(child)
 
@@ -76,12 +79,12 @@ def _stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str) -> int:
+def _attend(child: subprocess.Popen[bytes], stops: list[int], url: str, reports: str) -> int:
     """Say when the page is there, pass a request to stop on, and wait for the end; a second request hurries it."""
     said = False
     while child.poll() is None and not stops:
         if not said and _answers(url):
-            click.echo(f"The UI is at {url} (Ctrl-C stops it).")
+            click.echo(f"The UI is at {url} (Ctrl-C stops it), the newest report at {reports}")
             said = True
         time.sleep(_POLL)
     if stops and child.poll() is None:

@@ -7,6 +7,7 @@ from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.report import make as report
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
+from dagster_project.report_pages import reports_url
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners
 
@@ -23,6 +24,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"html", "markdown"},
+        metadata=_where(),
         description=f"What every recipe of {config.name} reached, in one table, and which won by how much.",
     )
     def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
@@ -33,3 +35,9 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             return result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
 
     return ablation_report
+
+
+def _where() -> dict[str, dg.MetadataValue]:
+    """A link to the newest report, while `dagster_project.ui` serves it."""
+    url = reports_url()
+    return {"report page": dg.MetadataValue.url(url)} if url else {}
