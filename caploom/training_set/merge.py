@@ -4,11 +4,12 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -103,14 +104,16 @@ class Tally:
         self._images = 0
         self._captions: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
+        self._drawn: dict[str, float] = defaultdict(float)
+        self._of_images: Counter[str] = Counter()
 
     @property
     def out(self) -> int:
         """Captions kept."""
         return self._captions.total()
 
-    def count(self, captions: pa.Table) -> None:
-        """Count captions that are kept; an image's are all among them."""
+    def count(self, captions: pa.Table, rows: pa.Table) -> None:
+        """Count captions that are kept, and the training rows that they make; an image's are all among them."""
         said = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
         self._captions.update(dict(zip(said["source"], said["words_count"], strict=True)))
         self._words.update(dict(zip(said["source"], said["words_sum"], strict=True)))
@@ -119,6 +122,24 @@ class Tally:
             pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks
         )
         self._images += sum(len(run) for run in runs)
+        self._count_samples(rows)
+
+    def _count_samples(self, rows: pa.Table) -> None:
+        """Add up the weights with which training draws, and the images that have something, by source."""
+        for batch in rows.select(["image_id", "sources", "weights"]).to_batches():
+            sources, weights = batch.column("sources"), batch.column("weights").flatten().to_numpy()
+            encoded = sources.flatten().dictionary_encode()
+            source = encoded.indices.to_numpy()
+            # A row is an image; with the mix `concatenate` it is a caption, and an image's rows stand side by side.
+            ids = pc.run_end_encode(batch.column("image_id"))
+            runs = np.diff(np.asarray(ids.run_ends), prepend=0)
+            row_of = np.repeat(np.arange(len(batch)), sources.value_lengths().to_numpy())
+            image_of = np.repeat(np.arange(len(runs)), runs)[row_of]
+            drawn = np.bincount(source, weights=weights, minlength=len(encoded.dictionary))
+            for number, name in enumerate(encoded.dictionary.to_pylist()):
+                self._drawn[name] += float(drawn[number])
+                images = image_of[source == number]
+                self._of_images[name] += 1 + int(np.count_nonzero(np.diff(images)))
 
     def row_count(self, rows_in: int) -> RowCount:
         """The row identity."""
@@ -129,6 +150,7 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """The figures of the manifest."""
         sources = sorted(self._captions, key=lambda source: (source != RAW_SOURCE, source))
+        samples = sum(self._drawn.values()) or 1
         return {
             "images": self._images,
             "captions": self.out,
@@ -136,6 +158,8 @@ class Tally:
             "mean_words_by_source": {
                 source: round(self._words[source] / self._captions[source], 2) for source in sources
             },
+            "images_by_source": {source: self._of_images[source] for source in sources},
+            "sample_share_by_source": {source: round(self._drawn[source] / samples, 6) for source in sources},
             "repeated_captions": self.reasons["repeated_caption"],
             "orphans": self.reasons["orphan_caption"],
         }
@@ -157,9 +181,9 @@ def write_training_set(
         for bucket in buckets:
             kept, dropped = apply_filters(bucket.captions, filters)
             tally.reasons.update(repeated_caption=bucket.repeated, orphan_caption=bucket.orphans)
-            tally.count(kept)
             dropped_out.write(dropped)
             rows = training_rows(kept, mix)
+            tally.count(kept, rows)
             rows_out.write(rows)
             if json_out is not None:
                 json_out.write(rows)

@@ -107,6 +107,32 @@ def test_concatenate_makes_one_row_a_caption(write_source, make_factory):
     assert all((len(row["captions"]), row["weights"]) == (1, [1.0]) for row in rows)
 
 
+MIXES = [
+    {"strategy": "uniform"},
+    {"strategy": "concatenate"},
+    {"strategy": "raw_probability", "raw_probability": 0.8},
+]
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=lambda mix: mix["strategy"])
+def test_the_summary_says_of_which_source_the_samples_are_and_how_many_images_have_it(mix, write_source, make_factory):
+    two = [{"image": f"{number:04d}.png", "caption": f"again {number}"} for number in range(7)]
+    recipes = {"sheared": {"captioners": "all", "shear": "first", "mix": mix, "filters": [{"max_repeats": 4}]}}
+    factory = captioned(make_factory(write_source(18, two), recipes=recipes, shard_size=50))
+    training_set = merged(factory)
+    rows, summary = rows_of(training_set), training_set.manifest.summary
+    drawn, images = Counter(), {}
+    for row in rows:
+        for source, weight in zip(row["sources"], row["weights"], strict=True):
+            drawn[source] += weight
+            images.setdefault(source, set()).add(row["image_id"])
+    assert summary["sample_share_by_source"] == pytest.approx(
+        {source: weight / len(rows) for source, weight in drawn.items()}, abs=1e-5
+    )
+    assert summary["images_by_source"] == {source: len(found) for source, found in images.items()}
+    assert summary["images_by_source"] == {"raw": 18, "colours": 8}
+
+
 def test_an_image_that_a_captioner_failed_on_keeps_its_other_captions(write_source, make_factory):
     source = write_source(6)
     factory = make_factory(source)
