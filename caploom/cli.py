@@ -11,6 +11,7 @@ import caploom
 
 COMMANDS = {
     "check": "caploom.commands.check:check",
+    "status": "caploom.commands.status:status",
     "results": "caploom.commands.results:results",
     "failures": "caploom.commands.failures:failures",
     "retry": "caploom.commands.retry:retry",

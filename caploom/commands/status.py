@@ -1,0 +1,34 @@
+"""`caploom status`: what of a factory is missing or stale, and why."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a record a slot.")
+@click.option("--all", "everything", is_flag=True, help="Also what is current.")
+@click.option("--check", is_flag=True, help="Exit with 1 unless everything is current.")
+@user_errors
+def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
+    """Say what is missing or stale, and why, over the whole graph of the present YAML. Nothing is made.
+
+    stale: something of its own changed (configuration, Caploom's code, an input's content). outdated: something
+    upstream is not current, and it waits for that. missing: never made.
+    """
+    from caploom.factory import Factory
+    from caploom.lineage.status import factory_status
+    from caploom.lineage.status_text import status_text
+
+    found = factory_status(Factory.from_yaml(config))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(everything=everything), indent=2))
+    else:
+        click.echo(status_text(found, everything=everything))
+    if check and not found.is_current:
+        sys.exit(1)
