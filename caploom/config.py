@@ -13,16 +13,16 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field
 from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
-from caploom.names import NAME_PATTERN, RAW_SOURCE
+from caploom.grid import GridParts, GridSettings, expand_grid
+from caploom.names import RAW_SOURCE
 from caploom.readers.registry import Reader
-from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings
-from caploom.settings import Settings, describe_validation_error, nearest, resolve_path
+from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, seeds_differ
+from caploom.settings import Name, Settings, check_known, describe_validation_error, nearest, resolve_path
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Owner = Annotated[str, Field(pattern=r"^(team:[A-Za-z0-9 ._-]+|[^@\s]+@[^@\s.]+(\.[^@\s.]+)+)$")]
 
 
@@ -51,7 +51,10 @@ class FactoryConfig(Settings):
     seeds: list[int] = Field(
         default=[0], min_length=1, description="Every recipe is trained once a seed; the first keeps the plain name."
     )
-    recipes: dict[Name, RecipeSettings] = Field(min_length=1)
+    recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
+    grid: GridSettings | None = Field(
+        default=None, description="Spans captioners, shears, mixes, filters and trainers; its arms join the recipes."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -84,8 +87,7 @@ class FactoryConfig(Settings):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: list[int]) -> list[int]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"{value} holds a seed twice: each seed once")
+        seeds_differ(value)
         return value
 
     @field_validator("shears")
@@ -97,35 +99,47 @@ class FactoryConfig(Settings):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
+        if not self.recipes and self.grid is None:
+            raise ValueError("recipes: there is none, and no grid either: write one of them")
         for name, recipe in self.recipes.items():
-            where = f"recipes.{name}"
-            if recipe.captioners != "all":
-                for captioner in recipe.captioners:
-                    _known(f"{where}.captioners", captioner, list(self.captioners), "captioner")
-                if len(set(recipe.captioners)) != len(recipe.captioners):
-                    raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: each once")
-            _known(f"{where}.shear", recipe.shear, ["none", *self.shears], "shear")
-            try:
-                recipe.mix.check_sources(list(self.captioners) if recipe.captioners == "all" else recipe.captioners)
-            except ValueError as error:
-                raise ValueError(f"{where}.mix.{error}") from None
-            if recipe.trainer is not None:
-                _known(f"{where}.trainer", recipe.trainer, list(self.trainers), "trainer")
-            elif len(self.trainers) != 1:
-                raise ValueError(f"{where}.trainer: say which of {', '.join(self.trainers)} trains this recipe")
-            if recipe.evaluation_sets != "all":
-                for evaluation_set in recipe.evaluation_sets:
-                    _known(f"{where}.evaluation_sets", evaluation_set, list(self.evaluation_sets), "evaluation set")
-            if recipe.finetune is not None:
-                self._check_finetuning(f"{where}.finetune", recipe.finetune, recipe.trainer)
+            self._check_recipe(f"recipes.{name}", recipe)
+        grid = self._grid_arms()
+        for name, recipe in grid.items():
+            self._check_recipe("grid", recipe)
+            if name in self.recipes:
+                raise ValueError(
+                    f'grid: it makes an arm "{name}", and a recipe is called so already: rename the recipe'
+                )
         arms = [recipe.name for recipe in self.expanded_recipes()]
-        if len(set(arms)) != len(arms):
-            raise ValueError(f"recipes: with the seeds {self.seeds} two recipes would be called the same: rename one")
+        twice = [name for name in arms if arms.count(name) > 1]
+        if twice:
+            raise ValueError(f'recipes: with their seeds two of them would be called "{twice[0]}": rename one')
         return self
 
+    def _check_recipe(self, where: str, recipe: RecipeSettings) -> None:
+        if recipe.captioners != "all":
+            for captioner in recipe.captioners:
+                check_known(f"{where}.captioners", captioner, list(self.captioners), "captioner")
+            if len(set(recipe.captioners)) != len(recipe.captioners):
+                raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: each once")
+        check_known(f"{where}.shear", recipe.shear, ["none", *self.shears], "shear")
+        try:
+            recipe.mix.check_sources(list(self.captioners) if recipe.captioners == "all" else recipe.captioners)
+        except ValueError as error:
+            raise ValueError(f"{where}.mix.{error}") from None
+        if recipe.trainer is not None:
+            check_known(f"{where}.trainer", recipe.trainer, list(self.trainers), "trainer")
+        elif len(self.trainers) != 1:
+            raise ValueError(f"{where}.trainer: say which of {', '.join(self.trainers)} trains this recipe")
+        if recipe.evaluation_sets != "all":
+            for name in recipe.evaluation_sets:
+                check_known(f"{where}.evaluation_sets", name, list(self.evaluation_sets), "evaluation set")
+        if recipe.finetune is not None:
+            self._check_finetuning(f"{where}.finetune", recipe.finetune, recipe.trainer)
+
     def _check_finetuning(self, where: str, finetune: FinetuneSettings, trainer: str | None) -> None:
-        _known(f"{where}.target_set", finetune.target_set, list(self.target_sets), "target set")
-        _known(f"{where}.trainer", finetune.trainer, list(self.trainers), "trainer")
+        check_known(f"{where}.target_set", finetune.target_set, list(self.target_sets), "target set")
+        check_known(f"{where}.trainer", finetune.trainer, list(self.trainers), "trainer")
         first, second = self.trainers[trainer or next(iter(self.trainers))], self.trainers[finetune.trainer]
         if (first.kind, first.model) != (second.kind, second.model):
             raise ValueError(
@@ -142,8 +156,18 @@ class FactoryConfig(Settings):
         return self
 
     def expanded_recipes(self) -> list[Recipe]:
-        """Every recipe once a seed, names resolved, in the YAML's order with the seeds inside."""
-        return [self._expand(base, seed) for base in self.recipes for seed in self.seeds]
+        """Every recipe once a seed, names resolved: the YAML's in its order, then the grid's, the seeds inside."""
+        return [
+            self._expand(base, recipe, seed)
+            for base, recipe in {**self.recipes, **self._grid_arms()}.items()
+            for seed in recipe.seeds or self.seeds
+        ]
+
+    def _grid_arms(self) -> dict[str, RecipeSettings]:
+        """The recipes that the grid makes, by their names; none without a grid."""
+        if self.grid is None:
+            return {}
+        return expand_grid(self.grid, GridParts(list(self.captioners), self.shears, self.trainers, self.seeds))
 
     def recipe(self, name: str) -> Recipe:
         """The expanded recipe of that name; raises `ConfigError` when there is none."""
@@ -157,11 +181,10 @@ class FactoryConfig(Settings):
         """The steps of the shear of that name; `none` has none."""
         return [] if name == "none" else self.shears[name]
 
-    def _expand(self, base: str, seed: int) -> Recipe:
-        recipe = self.recipes[base]
+    def _expand(self, base: str, recipe: RecipeSettings, seed: int) -> Recipe:
         trainer = self.trainers[recipe.trainer or next(iter(self.trainers))]
         return Recipe(
-            name=base if seed == self.seeds[0] else f"{base}-seed-{seed}",
+            name=base if seed == (recipe.seeds or self.seeds)[0] else f"{base}-seed-{seed}",
             base=base,
             seed=seed,
             captioners=tuple(self.captioners if recipe.captioners == "all" else recipe.captioners),
@@ -175,12 +198,6 @@ class FactoryConfig(Settings):
 
     def _finetuning(self, finetune: FinetuneSettings) -> Finetuning:
         return Finetuning(target_set=finetune.target_set, trainer=self.trainers[finetune.trainer])
-
-
-def _known(where: str, name: str, known: list[str], what: str) -> None:
-    if name not in known:
-        allowed = ", ".join(known) or "none is defined"
-        raise ValueError(f'{where}: there is no {what} "{name}"; allowed: {allowed}{nearest(name, known)}')
 
 
 def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:
@@ -211,8 +228,21 @@ def load_config(path: Path, *, seeds: list[int] | None = None) -> FactoryConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: it is not valid YAML: {' '.join(str(error).split())}.") from None
     if seeds is not None and isinstance(data, dict):
-        data = {**data, "seeds": seeds}
+        data = {**_without_own_seeds(data), "seeds": seeds}
     return parse_config(data, base=path.resolve().parent, source=str(path))
+
+
+def _without_own_seeds(data: dict[Any, Any]) -> dict[Any, Any]:
+    """A YAML's mapping without the seeds of single recipes and of the grid."""
+
+    def without(value: Any) -> Any:
+        return {key: each for key, each in value.items() if key != "seeds"} if isinstance(value, dict) else value
+
+    recipes = data.get("recipes")
+    changed = (
+        {"recipes": {name: without(recipe) for name, recipe in recipes.items()}} if isinstance(recipes, dict) else {}
+    )
+    return {**data, **changed, **({"grid": without(data["grid"])} if "grid" in data else {})}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

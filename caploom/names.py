@@ -1,6 +1,8 @@
 """Names that people give and that become folders, asset keys and partition keys."""
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+MOST_NAME_LETTERS = 100
+
+NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME_LETTERS - 1}}}$"
 """Letters, digits, dot, underscore, hyphen: safe as a file name, an asset key and a partition key everywhere."""
 
 RAW_SOURCE = "raw"

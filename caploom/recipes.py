@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from caploom.settings import Settings
 from caploom.training.settings import TrainerSettings
@@ -35,6 +35,19 @@ class RecipeSettings(Settings):
     finetune: FinetuneSettings | None = Field(
         default=None, description="A second stage on a target set; both stages are measured."
     )
+    seeds: list[int] | None = Field(default=None, min_length=1, description="Instead of the YAML's own seeds.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: list[int] | None) -> list[int] | None:
+        return seeds_differ(value)
+
+
+def seeds_differ(seeds: list[int] | None) -> list[int] | None:
+    """The seeds; raises `ValueError` when one stands twice."""
+    if seeds is not None and len(set(seeds)) != len(seeds):
+        raise ValueError(f"{seeds} holds a seed twice: each seed once")
+    return seeds
 
 
 class Finetuning(Settings):

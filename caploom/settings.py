@@ -1,10 +1,17 @@
 """What every typed piece of the YAML is built from: strict models, and pydantic's errors told in one sentence each."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+
+from caploom.names import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that a person gives in the YAML."""
 
 
 class Settings(BaseModel):
@@ -29,6 +36,13 @@ def nearest(word: str, known: list[str]) -> str:
     """A suggestion for a mistyped word, `' (did you mean "x"?)'`, or nothing when none is near."""
     match = difflib.get_close_matches(word, known, n=1)
     return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+def check_known(where: str, name: str, known: Sequence[str], what: str) -> None:
+    """Raise `ValueError` unless `name`, which stands at the key `where`, is one of the known ones."""
+    if name not in known:
+        allowed = ", ".join(known) or "none is defined"
+        raise ValueError(f'{where}: there is no {what} "{name}"; allowed: {allowed}{nearest(name, list(known))}')
 
 
 def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -79,7 +93,11 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
 
 
 def _unwrapped(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    """Without `Annotated`, and without the None of a key that may be left out."""
+    if get_origin(annotation) is Annotated:
+        return _unwrapped(get_args(annotation)[0])
+    present = [each for each in get_args(annotation) if each is not NoneType]
+    return present[0] if NoneType in get_args(annotation) and len(present) == 1 else annotation
 
 
 def _tags(model: type) -> list[str]:

@@ -21,7 +21,7 @@ def refused(write_source, write_config):
 
 def test_the_shipped_configurations_are_well_formed():
     for path in DEMO_CONFIG.parent.glob("*.yaml"):
-        assert load_config(path).recipes
+        assert load_config(path).expanded_recipes()
 
 
 def test_an_unknown_key_is_refused_with_its_path_and_what_is_allowed(refused):
