@@ -133,7 +133,7 @@ def shear_captioners(
     jobs = [(captioner, shard) for captioner in captioners for shard in shards]
     made = []
     for done, (captioner, shard) in enumerate(jobs, start=1):
-        made.append(_shear_shard(factory, shear, captioner, shard, corpus))
+        made.append(shear_shard(factory, shear, captioner, shard, corpus))
         if progress is not None:
             progress(done, len(jobs))
     return made
@@ -158,7 +158,8 @@ def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[Count
     return before, after
 
 
-def _shear_shard(factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int]) -> Artifact:
+def shear_shard(factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int]) -> Artifact:
+    """Shear one captioner's captions of one shard, unless they are sheared; `corpus` is `corpus_words` of the shear."""
     plan = sheared_shard_plan(factory, shear, captioner, shard, corpus)
     steps = factory.config.shear_steps(shear)
 
