@@ -1,0 +1,291 @@
+"""How each kind of artifact is made again: by its stage's own function, on a factory that holds what it was made from.
+
+A new kind is one function here (or none, where one of these does) and one line in `STAGES`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from caploom.factory import Factory
+from caploom.lineage.reproduce.errors import NotReproducibleError
+from caploom.lineage.reproduce.fresh_store import link_into, name_of
+from caploom.lineage.reproduce.rebuild import SHEAR, rebuilt_captioner
+from caploom.lineage.reproduce.times import ended
+from caploom.progress import Progress, StageBar
+from caploom.recipes import Recipe
+from caploom.store import Artifact, Manifest, Store
+from caploom.training.launch import Launch
+
+
+@dataclass(frozen=True)
+class Work:
+    """An artifact to be made again: its manifest, the fresh factory, the store it comes from, a bar, a launch."""
+
+    recorded: Manifest
+    factory: Factory
+    original: Store
+    ancestors: Mapping[str, Artifact]
+    bar: StageBar
+    launch: Launch
+
+    @property
+    def progress(self) -> Progress:
+        """The stage's progress."""
+        return self.bar.part()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The artifact's recipe."""
+        return self.factory.config.expanded_recipes()[0]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """As recorded."""
+        return self.recorded.configuration
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of artifact: what makes it again, and where its code version stands (both `module:name`).
+
+    `unit` is what its progress counts.
+    """
+
+    make: str
+    code_version: str
+    unit: str = "rows"
+
+
+_HERE = "caploom.lineage.reproduce.stages"
+
+STAGES: dict[str, Stage] = {
+    "shards": Stage(f"{_HERE}:cut_shard", "caploom.readers.shards:CODE_VERSION"),
+    "raw_pairs": Stage(f"{_HERE}:ingest", "caploom.readers.ingest:CODE_VERSION"),
+    "canaries": Stage(f"{_HERE}:canary", "caploom.captioning.canary_gate:CODE_VERSION"),
+    "captions": Stage(f"{_HERE}:caption", "caploom.captioning.caption_shard:CODE_VERSION", "images"),
+    "raw_words": Stage(f"{_HERE}:count_raw_words", "caploom.shearing.raw_words:CODE_VERSION"),
+    "sheared": Stage(f"{_HERE}:shear", "caploom.shearing.shear:CODE_VERSION"),
+    "sheared_captions": Stage(f"{_HERE}:shear_whole", "caploom.shearing.shear:CODE_VERSION", "tables"),
+    "scores": Stage(f"{_HERE}:score", "caploom.training_set.scores:CODE_VERSION", "captions"),
+    "training_set": Stage(f"{_HERE}:merge", "caploom.training_set.merge:CODE_VERSION", "captions"),
+    "target_set": Stage(f"{_HERE}:make_target_set", "caploom.training.target_set:CODE_VERSION"),
+    "resized_images": Stage(f"{_HERE}:resize", "caploom.training.resized:CODE_VERSION", "images"),
+    "checkpoint": Stage(f"{_HERE}:train", "caploom.training.checkpoint:CODE_VERSION", "steps"),
+    "finetuned_checkpoint": Stage(f"{_HERE}:finetune", "caploom.training.checkpoint:CODE_VERSION", "steps"),
+    "evaluation_pairs": Stage(f"{_HERE}:make_evaluation_set", "caploom.evaluation.evaluation_pairs:CODE_VERSION"),
+    "classification_images": Stage(
+        f"{_HERE}:make_evaluation_set", "caploom.evaluation.classification_images:CODE_VERSION"
+    ),
+    "retrieval_metrics": Stage(f"{_HERE}:measure", "caploom.evaluation.measure:CODE_VERSION", "images and texts"),
+    "ablation_report": Stage(f"{_HERE}:report", "caploom.lineage.report.make:CODE_VERSION"),
+}
+"""Every kind that can be made again."""
+
+
+def stage_of(kind: str) -> Stage:
+    """The stage of a kind; raises `NotReproducibleError` naming the known ones."""
+    if kind not in STAGES:
+        raise NotReproducibleError(f"Artifacts of the kind {kind} cannot be made again; known: {', '.join(STAGES)}.")
+    return STAGES[kind]
+
+
+def make_again(work: Work) -> None:
+    """Have the stage make the artifact in the fresh store; raises the stage's own errors."""
+    make: Callable[[Work], None] = _load(stage_of(work.recorded.kind).make)
+    make(work)
+
+
+def present_code_version(kind: str) -> str:
+    """The code version of a kind's stage as it is now."""
+    return str(_load(stage_of(kind).code_version))
+
+
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def cut_shard(work: Work) -> None:
+    """`shards`: the rows that no other shard holds, next to the shards before it."""
+    from caploom.lineage.reproduce.remaining_rows import RemainingRows
+    from caploom.readers.shards import cut_new_shards
+
+    others = work.original.list("shards", name_of(work.recorded).split("/")[0])
+    shard = work.configuration["shard"]
+    link_into(work.factory.store, [each for each in others if each.manifest.configuration["shard"] < shard])
+    later = [each for each in others if each.manifest.configuration["shard"] > shard]
+    config = work.factory.config
+    update = {"pairs": RemainingRows(config.pairs, later), "shard_size": work.recorded.summary["rows"]}
+    cut_new_shards(Factory(config.model_copy(update=update), work.factory.store))
+
+
+def ingest(work: Work) -> None:
+    """`raw_pairs`: beside those of other shards that were there before, whose pairs it must not repeat."""
+    from caploom.readers.ingest import ingest_shard
+
+    source, shard = name_of(work.recorded).split("/")
+    earlier = [each for each in work.original.list("raw_pairs", source) if ended(each.manifest) < ended(work.recorded)]
+    for pairs in earlier:
+        if pairs.manifest.configuration["shard"] != shard:
+            listings = [work.original.read(record.address) for record in pairs.manifest.inputs]
+            link_into(work.factory.store, [pairs, *(each for each in listings if each is not None)])
+    ingest_shard(work.factory, shard, work.progress)
+
+
+def caption(work: Work) -> None:
+    """`captions`: generated, but for those that an earlier attempt had already made when failures were redone."""
+    from caploom.captioning.backend import load_backend
+    from caploom.captioning.caption_shard import caption_shard
+    from caploom.captioning.retries import ask_again
+
+    captioner, fingerprint, shard = name_of(work.recorded).split("/")
+    retries = work.configuration.get("retries", 0)
+    if retries:
+        attempts = work.original.list("captions", captioner, fingerprint, shard)
+        before = [each for each in attempts if each.manifest.configuration.get("retries", 0) == retries - 1]
+        if not before:
+            raise NotReproducibleError(f"{work.recorded.address}: the captions whose failures it redid are not there.")
+        link_into(work.factory.store, before)
+    for _ in range(retries):
+        ask_again(work.factory.store, captioner, fingerprint, shard)
+    settings = work.factory.config.captioners[captioner]
+    caption_shard(work.factory, captioner, shard, lambda: load_backend(settings, work.factory.store), work.progress)
+
+
+def canary(work: Work) -> None:
+    """`canaries`: asked with the images of the first shard that the captioner was given."""
+    from caploom.captioning.backend import ImageRef, load_backend
+    from caploom.captioning.canary_gate import pass_canary
+    from caploom.readers.ingest import read_pairs
+
+    captioner, fingerprint = name_of(work.recorded).split("/")
+    captions = work.original.list("captions", captioner, fingerprint)
+    first = min(captions, key=lambda each: ended(each.manifest), default=None)
+    pairs = first and work.original.read(first.manifest.inputs[0].address)
+    if first is None or pairs is None:
+        raise NotReproducibleError(f"{work.recorded.address}: the captions before which it was asked are not there.")
+    link_into(work.factory.store, [pairs])
+    settings = rebuilt_captioner(work.factory.config, captioner, first.manifest.configuration)
+    refs: dict[str, ImageRef] = {}
+    columns = ["image_id", "path", "image", "raw_caption", "width", "height"]
+    for row in read_pairs(pairs).select(columns).to_pylist():
+        refs.setdefault(row["image_id"], ImageRef(**row))
+    backend = load_backend(settings, work.factory.store)
+    try:
+        pass_canary(work.factory.store, captioner, fingerprint, backend, list(refs.values()))
+    finally:
+        backend.close()
+
+
+def count_raw_words(work: Work) -> None:
+    """`raw_words`: counted for any statistic, as the counts are the same for each."""
+    from caploom.shearing.raw_words import corpus_words
+    from caploom.shearing.rules import CORPUS_WORDS, RULES
+    from caploom.shearing.settings import ShearStep
+
+    rule = next(name for name, rule in RULES.items() if CORPUS_WORDS in rule.needs)
+    corpus_words(work.factory, [ShearStep(rule=rule, parameters={"length": "mean"})])
+
+
+def shear(work: Work) -> None:
+    """`sheared`: one captioner's captions of one shard."""
+    from caploom.shearing.shear import shear_shard
+
+    corpus = work.configuration.get("corpus_words", {})
+    shard = name_of(work.recorded).split("/")[-1]
+    shear_shard(work.factory, SHEAR, work.configuration["captioner"], shard, corpus)
+
+
+def shear_whole(work: Work) -> None:
+    """`sheared_captions`: what the tables of a recipe are together."""
+    from caploom.shearing.shear import shear_recipe
+
+    shear_recipe(work.factory, work.recipe, work.progress)
+
+
+def merge(work: Work) -> None:
+    """`training_set`, beside all scores that its filters may look up."""
+    from caploom.training_set.merge import merge_training_set
+
+    for scorer in _scorers(work.factory, work.recipe):
+        link_into(work.factory.store, work.original.list("scores", scorer))
+    merge_training_set(work.factory, work.recipe, work.progress)
+
+
+def _scorers(factory: Factory, recipe: Recipe) -> Iterator[str]:
+    from caploom.lineage.fingerprints import fingerprint
+    from caploom.training_set.filter_settings import ScoredStep
+    from caploom.training_set.scores import scorer_identity
+
+    for step in recipe.filters:
+        if isinstance(step, ScoredStep):
+            yield fingerprint(scorer_identity(step))
+
+
+def train(work: Work) -> None:
+    """`checkpoint`."""
+    from caploom.training.checkpoint import train_recipe
+
+    progress = work.progress
+    train_recipe(work.factory, work.recipe, lambda event: progress(event.step, event.steps), launch=work.launch)
+
+
+def finetune(work: Work) -> None:
+    """`finetuned_checkpoint`."""
+    from caploom.training.checkpoint import finetune_recipe
+
+    progress = work.progress
+    finetune_recipe(work.factory, work.recipe, lambda event: progress(event.step, event.steps), launch=work.launch)
+
+
+def make_target_set(work: Work) -> None:
+    """`target_set`."""
+    from caploom.training.target_set import target_set
+
+    target_set(work.factory, name_of(work.recorded), work.progress)
+
+
+def make_evaluation_set(work: Work) -> None:
+    """`evaluation_pairs` and `classification_images`."""
+    from caploom.evaluation.evaluation_set import evaluation_set
+
+    evaluation_set(work.factory, name_of(work.recorded), work.progress)
+
+
+def measure(work: Work) -> None:
+    """`retrieval_metrics`."""
+    from caploom.evaluation.measure import measure_recipe
+
+    measure_recipe(work.factory, work.recipe, work.bar)
+
+
+def report(work: Work) -> None:
+    """`ablation_report`, beside the captions of recipes that were not measured yet."""
+    from caploom.lineage.report.make import make_report
+
+    make_report(work.factory)
+
+
+def resize(work: Work) -> None:
+    """`resized_images`: by a trainer of the YAML whose model looks at images of that shape."""
+    from caploom.training.objectives import create_objective
+    from caploom.training.resized import resized_images
+
+    for trainer in work.factory.config.trainers.values():
+        decoder = create_objective(trainer, seed=0).decoder
+        found = (list(decoder.shape), decoder.preprocessing.interpolation, decoder.preprocessing.resize_mode)
+        if found == tuple(work.configuration[key] for key in ("shape", "interpolation", "resize_mode")):
+            resized_images(work.factory, trainer, work.bar)
+            return
+    raise NotReproducibleError(
+        f"{work.recorded.address}: no trainer of the YAML looks at images of the shape {work.configuration['shape']}."
+    )
+
+
+def score(work: Work) -> None:
+    """`scores`: what a recipe's filters score as its training set is merged."""
+    from caploom.lineage.reproduce.score_again import score_again
+
+    score_again(work.factory.config, work.recorded, work.original, work.factory.store, work.progress)
