@@ -4,12 +4,11 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +26,7 @@ from caploom.training_set.filter_context import FilterContext
 from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.row_files import dropped_files, row_files
+from caploom.training_set.samples import Samples
 from caploom.training_set.settings import MixSettings
 from caploom.training_set.training_json import TrainingJson
 
@@ -104,8 +104,7 @@ class Tally:
         self._images = 0
         self._captions: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
-        self._drawn: dict[str, float] = defaultdict(float)
-        self._of_images: Counter[str] = Counter()
+        self._samples = Samples()
 
     @property
     def out(self) -> int:
@@ -122,24 +121,7 @@ class Tally:
             pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks
         )
         self._images += sum(len(run) for run in runs)
-        self._count_samples(rows)
-
-    def _count_samples(self, rows: pa.Table) -> None:
-        """Add up the weights with which training draws, and the images that have something, by source."""
-        for batch in rows.select(["image_id", "sources", "weights"]).to_batches():
-            sources, weights = batch.column("sources"), batch.column("weights").flatten().to_numpy()
-            encoded = sources.flatten().dictionary_encode()
-            source = encoded.indices.to_numpy()
-            # A row is an image; with the mix `concatenate` it is a caption, and an image's rows stand side by side.
-            ids = pc.run_end_encode(batch.column("image_id"))
-            runs = np.diff(np.asarray(ids.run_ends), prepend=0)
-            row_of = np.repeat(np.arange(len(batch)), sources.value_lengths().to_numpy())
-            image_of = np.repeat(np.arange(len(runs)), runs)[row_of]
-            drawn = np.bincount(source, weights=weights, minlength=len(encoded.dictionary))
-            for number, name in enumerate(encoded.dictionary.to_pylist()):
-                self._drawn[name] += float(drawn[number])
-                images = image_of[source == number]
-                self._of_images[name] += 1 + int(np.count_nonzero(np.diff(images)))
+        self._samples.add(rows)
 
     def row_count(self, rows_in: int) -> RowCount:
         """The row identity."""
@@ -150,7 +132,6 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """The figures of the manifest."""
         sources = sorted(self._captions, key=lambda source: (source != RAW_SOURCE, source))
-        samples = sum(self._drawn.values()) or 1
         return {
             "images": self._images,
             "captions": self.out,
@@ -158,8 +139,8 @@ class Tally:
             "mean_words_by_source": {
                 source: round(self._words[source] / self._captions[source], 2) for source in sources
             },
-            "images_by_source": {source: self._of_images[source] for source in sources},
-            "sample_share_by_source": {source: round(self._drawn[source] / samples, 6) for source in sources},
+            "images_by_source": {source: self._samples.images[source] for source in sources},
+            "sample_share_by_source": self._samples.shares(sources),
             "repeated_captions": self.reasons["repeated_caption"],
             "orphans": self.reasons["orphan_caption"],
         }
