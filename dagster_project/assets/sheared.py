@@ -47,7 +47,7 @@ def _sheared_asset(config: FactoryConfig, captioner: str, shears: list[str]) -> 
         partitions_def=dg.StaticPartitionsDefinition(shears),
         code_version=shear.CODE_VERSION,
         check_specs=check_specs(key, ROWS_ACCOUNTED, NEVER_EMPTY),
-        group_name="training_data",
+        group_name="sheared",
         owners=asset_owners(config),
         kinds={"parquet"},
         tags={"captioner": captioner, **captioner_tags([captioner])},
