@@ -1,0 +1,26 @@
+"""`caploom trace`: everything that was ever said of an image, and what became of it."""
+
+import json
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("image")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@user_errors
+def trace(config: Path, image: str, as_json: bool) -> None:
+    """Show every caption of IMAGE, what the shears cut, the training sets each landed in, and where it was retrieved.
+
+    IMAGE is its identity or the beginning of it, its path as the pairs have it, or a file.
+    """
+    from caploom.factory import Factory
+    from caploom.lineage.trace import trace_image
+    from caploom.lineage.trace_text import trace_text
+
+    answer = trace_image(Factory.from_yaml(config).store, image)
+    click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else trace_text(answer))

@@ -1,0 +1,29 @@
+"""`caploom why`: what a recipe's number comes from."""
+
+import json
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("recipe")
+@click.argument("metric")
+@click.option("--set", "name", help="On this evaluation set; on all that the recipe was measured on, if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@user_errors
+def why(config: Path, recipe: str, metric: str, name: str | None, as_json: bool) -> None:
+    """Show what RECIPE's METRIC comes from: the checkpoint, the training set, and of whom its captions are.
+
+    METRIC is `r1_i2t`, `r5_t2i`, `mean_r1`, `rsum`, `median_rank_i2t`, or as the manifests say it:
+    `image_to_text.recall@1`.
+    """
+    from caploom.factory import Factory
+    from caploom.lineage.why import why_metric
+    from caploom.lineage.why_text import why_text
+
+    answer = why_metric(Factory.from_yaml(config).store, recipe, metric, evaluation_set=name)
+    click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else why_text(answer))
