@@ -19,6 +19,7 @@ from dagster_project.assets.sheared import sheared_assets
 from dagster_project.assets.sheared_captions import sheared_captions_asset
 from dagster_project.assets.training_set import training_set_asset
 from dagster_project.jobs import factory_jobs
+from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
@@ -42,7 +43,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             retrieval_metrics_asset(config),
             ablation_report_asset(config),
         ],
-        jobs=factory_jobs(config),
+        jobs=[*factory_jobs(config), ask_job],
         sensors=[new_images, edited_settings],
         resources={
             "factory": resource,

@@ -91,8 +91,12 @@ def _captions(config: FactoryConfig, recipe: Recipe) -> Any:
 
 
 def _mix(config: FactoryConfig, recipe: Recipe) -> Any:
-    mix = recipe.mix.model_dump(mode="json")
-    return {"mix": mix, "filters": filters_identity(recipe.filters), "json": config.training_json}
+    return {
+        "captioners": list(recipe.captioners),
+        "mix": recipe.mix.model_dump(mode="json"),
+        "filters": filters_identity(recipe.filters),
+        "json": config.training_json,
+    }
 
 
 def _trainer(config: FactoryConfig, recipe: Recipe) -> Any:

@@ -13,6 +13,7 @@ from dagster_project.definitions import definitions_of
 ALL = "all partitions"
 LLAVA, OTTER = "tiny-llava", "tiny-otter"
 SHEARED = {f"sheared/{name}" for name in (LLAVA, OTTER, "tiny-qwen-vl", "tiny-minigpt-4")}
+DATA = ("sheared_captions", "training_set")
 RECIPES = ["raw-only", "one-captioner", "four-captioners-unsheared", "four-captioners"]
 
 
@@ -82,7 +83,11 @@ def edited(settings, *path, value):
         (("captioners", LLAVA, "seed"), 5, {("captions/tiny-llava", ALL)}),
         (("captioners", LLAVA, "batch_size"), 7, set()),
         (("shears", "first-sentence"), ["first_sentence"], {(asset, "first-sentence") for asset in SHEARED}),
-        (("recipes", "four-captioners", "captioners"), [LLAVA, OTTER], {("sheared_captions", "four-captioners")}),
+        (
+            ("recipes", "four-captioners", "captioners"),
+            [LLAVA, OTTER],
+            {("sheared_captions", "four-captioners"), ("training_set", "four-captioners")},
+        ),
         (("recipes", "four-captioners", "shear"), "none", {("sheared_captions", "four-captioners")}),
         (("recipes", "four-captioners", "mix"), {"raw_probability": 0.8}, {("training_set", "four-captioners")}),
         (("recipes", "one-captioner", "filters"), ["no_empty"], {("training_set", "one-captioner")}),
@@ -110,7 +115,7 @@ def test_deleting_a_captioner_takes_its_assets_and_touches_only_the_recipes_that
     assert {key.to_user_string() for key in before.assets - after.assets} == {f"captions/{OTTER}", f"sheared/{OTTER}"}
     assert not after.assets - before.assets
     having = {"four-captioners", "four-captioners-unsheared"}
-    assert stale(before, after) == {("sheared_captions", recipe) for recipe in having}
+    assert stale(before, after) == {(asset, recipe) for asset in DATA for recipe in having}
 
 
 def test_a_new_captioner_makes_no_other_captions_stale(graph_of, demo):
@@ -118,7 +123,7 @@ def test_a_new_captioner_makes_no_other_captions_stale(graph_of, demo):
     after = graph_of(edited(demo, "captioners", "second", value={**demo["captioners"][LLAVA], "seed": 1}))
     assert {key.to_user_string() for key in after.assets - before.assets} == {"captions/second", "sheared/second"}
     having = {"four-captioners", "four-captioners-unsheared"}
-    assert stale(before, after) == {("sheared_captions", recipe) for recipe in having}
+    assert stale(before, after) == {(asset, recipe) for asset in DATA for recipe in having}
 
 
 def test_a_second_stage_and_its_settings_belong_to_the_recipes_checkpoint(graph_of, demo):

@@ -153,6 +153,7 @@ def stale_by_status(config: Path) -> Slots:
 
 CAPTIONS: Slots = {(f"captions/{CAPTIONER}", shard) for shard in SHARDS}
 OTHER_CAPTIONS: Slots = {(f"captions/{OTTER}", shard) for shard in SHARDS}
+TWO_S_DATA: Slots = {("sheared_captions", "two"), ("training_set", "two")}
 
 EDITS = [
     # path, value, what the UI calls stale, what `caploom status` does where that says it elsewhere
@@ -171,7 +172,7 @@ EDITS = [
         {(f"sheared/{CAPTIONER}", "first-sentence")},
         {("sheared_captions", "one")},
     ),
-    (("recipes", "two", "captioners"), [OTTER], {("sheared_captions", "two")}, {("sheared_captions", "two")}),
+    (("recipes", "two", "captioners"), [OTTER], TWO_S_DATA, TWO_S_DATA),
     (("recipes", "two", "mix"), {"raw_probability": 0.8}, {("training_set", "two")}, {("training_set", "two")}),
     (("recipes", "one", "filters"), ["no_empty"], {("training_set", "one")}, {("training_set", "one")}),
     (
@@ -190,7 +191,8 @@ EDITS = [
         ("evaluation_sets", "scenes", "seed"),
         5,
         {("retrieval_metrics", recipe) for recipe in RECIPES},
-        {("evaluation_sets", "scenes")},  # a slot of its own there; the step `retrieval_metrics` makes it
+        # The set is a slot of its own there; the step `retrieval_metrics` makes it.
+        {("evaluation_sets", "scenes"), *(("retrieval_metrics", recipe) for recipe in RECIPES)},
     ),
     (("name",), "renamed", {("ablation_report", None)}, {("ablation_report", None)}),
 ]
