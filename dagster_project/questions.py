@@ -1,0 +1,127 @@
+"""The job `ask`: the questions of the `caploom` command from the UI's launchpad, answered in the run's log."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from caploom.errors import CaploomError
+from caploom.factory import Factory
+from caploom.settings import nearest
+from dagster_project.assets.materialization import user_errors
+from dagster_project.resources.factory import FactoryResource
+
+ASK = "ask"
+
+
+class Question(dg.Config):
+    """What the launchpad asks."""
+
+    question: str = Field(
+        default="status",
+        description="status, lineage, why, trace, diff, plan or reproduce, as of the command `caploom`.",
+    )
+    arguments: list[str] = Field(
+        default=[],
+        description=(
+            'What the command takes behind the YAML: lineage ["checkpoint [four-captioners]"]; '
+            'why ["four-captioners", "r1_i2t"]; trace ["<image id or path>"]; diff ["raw-only", "four-captioners"]; '
+            'reproduce ["training_set/four-captioners"]; none for status and plan.'
+        ),
+    )
+
+
+def answer(factory: Factory, question: str, arguments: Sequence[str]) -> str:
+    """The answer as Markdown; raises `CaploomError` for an unknown question or a wrong number of arguments."""
+    if question not in _ANSWERS:
+        known = list(_ANSWERS)
+        raise CaploomError(f'There is no question "{question}"; known: {", ".join(known)}{nearest(question, known)}.')
+    takes, give = _ANSWERS[question]
+    if len(arguments) != len(takes):
+        wanted = " and ".join(takes) or "nothing"
+        raise CaploomError(f"{question} takes {wanted} as `arguments`, and got {len(arguments)}.")
+    return give(factory, *arguments)
+
+
+def _status(factory: Factory) -> str:
+    from caploom.lineage.status import factory_status
+    from caploom.lineage.status_text import status_markdown
+
+    return status_markdown(factory_status(factory))
+
+
+def _lineage(factory: Factory, artifact: str) -> str:
+    from caploom.lineage.lineage_graph import artifact_lineage
+    from caploom.lineage.lineage_text import lineage_markdown
+
+    return lineage_markdown(artifact_lineage(factory.store, artifact))
+
+
+def _why(factory: Factory, recipe: str, metric: str) -> str:
+    from caploom.lineage.why import why_metric
+    from caploom.lineage.why_text import why_markdown
+
+    return why_markdown(why_metric(factory.store, recipe, metric))
+
+
+def _trace(factory: Factory, image: str) -> str:
+    from caploom.lineage.trace import trace_image
+    from caploom.lineage.trace_text import trace_markdown
+
+    return trace_markdown(trace_image(factory.store, image))
+
+
+def _diff(factory: Factory, first: str, second: str) -> str:
+    from caploom.lineage.differences import differences
+    from caploom.lineage.differences_text import differences_markdown
+
+    return differences_markdown(differences(factory, first, second))
+
+
+def _plan(factory: Factory) -> str:
+    from caploom.lineage.cost import plan_cost
+    from caploom.lineage.cost_text import cost_markdown
+
+    return cost_markdown(plan_cost(factory))
+
+
+def _reproduce(factory: Factory, artifact: str) -> str:
+    from caploom.lineage.artifact_names import find_artifact
+    from caploom.lineage.reproduce.reproduce import reproduce
+    from caploom.lineage.reproduce.verdict import verdict_text
+
+    with TemporaryDirectory(prefix="caploom-reproduce-") as folder:
+        result = reproduce(factory, find_artifact(factory.store, artifact), Path(folder))
+    return f"```\n{verdict_text(result)}\n```"
+
+
+_ANSWERS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "status": ((), _status),
+    "lineage": (("an artifact",), _lineage),
+    "why": (("a recipe", "a metric"), _why),
+    "trace": (("an image",), _trace),
+    "diff": (("a recipe or an artifact", "another"), _diff),
+    "plan": ((), _plan),
+    "reproduce": (("an artifact",), _reproduce),
+}
+"""What each question takes, and who answers it."""
+
+
+@dg.op(name="answer", description="Answers a question about the factory; look at the output's metadata.")
+def _answer(context: dg.OpExecutionContext, config: Question, factory: FactoryResource) -> dg.Output[str]:
+    with user_errors():
+        text = answer(factory.open(), config.question, config.arguments)
+    asked: Any = " ".join([config.question, *config.arguments])
+    return dg.Output(text, metadata={"asked": asked, "answer": dg.MetadataValue.md(text)})
+
+
+@dg.job(
+    name=ASK,
+    description="Asks status, lineage, why, trace, diff, plan or reproduce; the answer is in the run's log.",
+)
+def ask_job() -> None:
+    """One question."""
+    _answer()
