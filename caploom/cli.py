@@ -11,6 +11,7 @@ import caploom
 
 COMMANDS = {
     "check": "caploom.commands.check:check",
+    "plan": "caploom.commands.plan:plan",
     "status": "caploom.commands.status:status",
     "results": "caploom.commands.results:results",
     "failures": "caploom.commands.failures:failures",
@@ -21,6 +22,9 @@ COMMANDS = {
     "checkpoint": "caploom.commands.checkpoint:checkpoint",
     "convert": "caploom.commands.convert:convert",
     "export": "caploom.commands.export:export",
+    "lineage": "caploom.commands.lineage:lineage",
+    "why": "caploom.commands.why:why",
+    "trace": "caploom.commands.trace:trace",
 }
 """Every command, in the order of the help."""
 

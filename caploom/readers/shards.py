@@ -25,22 +25,12 @@ def source_fingerprint(factory: Factory) -> str:
 def cut_new_shards(factory: Factory) -> list[str]:
     """Read the source and cut the rows that no shard holds yet into new shards; returns the names of the new ones.
 
-    An unchanged source gives none. A row is recognised by what it says (image path, caption, what is wrong with it) and
-    by how often it says so, never by its position: rows inserted before it don't make it new.
+    An unchanged source gives none.
     """
-    seen: Counter[bytes] = Counter()
-    for shard in list_shards(factory):
-        for row in shard_rows(shard):
-            seen[row_digest(row)] += 1
-    known, occurrences = seen.copy(), Counter[bytes]()
     pending: list[SourceRow] = []
     made: list[str] = []
     number = len(list_shards(factory))
-    for row in factory.config.pairs.rows():
-        digest = row_digest(row)
-        occurrences[digest] += 1
-        if occurrences[digest] <= known[digest]:
-            continue
+    for row in new_rows(factory):
         pending.append(row)
         if len(pending) == factory.config.shard_size:
             made.append(_write(factory, number + len(made), pending))
@@ -48,6 +38,24 @@ def cut_new_shards(factory: Factory) -> list[str]:
     if pending:
         made.append(_write(factory, number + len(made), pending))
     return made
+
+
+def new_rows(factory: Factory) -> Iterator[SourceRow]:
+    """The rows of the source that no shard holds yet, in the source's order.
+
+    A row is recognised by what it says (image path, caption, what is wrong with it) and by how often it says so, never
+    by its position: rows inserted before it don't make it new.
+    """
+    seen: Counter[bytes] = Counter()
+    for shard in list_shards(factory):
+        for row in shard_rows(shard):
+            seen[row_digest(row)] += 1
+    occurrences = Counter[bytes]()
+    for row in factory.config.pairs.rows():
+        digest = row_digest(row)
+        occurrences[digest] += 1
+        if occurrences[digest] > seen[digest]:
+            yield row
 
 
 def list_shards(factory: Factory) -> list[Artifact]:
