@@ -135,6 +135,7 @@ def _describe(draft: Draft, result: TrainingResult, seed: int) -> None:
         "truncated_share": round(result.truncated_share, 4),
         "resumed_from": result.resumed_from,
         "processes": result.processes,
+        "threads": result.threads,
         "notes": result.notes,
     }
 

@@ -65,6 +65,7 @@ class TrainingResult(_Message):
     final_loss: float
     device: str
     processes: int = 1
+    threads: int | None = Field(default=None, description="Of each process on a CPU: sums depend on their number.")
     resumed_from: int = Field(default=0, description="Steps that an earlier process had done.")
     failures: dict[str, int] = Field(default={}, description="Rows that could not be used, by reason.")
     truncated_share: float = Field(default=0.0, description="Of the texts drawn, those cut at the context's length.")

@@ -54,13 +54,14 @@ def launch_training(
         (folder / name).unlink(missing_ok=True)
     (folder / JOB).write_text(job.model_dump_json(), encoding="utf-8")
     reader = _EventReader(folder / EVENTS, report)
+    surroundings = {**os.environ, **_environment(job), **(environment or {})}
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(
-            _command(job, folder, module),
+            _command(job, folder, module, surroundings),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_environment(job), **(environment or {})},
+            env=surroundings,
             start_new_session=True,  # a group of its own, which can be ended as one
         )
         try:
@@ -99,7 +100,7 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(job: TrainingJob, folder: Path, module: str) -> list[str]:
+def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[str, str]) -> list[str]:
     processes = job.settings.processes
     # A file of its own, so that the user's, which may say anything (DeepSpeed, FSDP), is not taken.
     config = folder / _ACCELERATE_CONFIG
@@ -118,7 +119,7 @@ def _command(job: TrainingJob, folder: Path, module: str) -> list[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     command += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     command += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    if "OMP_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" not in environment:
         command += ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // processes))]
     if processes > 1:
         command.append("--multi_gpu")  # whatever the device: it is what starts several processes

@@ -141,6 +141,7 @@ class _Loop:
             final_loss=self._curve.points[-1]["loss"],
             device=str(self._processes.device),
             processes=self._processes.count,
+            threads=torch.get_num_threads() if self._processes.device.type == "cpu" else None,
             resumed_from=self._resumed_from,
             failures=dict(sorted(failures.items())),
             truncated_share=sum(part["cut"] for part in parts) / len(parts),

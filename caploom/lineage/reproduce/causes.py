@@ -43,6 +43,10 @@ def other_circumstances(recorded: Manifest, made: Manifest | None) -> list[str]:
     ]
     if made is not None and made.caploom_version != recorded.caploom_version:
         found.append(f"caploom: {recorded.caploom_version} then, {made.caploom_version} now.")
+    threads = made.summary.get("threads") if made is not None else None
+    if threads is not None and threads != recorded.summary.get("threads"):
+        then = recorded.summary.get("threads", "a number that was not recorded")
+        found.append(f"Threads, on which sums depend: {then} then, {threads} now.")
     if made is not None and made.device != recorded.device:
         found.append(f"Device: {recorded.device} then, {made.device} now.")
     return found

@@ -7,6 +7,7 @@ changed, another version of a package or of Caploom, another device.
 import json
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,11 +69,12 @@ class Reproduction:
         return {"same": self.is_same, **asdict(self)}
 
 
-def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Launch = launch_training) -> Reproduction:
+def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Launch | None = None) -> Reproduction:
     """Make an artifact again in a fresh store at `folder` (which is empty), and compare.
 
-    The factory's store is read and never written. `launch` is how trainings are started. Raises `StoreError` when the folder is not empty, and
-    `NotReproducibleError` for a kind that is not known; what keeps an artifact from being made is an outcome.
+    The factory's store is read and never written. Trainings are processes with as many threads as then, unless `launch`
+    starts them otherwise. What keeps an artifact from being made is an outcome; raises `StoreError` when the folder is
+    not empty, and `NotReproducibleError` for a kind that is not known.
     """
     recorded = artifact.manifest
     stage_of(recorded.kind)
@@ -110,17 +112,26 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
 
 
 def _make(
-    factory: Factory, recorded: Manifest, ancestors: dict[str, Artifact], store: FreshStore, launch: Launch
+    factory: Factory, recorded: Manifest, ancestors: dict[str, Artifact], store: FreshStore, launch: Launch | None
 ) -> Artifact | None:
     """Link what it was made from and run its stage; None where what the stage made is gone again."""
     link_into(store, ancestors.values())
     config = rebuilt_config(factory.config, recorded, ancestors, store.root / "pictures")
     config = config.model_copy(update={"store": store.root})
+    launch = launch or _as_then(recorded)
     with track(f"{recorded.kind} again", stage_of(recorded.kind).unit) as bar:
-        make_again(Work(recorded, Factory(config, store), factory.store, ancestors, bar, launch))
+        make_again(Work(recorded, Factory(config, store), factory.store, ancestors, bar, factory.config, launch))
     if store.made is None:
         raise NotReproducibleError(f"{recorded.address}: its stage has nothing to make of that name any more.")
     return store.read(store.made)
+
+
+def _as_then(recorded: Manifest) -> Launch:
+    """Starts trainings with the number of threads of then: on a CPU sums come out otherwise with another."""
+    threads = recorded.summary.get("threads")
+    return (
+        launch_training if threads is None else partial(launch_training, environment={"OMP_NUM_THREADS": str(threads)})
+    )
 
 
 def _outcome(made: Artifact | None, files: list[FileComparison], differences: list[str]) -> Outcome:

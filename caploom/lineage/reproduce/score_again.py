@@ -8,7 +8,7 @@ from caploom.factory import Factory
 from caploom.lineage.reproduce.errors import NotReproducibleError
 from caploom.lineage.reproduce.fresh_store import ancestors_of, link_into, name_of
 from caploom.lineage.reproduce.rebuild import rebuilt_config
-from caploom.lineage.reproduce.times import ended, started
+from caploom.lineage.reproduce.times import CLOCK, ended, started
 from caploom.progress import Progress
 from caploom.store import Manifest, Store
 
@@ -20,7 +20,7 @@ def score_again(present: FactoryConfig, recorded: Manifest, original: Store, fre
     # The merge that scored them ended after the scores were begun, and the first such is it.
     scorer = recorded.configuration["scorer"]
     users = (each.manifest for each in original.list("training_set") if _uses(each.manifest.configuration, scorer))
-    after = [each for each in users if ended(each)[0] >= started(recorded)]
+    after = [each for each in users if ended(each) + CLOCK >= started(recorded)]
     if not after:
         raise NotReproducibleError(f"{recorded.address}: no training set is there for which it was scored.")
     merged = min(after, key=ended)

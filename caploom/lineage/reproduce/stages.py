@@ -6,28 +6,36 @@ A new kind is one function here (or none, where one of these does) and one line 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from caploom.config import FactoryConfig
 from caploom.factory import Factory
 from caploom.lineage.reproduce.errors import NotReproducibleError
 from caploom.lineage.reproduce.fresh_store import link_into, name_of
 from caploom.lineage.reproduce.rebuild import SHEAR, rebuilt_captioner
-from caploom.lineage.reproduce.times import ended
+from caploom.lineage.reproduce.times import begun
 from caploom.progress import Progress, StageBar
 from caploom.recipes import Recipe
 from caploom.store import Artifact, Manifest, Store
 from caploom.training.launch import Launch
 
+if TYPE_CHECKING:
+    from caploom.captioning.backend import ImageRef
+
 
 @dataclass(frozen=True)
 class Work:
-    """An artifact to be made again: its manifest, the fresh factory, the store it comes from, a bar, a launch."""
+    """An artifact to be made again: its manifest, the fresh factory, the store it comes from.
+
+    `present` is the YAML's configuration as it is now, `launch` how trainings are started.
+    """
 
     recorded: Manifest
     factory: Factory
     original: Store
     ancestors: Mapping[str, Artifact]
     bar: StageBar
+    present: FactoryConfig
     launch: Launch
 
     @property
@@ -126,7 +134,7 @@ def ingest(work: Work) -> None:
     from caploom.readers.ingest import ingest_shard
 
     source, shard = name_of(work.recorded).split("/")
-    earlier = [each for each in work.original.list("raw_pairs", source) if ended(each.manifest) < ended(work.recorded)]
+    earlier = [each for each in work.original.list("raw_pairs", source) if begun(each.manifest) < begun(work.recorded)]
     for pairs in earlier:
         if pairs.manifest.configuration["shard"] != shard:
             listings = [work.original.read(record.address) for record in pairs.manifest.inputs]
@@ -156,27 +164,36 @@ def caption(work: Work) -> None:
 
 def canary(work: Work) -> None:
     """`canaries`: asked with the images of the first shard that the captioner was given."""
-    from caploom.captioning.backend import ImageRef, load_backend
+    from caploom.captioning.backend import load_backend
     from caploom.captioning.canary_gate import pass_canary
-    from caploom.readers.ingest import read_pairs
 
     captioner, fingerprint = name_of(work.recorded).split("/")
     captions = work.original.list("captions", captioner, fingerprint)
-    first = min(captions, key=lambda each: ended(each.manifest), default=None)
-    pairs = first and work.original.read(first.manifest.inputs[0].address)
-    if first is None or pairs is None:
+    for each in sorted(captions, key=lambda each: begun(each.manifest)):
+        pairs = work.original.read(each.manifest.inputs[0].address)
+        refs = _images_of(pairs) if pairs is not None else []
+        if {ref.image for ref in refs} >= work.recorded.summary["texts"].keys():
+            break
+    else:
         raise NotReproducibleError(f"{work.recorded.address}: the captions before which it was asked are not there.")
-    link_into(work.factory.store, [pairs])
-    settings = rebuilt_captioner(work.factory.config, captioner, first.manifest.configuration)
-    refs: dict[str, ImageRef] = {}
-    columns = ["image_id", "path", "image", "raw_caption", "width", "height"]
-    for row in read_pairs(pairs).select(columns).to_pylist():
-        refs.setdefault(row["image_id"], ImageRef(**row))
+    settings = rebuilt_captioner(work.present, captioner, each.manifest.configuration)
     backend = load_backend(settings, work.factory.store)
     try:
-        pass_canary(work.factory.store, captioner, fingerprint, backend, list(refs.values()))
+        pass_canary(work.factory.store, captioner, fingerprint, backend, refs)
     finally:
         backend.close()
+
+
+def _images_of(pairs: Artifact) -> "list[ImageRef]":
+    """The distinct images of raw pairs, as a captioner is given them."""
+    from caploom.captioning.backend import ImageRef
+    from caploom.readers.ingest import read_pairs
+
+    columns = ["image_id", "path", "image", "raw_caption", "width", "height"]
+    refs: dict[str, ImageRef] = {}
+    for row in read_pairs(pairs).select(columns).to_pylist():
+        refs.setdefault(row["image_id"], ImageRef(**row))
+    return list(refs.values())
 
 
 def count_raw_words(work: Work) -> None:
@@ -288,4 +305,4 @@ def score(work: Work) -> None:
     """`scores`: what a recipe's filters score as its training set is merged."""
     from caploom.lineage.reproduce.score_again import score_again
 
-    score_again(work.factory.config, work.recorded, work.original, work.factory.store, work.progress)
+    score_again(work.present, work.recorded, work.original, work.factory.store, work.progress)
