@@ -64,7 +64,7 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
         return f"{path}: this key is required and missing"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
-        return f"{path}: {message}"
+        return f"{path}: {message}" if keys else message  # a validator of the whole YAML names the key itself
     return f"{path}: {item['input']!r} is wrong: {message[0].lower()}{message[1:]}"
 
 

@@ -190,6 +190,7 @@ def test_a_wrong_grid_is_refused_with_the_keys_path(grid_config, refused, grid, 
         assert len(grid_config(grid, **changes).expanded_recipes()) == 2
         return
     message = refused(grid, **changes)
+    assert f".yaml: {said.split(':')[0]}" in message or "did you mean" in said
     assert said in message
     assert "\n" not in message
 
