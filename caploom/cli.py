@@ -25,6 +25,9 @@ COMMANDS = {
     "lineage": "caploom.commands.lineage:lineage",
     "why": "caploom.commands.why:why",
     "trace": "caploom.commands.trace:trace",
+    "lineage": "caploom.commands.lineage:lineage",
+    "why": "caploom.commands.why:why",
+    "trace": "caploom.commands.trace:trace",
 }
 """Every command, in the order of the help."""
 
