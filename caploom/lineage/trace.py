@@ -29,7 +29,7 @@ def trace_image(store: Store, text: str) -> ImageTrace:
         ranks = traced_ranks(context, evaluated)
         names = list(dict.fromkeys([*(pair.image for pair in pairs), *(each.image for each in evaluated)]))
         refused = failures_of_path(store, catalog, names) if names else []
-    damaged = context.damaged()
+        damaged = context.damaged()
     return ImageTrace(
         image_id=found.image_id,
         image=names[0] if names else "",

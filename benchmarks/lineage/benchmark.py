@@ -1,0 +1,69 @@
+"""`lineage`: each question about a large store as a fresh process, beside the same answer from a scan of all files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.cases import Case, Outcome, Skipped, Verdict
+from benchmarks.lineage.inputs import write_inputs
+
+QUESTIONS = ("lineage-back", "lineage-forward", "why", "trace", "trace-path", "trace-evaluated")
+_TOLD = "inputs.json"
+
+
+class Lineage:
+    """Sizes are images, in shards of 2,500: 2.5 million are 1,000 shards and 10 million captions of four captioners.
+
+    keep: a folder that the store is made in and left for the next time, where it is taken as it is.
+    """
+
+    size = 2_500_000
+    quick_size = 10_000
+    packages = ("duckdb", "pyarrow")
+
+    def __init__(self, keep: str = "") -> None:
+        self._keep = keep
+
+    def prepare(self, folder: Path, size: int) -> None:
+        """A store of that size, unless one is kept."""
+        kept = Path(self._keep) if self._keep else folder
+        if not (kept / _TOLD).is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            write_inputs(kept, size)
+
+    def cases(self, size: int) -> Sequence[Case | Skipped]:
+        """The catalog made from nothing, then each question as text, as JSON, and from a scan."""
+        folder = {"folder": str(Path(self._keep).resolve())} if self._keep else {}
+        return [
+            Case("catalog.first_refresh", "manifests", "benchmarks.lineage.sides:first_refresh", folder),
+            *(_case(f"caploom.{each}", "ask", {"question": each, **folder}) for each in QUESTIONS),
+            *(_case(f"json.{each}", "ask", {"question": each, "json": True, **folder}) for each in QUESTIONS),
+            *(_case(f"scan.{each}", "scan", {"question": each, **folder}) for each in QUESTIONS),
+        ]
+
+    def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
+        """Seconds of each question and of the first refresh, and whether answers and scans agree."""
+        seconds = {f"{_plain(each)}_s": outcomes[f"caploom.{each}"].wall_s for each in QUESTIONS}
+        return Verdict(
+            ratios={
+                **seconds,
+                "slowest_question_s": max(seconds.values()),
+                "first_refresh_s": outcomes["catalog.first_refresh"].wall_s,
+                "trace_vs_scan": outcomes["scan.trace"].wall_s / outcomes["caploom.trace"].wall_s,
+            },
+            equal={
+                f"{_plain(each)}_vs_scan": all(
+                    found == outcomes[f"scan.{each}"].results[0]
+                    for side in ("json", "scan")
+                    for found in outcomes[f"{side}.{each}"].results
+                )
+                for each in QUESTIONS
+            },
+        )
+
+
+def _case(name: str, function: str, options: Mapping[str, object]) -> Case:
+    return Case(name, "questions", f"benchmarks.lineage.sides:{function}", options)
+
+
+def _plain(question: str) -> str:
+    return question.replace("-", "_")
