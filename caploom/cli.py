@@ -25,9 +25,8 @@ COMMANDS = {
     "lineage": "caploom.commands.lineage:lineage",
     "why": "caploom.commands.why:why",
     "trace": "caploom.commands.trace:trace",
-    "lineage": "caploom.commands.lineage:lineage",
-    "why": "caploom.commands.why:why",
-    "trace": "caploom.commands.trace:trace",
+    "sql": "caploom.commands.sql:sql",
+    "reproduce": "caploom.commands.reproduce:reproduce",
 }
 """Every command, in the order of the help."""
 

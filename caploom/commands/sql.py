@@ -1,0 +1,42 @@
+"""`caploom sql`: the catalog asked in SQL."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from caploom.commands.user_errors import user_errors
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("query", required=False)
+@click.option("--json", "form", flag_value="json", help="Print a JSON record a row.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Most rows of a printed table.")
+@click.option("--tables", is_flag=True, help="List the tables with their columns, instead of a query.")
+@user_errors
+def sql(config: Path, query: str | None, form: str | None, limit: int, tables: bool) -> None:
+    """Ask the catalog in SQL: DuckDB tables and views over manifests, captions, training sets and metrics.
+
+    Such as: caploom sql demo.yaml "select recipe, captioners, shear, r1_i2t from metrics order by 4 desc"
+    """
+    from caploom.factory import Factory
+    from caploom.lineage.catalog import open_catalog
+    from caploom.lineage.catalog_query import aligned, ask, described_tables, json_value
+
+    if tables == (query is not None):
+        raise click.UsageError("Give a query, or --tables to see what can be asked.")
+    factory = Factory.from_yaml(config)
+    with open_catalog(factory.store) as catalog:
+        answer = described_tables(catalog) if query is None else ask(catalog, factory.store, query)
+    if form == "json":
+        click.echo(json.dumps([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows]))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.columns)
+        writer.writerows(answer.rows)
+    else:
+        click.echo(aligned(answer, limit=None if query is None else limit))
