@@ -135,7 +135,8 @@ def _unmatched(before: pa.Table, after: pa.Table, columns: list[str]) -> Iterato
 
 def _values(changed: list[tuple[str, str, str]]) -> str:
     key, before, after = changed[0]
-    return f"{len(changed):,} values differ; for example {key}: {before} then, {after} now"
+    count = "1 value differs" if len(changed) == 1 else f"{len(changed):,} values differ"
+    return f"{count}; for example {key}: {before} then, {after} now"
 
 
 def _tensors(then: Path, now: Path) -> str:

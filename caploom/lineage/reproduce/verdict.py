@@ -1,13 +1,15 @@
 """What came of making an artifact again, as text for people."""
 
+from caploom.lineage.artifact_names import label_of
 from caploom.lineage.reproduce.reproduce import Reproduction
+from caploom.lineage.reproduce.words import printable
 
 _SHOWN = 20
 
 
 def verdict_text(result: Reproduction) -> str:
     """The verdict in its first line, then what differs and what could explain it, a line each."""
-    lines = [f"{result.address}: {_verdict(result)}"]
+    lines = [f"{label_of(result.address)}: {_verdict(result)}", f"  {result.address}"]
     for each in result.files:
         if each.sameness != "identical":
             lines.append(f"  {each.name}: {each.detail}.")
@@ -17,7 +19,7 @@ def verdict_text(result: Reproduction) -> str:
     if result.outcome == "different" and not result.causes:
         lines.append("Nothing that the manifest records has changed; the stage itself does not give the same twice.")
     lines += _listed("The original is not what was made then:", result.damage)
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _verdict(result: Reproduction) -> str:
