@@ -43,10 +43,18 @@ def other_circumstances(recorded: Manifest, made: Manifest | None) -> list[str]:
     ]
     if made is not None and made.caploom_version != recorded.caploom_version:
         found.append(f"caploom: {recorded.caploom_version} then, {made.caploom_version} now.")
-    threads = made.summary.get("threads") if made is not None else None
-    if threads is not None and threads != recorded.summary.get("threads"):
-        then = recorded.summary.get("threads", "a number that was not recorded")
-        found.append(f"Threads, on which sums depend: {then} then, {threads} now.")
+    found += _threads(recorded, made)
     if made is not None and made.device != recorded.device:
         found.append(f"Device: {recorded.device} then, {made.device} now.")
     return found
+
+
+def _threads(recorded: Manifest, made: Manifest | None) -> list[str]:
+    """What there is to say of a training's threads; where they were not recorded, only beside another result."""
+    now = made.summary.get("threads") if made is not None else None
+    if made is None or now is None or recorded.summary.get("threads") == now:
+        return []
+    then = recorded.summary.get("threads")
+    if then is None and made.data_version == recorded.data_version:
+        return []
+    return [f"Threads, on which sums depend: {then or 'a number that was not recorded'} then, {now} now."]

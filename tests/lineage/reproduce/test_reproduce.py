@@ -266,3 +266,19 @@ def test_captions_whose_failures_were_redone_are_redone_alike(copied: Made, agai
     then = again(factory, first)
     assert then.outcome == "different"
     assert "7 rows then, 8 now" in verdict_text(then)
+
+
+@pytest.mark.slow
+def test_a_training_is_started_with_as_many_threads_as_then(
+    copied: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = copied.artifact("checkpoint", "raw-only")
+    assert artifact.manifest.summary["threads"] == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    result = reproduce(copied.factory, artifact, tmp_path / "again")
+    assert result.outcome == "byte-identical", verdict_text(result)
+    told = json.loads((Path(result.folder) / "manifest.json").read_text())
+    assert told["summary"]["threads"] == 1
+    summary = {**artifact.manifest.summary, "threads": 2}
+    other = reproduce(copied.factory, rewritten(copied.factory.store, artifact, summary=summary), tmp_path / "other")
+    assert json.loads((Path(other.folder) / "manifest.json").read_text())["summary"]["threads"] == 2
