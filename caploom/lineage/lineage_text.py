@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from caploom.lineage.gallery import markdown_text
 from caploom.lineage.lineage_graph import MADE, LineageGraph
 from caploom.lineage.lineage_groups import GroupedLineage, LineageGroup, grouped_lineage
-from caploom.lineage.lineage_words import seconds_text, terminal_text
+from caploom.lineage.lineage_words import markdown_line, seconds_text, terminal_text
 
 
 def lineage_tree(graph: LineageGraph, *, fold: bool = True) -> str:
@@ -60,12 +59,12 @@ def lineage_markdown(graph: LineageGraph) -> str:
     """The lineage as Markdown: the two sides as nested lists, for a page that draws no diagrams."""
     grouped = grouped_lineage(graph)
     root = graph.nodes[graph.root]
-    lines = [f"**{markdown_text(root.label)}** `{root.address}`", ""]
-    lines += [markdown_text(detail) + "  " for detail in _details(grouped.groups[grouped.root])]
+    lines = [f"**{markdown_line(root.label)}** `{root.address}`", ""]
+    lines += [markdown_line(detail) + "  " for detail in _details(grouped.groups[grouped.root])]
     for title, next_of in (("Made from", grouped.sources), ("Made into", grouped.made)):
         lines += ["", f"**{title}**" if next_of.get(grouped.root) else f"**{title}** nothing", ""]
         lines += list(_items(grouped, grouped.root, next_of, 0, {grouped.root}))
-    lines += [markdown_text(line) for line in _problems(graph)]
+    lines += [markdown_line(line) for line in _problems(graph)]
     return "\n".join(lines)
 
 
@@ -89,7 +88,7 @@ def _items(
 ) -> Iterator[str]:
     for other in next_of.get(key, []):
         words = f"{grouped.groups[other].name} (see above)" if other in seen else _line(grouped.groups[other])
-        yield f"{'  ' * depth}- {markdown_text(words)}"
+        yield f"{'  ' * depth}- {markdown_line(words)}"
         if other not in seen:
             seen.add(other)
             yield from _items(grouped, other, next_of, depth + 1, seen)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from caploom.lineage.gallery import markdown_text
+
 _LONGEST = 160
 """Characters of a configuration told in few words."""
 
@@ -25,6 +27,11 @@ def _shown(character: str) -> str:
     if character.isspace():
         return " "
     return character.encode("unicode_escape").decode("ascii")
+
+
+def markdown_line(text: str) -> str:
+    """The same inside Markdown, where it is no markup either."""
+    return markdown_text(terminal_text(text))
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:

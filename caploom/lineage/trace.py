@@ -4,7 +4,7 @@ from caploom.lineage.trace_captions import traced_captions, traced_pairs
 from caploom.lineage.trace_context import TraceContext
 from caploom.lineage.trace_find import ImageFinder, failures_of_path
 from caploom.lineage.trace_ranks import evaluated_images, traced_ranks
-from caploom.lineage.trace_records import ImageTrace, TracedFailure
+from caploom.lineage.trace_records import ImageTrace
 from caploom.lineage.trace_sets import traced_training_sets
 from caploom.store import Store
 
@@ -19,7 +19,7 @@ def trace_image(store: Store, text: str) -> ImageTrace:
     with open_catalog(store) as catalog:
         found = ImageFinder(store, catalog).find(text)
         if found.image_id is None:
-            failures = [TracedFailure(**row) for row in failures_of_path(store, catalog, [text])]
+            failures = failures_of_path(store, catalog, [text])
             return ImageTrace(None, text, "", failures=tuple(failures), notes=found.notes)
         context = TraceContext(store, catalog, found.image_id)
         pairs = traced_pairs(context)
@@ -39,6 +39,6 @@ def trace_image(store: Store, text: str) -> ImageTrace:
         training_sets=tuple(sets),
         evaluation_sets=tuple(each.name for each in evaluated),
         ranks=tuple(ranks),
-        failures=(*(TracedFailure(**row) for row in refused), *failures),
+        failures=(*refused, *failures),
         notes=(*found.notes, *context.notes, *damaged),
     )

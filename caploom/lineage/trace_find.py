@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from caploom.errors import StoreError
 from caploom.lineage.fingerprints import file_sha256
+from caploom.lineage.trace_records import TracedFailure
 from caploom.store import Store
 from caploom.tables import read_table
 
@@ -142,8 +143,8 @@ def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list
     return [(address, file) for address, file in files if file.is_file()]
 
 
-def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of the source that failed and have one of these paths (schema FAILURES, and the `address`)."""
+def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: Sequence[str]) -> list[TracedFailure]:
+    """Rows of the source that failed and have one of these paths."""
     rows = catalog.execute(
         "select address from manifests where kind = 'raw_pairs' and rows_failed > 0 order by started"
     ).fetchall()
@@ -152,12 +153,13 @@ def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: 
     if not files:
         return []
     found = catalog.execute(
-        "select stage, key, image, reason, detail, attempt, filename from read_parquet(?, filename = true)"
+        "select stage, reason, detail, attempt, filename from read_parquet(?, filename = true)"
         f" where image in ({', '.join('?' for _ in names)}) order by filename, key",
         [list(files), *names],
     ).fetchall()
-    keys = ("stage", "key", "image", "reason", "detail", "attempt")
-    return [{**dict(zip(keys, row[:-1], strict=True)), "address": files[row[-1]]} for row in found]
+    return [
+        TracedFailure(stage, reason, detail, attempt, files[file]) for stage, reason, detail, attempt, file in found
+    ]
 
 
 def _column(file: Path, name: str) -> pa.ChunkedArray:

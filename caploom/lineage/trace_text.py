@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from caploom.lineage.gallery import markdown_text
-from caploom.lineage.lineage_words import terminal_text
+from caploom.lineage.lineage_words import markdown_line, terminal_text
 from caploom.lineage.trace_records import ImageTrace, TracedCaption, TracedRank, TracedShear, TracedTrainingSet
 
 
@@ -17,10 +16,10 @@ def trace_text(trace: ImageTrace) -> str:
 
 def trace_markdown(trace: ImageTrace) -> str:
     """The same as Markdown; what a shear cut is struck out."""
-    head = f"**{markdown_text(trace.image)}** `{trace.image_id or 'never became a pair'}`"
-    lines = [head, "", markdown_text(trace.path)]
+    head = f"**{markdown_line(trace.image)}** `{trace.image_id or 'never became a pair'}`"
+    lines = [head, "", markdown_line(trace.path)]
     for title, section in _sections(trace):
-        lines += ["", f"**{markdown_text(title)}**", ""]
+        lines += ["", f"**{markdown_line(title)}**", ""]
         for line in section:
             depth = (len(line) - len(line.lstrip())) // 2
             parts = [_struck(part, place) for place, part in enumerate(_cut(line.strip()))]
@@ -103,7 +102,7 @@ def _cut(line: str) -> list[str]:
 
 
 def _struck(part: str, place: int) -> str:
-    text = markdown_text(part)
+    text = markdown_line(part)
     return f"~~{text}~~" if place % 2 else text
 
 

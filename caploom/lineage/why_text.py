@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from caploom.lineage.gallery import markdown_text
-from caploom.lineage.lineage_words import counted, seconds_text, terminal_text
+from caploom.lineage.lineage_words import counted, markdown_line, seconds_text, terminal_text
 from caploom.lineage.why import Why
 from caploom.lineage.why_metrics import WhyFigure
 from caploom.lineage.why_training import WhySource, WhyTraining, WhyTrainingSet
@@ -33,13 +32,13 @@ def why_text(why: Why) -> str:
 
 def why_markdown(why: Why) -> str:
     """The same as Markdown; captions and file names are shown as text, whatever is in them."""
-    lines = [f"{markdown_text(line)}  " for line in _headline(why)]
+    lines = [f"{markdown_line(line)}  " for line in _headline(why)]
     for training in why.training:
         lines += ["", f"**From `{training.address}`**", ""]
-        lines += [f"- {markdown_text(line)}" for line in _training_lines(training)]
+        lines += [f"- {markdown_line(line)}" for line in _training_lines(training)]
     if why.training_set is not None:
         lines += ["", f"**From `{why.training_set.address}`**", ""]
-        lines += [f"- {markdown_text(line)}" for line in _set_lines(why.training_set)]
+        lines += [f"- {markdown_line(line)}" for line in _set_lines(why.training_set)]
         lines += ["", _markdown_row(_HEAD), "|" + " --- |" * len(_HEAD)]
         lines += [_markdown_row(_source_cells(source)) for source in why.training_set.sources]
         lines += ["", "**Its first rows**", "", "| image | weight | source | caption |", "| --- | --- | --- | --- |"]
@@ -47,7 +46,7 @@ def why_markdown(why: Why) -> str:
             for each in row["captions"]:
                 lines.append(_markdown_row([row["image"], f"{each['weight']:.3f}", each["source"], each["caption"]]))
     warnings = _warnings(why)
-    lines += ["", *(f"- {markdown_text(line)}" for line in warnings)] if warnings else []
+    lines += ["", *(f"- {markdown_line(line)}" for line in warnings)] if warnings else []
     return "\n".join(lines)
 
 
@@ -140,4 +139,4 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
+    return "| " + " | ".join(markdown_line(cell) for cell in cells) + " |"
