@@ -14,6 +14,7 @@ from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
 from caploom.grid import GridParts, GridSettings, expand_grid
+from caploom.lineage.mlflow_settings import MlflowSettings
 from caploom.names import RAW_SOURCE
 from caploom.readers.registry import Reader
 from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, seeds_differ
@@ -54,6 +55,9 @@ class FactoryConfig(Settings):
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
     grid: GridSettings | None = Field(
         default=None, description="Spans captioners, shears, mixes, filters and trainers; its arms join the recipes."
+    )
+    mlflow: MlflowSettings | None = Field(
+        default=None, description="Where measured recipes are mirrored to, if at all."
     )
 
     @model_validator(mode="before")
