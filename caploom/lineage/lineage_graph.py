@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from caploom.lineage.lineage_words import SHARDED, in_few_words, time_text
+from caploom.lineage.lineage_words import SHARDED, TIME_FORMAT, in_few_words
 from caploom.store import Store
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MADE, MISSING, DAMAGED = "made", "missing", "damaged"
 """The states of an artifact that a manifest names: it is there, it is gone, or its manifest cannot be read."""
 
-_SET_ASIDE = ("shard", "rows")  # in which shards of one family differ
+_SET_ASIDE = '{"shard": null, "rows": null}'  # in which shards of one family differ
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,15 @@ def _edges(catalog: "duckdb.DuckDBPyConnection", back: list[str], forward: list[
 
 def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[str, LineageNode]:
     rows = catalog.execute(
-        "select address, kind, label, fingerprint, data_version, epoch(started), seconds, rows_out, rows_failed, unit,"
-        " is_latest, name, code_version, configuration::text from manifests"
-        " where address in (select unnest(?::text[]))",
-        [addresses],
+        f"""
+        select address, kind, label, fingerprint, data_version,
+            strftime(make_timestamp((epoch(started) * 1000000)::bigint), '{TIME_FORMAT}'),
+            seconds, rows_out, rows_failed, unit, is_latest, name, code_version,
+            case when kind in (select unnest(?::text[]))
+                then json_merge_patch(configuration, '{_SET_ASIDE}') else configuration end::text
+        from manifests where address in (select unnest(?::text[]))
+        """,
+        [list(SHARDED), addresses],
     ).fetchall()
     words: dict[tuple[str, str], str] = {}  # shards of one family share theirs
     return {row[0]: _node(row, words) for row in rows}
@@ -167,21 +172,18 @@ def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[s
 
 def _node(row: Any, words: dict[tuple[str, str], str]) -> LineageNode:
     address, kind, label, fingerprint, version, started, seconds, out, failed, unit, latest, name, code, text = row
-    configuration: dict[str, Any] = json.loads(text)
     family = shard = None
     if kind in SHARDED and len(name) > 1:
-        rest = {key: value for key, value in configuration.items() if key not in _SET_ASIDE}
-        text = json.dumps(rest, sort_keys=True)
         shard, family = name[-1], "/".join([kind, *name[:-1], code, text])
     if (kind, text) not in words:
-        words[kind, text] = in_few_words(kind, configuration)
+        words[kind, text] = in_few_words(kind, json.loads(text))
     return LineageNode(
         address=address,
         kind=kind,
         label=label,
         fingerprint=fingerprint,
         data_version=version,
-        started=time_text(started) if started is not None else "",
+        started=started or "",
         seconds=seconds or 0.0,
         rows_out=out,
         rows_failed=failed,

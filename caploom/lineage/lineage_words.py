@@ -10,6 +10,8 @@ from caploom.lineage.gallery import markdown_text
 _LONGEST = 160
 """Characters of a configuration told in few words."""
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+
 SHARDED = {"shards": "source", "raw_pairs": "source", "captions": "fingerprint", "sheared": "shear"}
 """Kinds whose artifacts are one a shard, the shard last in their names; what the part before it is called."""
 
@@ -51,7 +53,7 @@ def seconds_text(seconds: float) -> str:
 
 def time_text(timestamp: float) -> str:
     """A moment (seconds since 1970) as `2026-11-23 03:31:38` in UTC, which the text leaves out."""
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(timestamp, UTC).strftime(TIME_FORMAT)
 
 
 def counted(number: int, unit: str) -> str:

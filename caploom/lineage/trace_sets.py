@@ -26,10 +26,9 @@ def traced_training_sets(
     )
     sets = []
     for address, name, started, is_latest, seed, failed in reversed(made):
-        folder = context.store.path(address)
         try:
-            rows = rows_of_image(sorted(folder.glob("rows-*.parquet")), context.image_id, seed or 0)
-            dropped = _dropped(context, folder) if failed else {}
+            rows = rows_of_image(_files(context, address, "rows"), context.image_id, seed or 0)
+            dropped = _dropped(context, _files(context, address, "dropped")) if failed else {}
         except StoreError as error:
             context.notes.append(str(error))
             continue
@@ -80,14 +79,22 @@ def _given(
         yield from ((caption.captioner, shear.kept) for shear in caption.sheared if shear.address in inputs)
 
 
-def _dropped(context: TraceContext, folder: Path) -> dict[_Said, str]:
+def _files(context: TraceContext, address: str, what: str) -> list[Path]:
+    """The files of a training set that begin so, in their order, as its manifest names them."""
+    rows = context.catalog.execute(
+        "select name from files where address = ? and starts_with(name, ?) order by name", [address, f"{what}-"]
+    ).fetchall()
+    return [context.store.path(address) / name for (name,) in rows]
+
+
+def _dropped(context: TraceContext, files: list[Path]) -> dict[_Said, str]:
     """By source and caption, the filter that dropped it."""
-    files = [str(file) for file in sorted(folder.glob("dropped-*.parquet"))]
     if not files:
         return {}
     for file in files:
-        read_metadata(Path(file))  # a damaged one is named as such
+        read_metadata(file)  # one that is gone or damaged is named as such
     rows: list[tuple[Any, ...]] = context.catalog.execute(
-        "select source, caption, reason from read_parquet(?) where image_id = ?", [files, context.image_id]
+        "select source, caption, reason from read_parquet(?) where image_id = ?",
+        [[str(file) for file in files], context.image_id],
     ).fetchall()
     return {(source, caption): reason for source, caption, reason in rows}

@@ -162,12 +162,14 @@ def test_a_beginning_of_several_images_is_refused(asked, monkeypatch):
 
 def test_a_table_that_is_gone_is_noted(tmp_path):
     factory = captioned(write_factory(tmp_path))
+    merged(factory, "raw-only")
     training_set = merged(factory, "sheared")
     for file in training_files(training_set):
         file.unlink()
     trace = trace_image(factory.store, "0001.png")
-    assert trace.captions and not trace.training_sets
-    assert any("rows-00000.parquet" in note for note in trace.notes)
+    assert trace.captions
+    assert [each.name for each in trace.training_sets] == ["raw-only"]
+    assert any(f"{training_set.manifest.address}/rows-00000.parquet" in note for note in trace.notes)
 
 
 @pytest.mark.parametrize("rows_an_image", [1, 3])
