@@ -6,6 +6,7 @@ and a new version never overwrites an old one. A folder without a manifest is un
 """
 
 import errno
+import json
 import os
 import shutil
 import time
@@ -217,18 +218,10 @@ class Store:
         folder = self.path(address)
         manifest_path = folder / MANIFEST
         try:
-            text = manifest_path.read_text(encoding="utf-8")
+            text = manifest_path.read_bytes()
         except FileNotFoundError:
             return None
-        try:
-            manifest = Manifest.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "its text"
-            raise StoreError(
-                f"{manifest_path}: it is no manifest of version {MANIFEST_VERSION} ({where}: {first['msg']}); "
-                f"delete the folder and make the artifact again."
-            ) from None
+        manifest = parse_manifest(text, manifest_path)
         return Artifact(folder, manifest, reused=True)
 
     def list(self, *parts: str) -> list[Artifact]:
@@ -314,6 +307,37 @@ class Store:
             started=started.isoformat(timespec="seconds"),
             seconds=round(seconds, 3),
         )
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that a file (`path`, for the message) holds; raises `StoreError` when it is damaged or newer."""
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where, why = ".".join(str(part) for part in first["loc"]) or "its text", first["msg"]
+    else:
+        if manifest.manifest_version == MANIFEST_VERSION:
+            return manifest
+        where, why = "manifest_version", f"it is {manifest.manifest_version}"
+    newer = _newer_version(text)
+    if newer is not None:
+        raise StoreError(
+            f"{path}: it is a manifest of version {newer}, made by a newer Caploom (this one, {caploom.__version__}, "
+            f"knows version {MANIFEST_VERSION}); update Caploom to read it."
+        )
+    raise StoreError(
+        f"{path}: it is no manifest of version {MANIFEST_VERSION} ({where}: {why}); "
+        f"delete the folder and make the artifact again."
+    )
+
+
+def _newer_version(text: bytes) -> int | None:
+    try:
+        version = json.loads(text)["manifest_version"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) and version > MANIFEST_VERSION else None
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -25,13 +25,16 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
     """
     from caploom.factory import Factory
     from caploom.lineage.catalog import open_catalog
-    from caploom.lineage.catalog_query import aligned, ask, described_tables, json_value
+    from caploom.lineage.catalog_query import aligned, ask, described_tables, described_text, json_value
 
     if tables == (query is not None):
         raise click.UsageError("Give a query, or --tables to see what can be asked.")
     factory = Factory.from_yaml(config)
-    with open_catalog(factory.store) as catalog:
-        answer = described_tables(catalog) if query is None else ask(catalog, factory.store, query)
+    if query is None:
+        answer = described_tables()
+    else:
+        with open_catalog(factory.store) as catalog:
+            answer = ask(catalog, factory.store, query)
     if form == "json":
         click.echo(json.dumps([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows]))
     elif form == "csv":
@@ -39,4 +42,4 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
         writer.writerow(answer.columns)
         writer.writerows(answer.rows)
     else:
-        click.echo(aligned(answer, limit=None if query is None else limit))
+        click.echo(described_text() if query is None else aligned(answer, limit=limit))

@@ -1,143 +1,147 @@
-"""The catalog: DuckDB tables over the manifests and views over the Parquet files of a store. Never the truth.
+"""The catalog: a DuckDB file beside the artifacts that answers questions about all of them at once.
 
-It lies in `<store>/catalog.duckdb`, is brought up to date whenever it is opened, and is rebuilt from the files whenever
-it is missing, damaged, of another version or store, or held open by somebody. A change is written to a copy that then
-takes the file's place, so that who reads it is never in the way, and a killed refresh leaves the old one.
+It is never the truth: the manifests and tables are, and it is brought up to date with them whenever it is opened. And
+it is never in the way: one that is corrupt, old, of another store or in somebody's use is replaced by a new file, and
+where none can be written, it is made in a temporary folder.
 """
 
-import os
+import logging
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
 
-from caploom.lineage.catalog_files import Stamp, listed_manifests
-from caploom.lineage.catalog_tables import create_tables, forget, remember
-from caploom.lineage.catalog_views import create_views
+from caploom.errors import StoreError
+from caploom.lineage.catalog_files import (
+    CATALOG_FILE,
+    LOCK,
+    Stamps,
+    attached,
+    discard,
+    known_stamps,
+    log_of,
+    new_file,
+    stamps,
+)
+from caploom.lineage.catalog_rows import bring_up_to_date, create_tables
 from caploom.locks import one_at_a_time
-from caploom.store import Store, is_abandoned
+from caploom.store import Store
 
-CATALOG_FILE = "catalog.duckdb"
-VERSION = "1"
-_LOCK = ".catalog.lock"
+_LOG = logging.getLogger(__name__)
+_BUSY = "The catalog is being brought up to date by another process; waiting for it."
 
 
 @contextmanager
 def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The catalog of a store, read-only and as the files are now.
+    """A read-only connection to the store's catalog, up to date with its manifests; see `catalog_schema`.
 
-    Tables: `manifests`, `inputs`, `files`, `images`, `damaged`. Views: `pairs`, `ledger`, `failures`, `sheared`,
-    `training_rows`, `ranks`, `metrics`, `metrics_history`. See docs/catalog.md.
+    What may be out of date is the content of tables that the manifests name, since only manifests are looked at.
     """
-    listed = listed_manifests(store)
-    connection = _current(store, listed)
-    if connection is None:
-        connection = _refreshed(store)
-    try:
-        yield connection
-    finally:
-        connection.close()
+    root = store.root.resolve()
+    path = root / CATALOG_FILE
+    with ExitStack() as stack:
+        connection = _current(path, root, stamps(root))
+        if connection is None:
+            connection = _renewed(path, root)
+        if connection is None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caploom-catalog-"))) / CATALOG_FILE
+            _write(path, root, stamps(root), base=root / CATALOG_FILE)
+            connection = attached(path)
+        stack.callback(connection.close)
+        try:
+            yield connection
+        except duckdb.Error as error:
+            if not _is_whole(connection):
+                discard(path)
+                raise StoreError(
+                    f"{path}: the catalog was damaged ({_first_line(error)}) and has been deleted; run the command "
+                    "again, it will be made anew."
+                ) from None
+            raise
 
 
-def _current(store: Store, listed: Mapping[str, Stamp]) -> duckdb.DuckDBPyConnection | None:
-    """The catalog as it lies there, if it is whole and up to date."""
-    connection = _opened(store.root / CATALOG_FILE)
-    if connection is None:
+def _current(path: Path, root: Path, seen: Stamps) -> duckdb.DuckDBPyConnection | None:
+    """A connection to the catalog's file, if that is sound and knows the manifests as they are."""
+    if not path.is_file():
         return None
-    if _is_ours(connection, store) and _seen(connection) == listed:
-        return connection
+    try:
+        connection = attached(path)
+    except duckdb.Error:
+        return None
+    try:
+        if known_stamps(connection, root) == seen:
+            return connection
+    except duckdb.Error as error:
+        _LOG.debug("The catalog %s is made anew: %s", path, error)
     connection.close()
     return None
 
 
-def _refreshed(store: Store) -> duckdb.DuckDBPyConnection:
-    if not os.access(store.root, os.W_OK):
-        return _in_memory(store)
-    with one_at_a_time(store.root / _LOCK, f"{store.root / CATALOG_FILE}: another command brings it up to date."):
-        listed = listed_manifests(store)
-        current = _current(store, listed)  # the other command may have done it
-        if current is not None:
-            return current
-        target = store.root / CATALOG_FILE
-        _sweep(store.root)
-        draft = store.root / f".{CATALOG_FILE}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        try:
-            _write(store, draft, listed)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        opened = _opened(target)
-    return opened if opened is not None else _in_memory(store)
-
-
-def _write(store: Store, draft: Path, listed: Mapping[str, Stamp]) -> None:
-    """The catalog of the listed manifests: the present one, a copy brought up to date, or one made from nothing."""
-    present = _opened(store.root / CATALOG_FILE)
-    seen: dict[str, Stamp] = {}
-    if present is not None:
-        if _is_ours(present, store):
-            seen = _seen(present)
-        present.close()
-    if seen:
-        shutil.copyfile(store.root / CATALOG_FILE, draft)
-    with duckdb.connect(draft) as connection:
-        if not seen:
-            create_tables(connection, VERSION, store)
-        _bring_up_to_date(connection, store, seen, listed)
-
-
-def _in_memory(store: Store) -> duckdb.DuckDBPyConnection:
-    """For a store that nobody may write to."""
-    connection = duckdb.connect()
-    create_tables(connection, VERSION, store)
-    _bring_up_to_date(connection, store, {}, listed_manifests(store))
-    return connection
-
-
-def _bring_up_to_date(
-    connection: duckdb.DuckDBPyConnection, store: Store, seen: Mapping[str, Stamp], listed: Mapping[str, Stamp]
-) -> None:
-    changed = {address: stamp for address, stamp in listed.items() if seen.get(address) != stamp}
-    connection.execute("begin")
-    forget(connection, [address for address in seen if address in changed or address not in listed])
-    remember(connection, store, changed)
-    create_views(connection, store)
-    connection.execute("commit")
-
-
-def _opened(path: Path) -> duckdb.DuckDBPyConnection | None:
-    """A read-only connection; None where there is no file, where it is no catalog, or where somebody holds it."""
-    if not path.is_file():
-        return None
+def _renewed(path: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
+    """The same after the file was replaced, one process at a time; None when the store cannot be written."""
     try:
-        return duckdb.connect(path, read_only=True)
-    except (duckdb.Error, OSError):
+        with one_at_a_time(root / LOCK, _BUSY):
+            seen = stamps(root)
+            connection = _current(path, root, seen)  # another process may have done it meanwhile
+            if connection is not None:
+                return connection
+            _write(path, root, seen, base=path)
+            return attached(path)
+    except (OSError, NotImplementedError, duckdb.IOException) as error:
+        _LOG.debug("The catalog cannot be kept at %s: %s", path, error)
         return None
 
 
-def _is_ours(connection: duckdb.DuckDBPyConnection, store: Store) -> bool:
+def _write(path: Path, root: Path, seen: Stamps, base: Path) -> None:
+    """Write a catalog under another name and rename it: `base` brought up to date, or made from nothing."""
+    temporary = new_file(path)
     try:
-        rows = connection.execute("select version, root from about").fetchall()
-        return rows == [(VERSION, str(store.root.resolve()))]
+        if not _updated(base, temporary, root, seen):
+            discard(temporary)
+            with duckdb.connect(str(temporary)) as connection:
+                connection.execute("begin")
+                create_tables(connection, root)
+                bring_up_to_date(connection, root, {}, seen)
+                connection.execute("commit")
+        log_of(path).unlink(missing_ok=True)
+        temporary.replace(path)
+    finally:
+        discard(temporary)
+
+
+def _updated(base: Path, temporary: Path, root: Path, seen: Stamps) -> bool:
+    """Whether `base` is sound and has been copied and brought up to date."""
+    if not base.is_file() or log_of(base).exists():
+        return False
+    try:
+        with attached(base) as connection:  # which fails while another process writes it
+            known = known_stamps(connection, root)
+            if known is None:
+                return False
+            shutil.copyfile(base, temporary)
+        with duckdb.connect(str(temporary)) as connection:
+            connection.execute("begin")
+            bring_up_to_date(connection, root, known, seen)
+            connection.execute("commit")
+    except duckdb.Error as error:
+        _LOG.debug("The catalog %s is made anew: %s", base, error)
+        return False
+    return True
+
+
+def _is_whole(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether every block of the catalog can be read: each has a checksum."""
+    try:
+        tables = connection.execute("select table_name from duckdb_tables() where database_name = 'catalog'").fetchall()
+        for (table,) in tables:
+            connection.execute(f"select bit_xor(hash(columns(*))) from {table}").fetchall()
     except duckdb.Error:
         return False
+    return True
 
 
-def _seen(connection: duckdb.DuckDBPyConnection) -> dict[str, Stamp]:
-    try:
-        rows = connection.execute("select address, written_ns, size from seen").fetchall()
-    except duckdb.Error:
-        return {}
-    return {address: (written, size) for address, written, size in rows}
-
-
-def _sweep(root: Path) -> None:
-    """Delete the copies of killed commands."""
-    for left_over in root.glob(f".{CATALOG_FILE}.*"):
-        if not left_over.name.endswith(".wal") and is_abandoned(left_over):
-            with suppress(FileNotFoundError):
-                left_over.unlink()
-            left_over.with_name(f"{left_over.name}.wal").unlink(missing_ok=True)
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

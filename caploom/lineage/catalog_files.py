@@ -1,117 +1,113 @@
-"""What a store's folder holds, for the catalog: manifests found by listing folders, read in bulk, and judged."""
+"""The catalog's file: which manifests lie below a store, and the file that is read, replaced and swept."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+import duckdb
 
-from caploom.errors import StoreError
-from caploom.lineage.artifact_names import kinds
-from caploom.lineage.fingerprints import fingerprint
-from caploom.store import MANIFEST, MANIFEST_VERSION, Manifest, Store
+from caploom.lineage.artifact_names import NOT_KINDS
+from caploom.lineage.catalog_schema import VERSION
+from caploom.lineage.catalog_views import quoted
+from caploom.store import MANIFEST
 
-Stamp = tuple[int, int]
-"""When a file was written, in nanoseconds, and its size: an unchanged stamp is an unchanged file."""
+CATALOG_FILE = "catalog.duckdb"
+LOCK = ".catalog.lock"
 
+Stamps = dict[str, tuple[int, int]]
+"""By address, when a manifest was written (nanoseconds) and its size in bytes."""
 
-@dataclass(frozen=True)
-class Damaged:
-    """A manifest that cannot be relied on, and why."""
-
-    address: str
-    path: Path
-    problem: str
+_DEEPEST = 12  # folders below one another: more would be a link that leads back
 
 
-def listed_manifests(store: Store) -> dict[str, Stamp]:
-    """The address of every folder with a manifest, and that manifest's stamp. Nothing is opened."""
-    root = os.fspath(store.root)
-    found: dict[str, Stamp] = {}
-    for kind in kinds(store):
-        _list_below(os.path.join(root, kind), kind, found)  # noqa: PTH118
+def stamps(root: Path) -> Stamps:
+    """The manifests that lie below a store."""
+    found: Stamps = {}
+    for kind in sorted(_folders(str(root))):
+        if kind not in NOT_KINDS:
+            _gather(f"{root}/{kind}", kind, 1, found)
     return found
 
 
-def _list_below(folder: str, address: str, found: dict[str, Stamp]) -> None:
-    below: list[tuple[str, str]] = []
+def _gather(folder: str, address: str, depth: int, found: Stamps) -> None:
+    for name in _folders(folder):
+        path, below = f"{folder}/{name}", f"{address}/{name}"
+        try:
+            stat = os.stat(f"{path}/{MANIFEST}")  # noqa: PTH116 (called for every artifact)
+        except OSError:
+            if depth < _DEEPEST:
+                _gather(path, below, depth + 1, found)
+        else:
+            found[below] = (stat.st_mtime_ns, stat.st_size)
+
+
+def _folders(folder: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name == MANIFEST:
-                    stat = entry.stat()
-                    found[address] = (stat.st_mtime_ns, stat.st_size)
-                    return
-                if not entry.name.startswith(".") and entry.is_dir():
-                    below.append((entry.path, f"{address}/{entry.name}"))
-    except (FileNotFoundError, NotADirectoryError):
-        return  # swept in the meantime
-    for path, name in below:
-        _list_below(path, name, found)
+            return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError:
+        return []  # gone meanwhile, or closed to us: it holds no artifact that could be read
 
 
-def read_manifests(store: Store, addresses: Iterator[str]) -> Iterator[tuple[str, Manifest | dict[str, Any] | Damaged]]:
-    """Each manifest as its JSON value, or what is wrong with it. One that is gone by now is passed over."""
-    for address in addresses:
-        path = store.root / address / MANIFEST
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            yield address, Damaged(address, path, f"it cannot be read as UTF-8 text ({error})")
-            continue
-        yield address, _judged(address, path, text)
+def attached(path: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to a catalog's file; raises `duckdb.Error` when it is none or another process writes it.
 
-
-def _judged(address: str, path: Path, text: str) -> dict[str, Any] | Damaged:
-    try:
-        said = json.loads(text)
-    except ValueError as error:
-        return Damaged(address, path, f"it is not valid JSON ({error}); delete its folder and make the artifact again")
-    if isinstance(said, dict) and isinstance(said.get("manifest_version"), int):
-        version = said["manifest_version"]
-        if version > MANIFEST_VERSION:
-            problem = f"it is of version {version}, which a newer Caploom wrote (this one knows {MANIFEST_VERSION})"
-            return Damaged(address, path, f"{problem}; update Caploom")
-    try:
-        Manifest.model_validate(said)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "its text"
-        return Damaged(address, path, f"it is no manifest ({where}: {first['msg']}); make the artifact again")
-    edited = edited_by_hand(said, address)
-    if edited is not None:
-        return Damaged(address, path, edited)
-    manifest: dict[str, Any] = said
-    return manifest
-
-
-def edited_by_hand(manifest: Mapping[str, Any], address: str) -> str | None:
-    """What shows that a manifest is not as Caploom wrote it, or None.
-
-    The fingerprint is the hash of kind, code version, configuration and inputs, and the last part of the address.
+    The file is attached to a database in memory: a process that opened an earlier catalog under this name would be
+    given that one again.
     """
-    parts = {name: manifest[name] for name in ("kind", "code_version", "configuration", "inputs")}
-    again = "delete the folder and make the artifact again"
-    if manifest["address"] != address:
-        return f"it was moved or edited by hand: it says that it lies at {manifest['address']}; {again}"
-    if fingerprint(parts) != manifest["fingerprint"] or address.rsplit("/", 1)[-1] != manifest["fingerprint"]:
-        return f"it was edited by hand: its configuration and inputs do not give its fingerprint; {again}"
-    return None
+    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
+    try:
+        connection.execute(f"attach {quoted(str(path))} as catalog (read_only)")
+        connection.execute("use catalog")
+    except duckdb.Error:
+        connection.close()
+        raise
+    return connection
 
 
-def missing_files(store: Store, manifest: Manifest) -> list[str]:
-    """The files that a manifest names and that are gone, or of another size; raises `StoreError` outside the store."""
-    folder = store.path(manifest.address)
-    gone = []
-    for name, record in manifest.files.items():
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder):
-            raise StoreError(f"{folder / MANIFEST}: it names the file {name}, which leaves its folder.")
-        if not path.is_file() or path.stat().st_size != record.size:
-            gone.append(name)
-    return gone
+def known_stamps(connection: duckdb.DuckDBPyConnection, root: Path) -> Stamps | None:
+    """The manifests that a catalog has read; None when it is of another version or store. May raise `duckdb.Error`."""
+    if connection.execute("select version, root from about").fetchall() != [(VERSION, str(root))]:
+        return None
+    rows = connection.execute("select address, mtime_ns, size from seen").fetchall()
+    return {address: (mtime_ns, size) for address, mtime_ns, size in rows}
+
+
+def new_file(path: Path) -> Path:
+    """The name under which a new catalog is written; what killed processes left of theirs is deleted."""
+    for left_over, pid in _unfinished(path):
+        if not _runs(pid):
+            left_over.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+
+
+def discard(path: Path) -> None:
+    """Delete a catalog's file and its log of writes."""
+    path.unlink(missing_ok=True)
+    log_of(path).unlink(missing_ok=True)
+
+
+def log_of(path: Path) -> Path:
+    """Where DuckDB logs writes that are not in the file yet."""
+    return path.with_name(path.name + ".wal")
+
+
+def _unfinished(path: Path) -> Iterator[tuple[Path, int]]:
+    beginning = f".{path.name}."
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(beginning):
+            pid = entry.name.removeprefix(beginning).split(".")[0]
+            if pid.isdigit():
+                yield entry, int(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    else:
+        return True

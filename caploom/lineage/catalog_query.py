@@ -10,26 +10,11 @@ from uuid import UUID
 import duckdb
 
 from caploom.errors import StoreError
+from caploom.lineage.catalog_schema import SHOWN
+from caploom.lineage.catalog_views import as_pattern
 from caploom.store import Store
 
-TABLES = {
-    "manifests": "One row an artifact: what made it, its figures, when; is_latest: the newest of its label.",
-    "inputs": "Which artifacts an artifact was made from.",
-    "files": "The files of each artifact, with their SHA-256.",
-    "images": "Which raw pairs hold an image; word: the first 64 bits of its identity.",
-    "damaged": "Manifests that cannot be relied on, and why.",
-    "pairs": "Every ingested pair.",
-    "ledger": "Every caption ever made, unsheared.",
-    "sheared": "Captions as their shear left them.",
-    "training_rows": "One row a caption that training draws, with its probability among its image's.",
-    "training_images": "One row an image of a training set, its captions as lists.",
-    "failures": "Every row that failed, with its reason.",
-    "ranks": "The rank of every query of every measurement.",
-    "metrics": "One row a recipe, evaluation set, stage and scoring: what was reached and what it cost; shares, 0 to 1.",
-    "metrics_history": "The same of all versions of a recipe.",
-}
-"""What can be asked, and what it is."""
-
+_ASKING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _WIDEST = 60  # characters of a cell in a terminal
 _MANY_ROWS = 1_000_000  # a larger answer belongs into a file
 
@@ -49,13 +34,17 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
         StoreError: with DuckDB's own words, if it refuses the query or the query gives no table.
     """
     try:
-        catalog.execute("set allowed_directories = [?]", [str(store.root.resolve())])
+        root = str(store.root.resolve())
+        # The views name files by patterns, in which some signs of the folder's name are written otherwise.
+        catalog.execute("set allowed_directories = [?, ?]", [root, as_pattern(root)])
         catalog.execute("set enable_external_access = false")
         catalog.execute("set lock_configuration = true")
-        result = catalog.execute(query)
-        if result.description is None:
-            raise StoreError("The query gives no table; write a select.")
-        columns = [column[0] for column in result.description]
+        statements = catalog.extract_statements(query)
+        # A store may be read with it and not written to: `copy ... to` would be allowed in the store's own folder.
+        if len(statements) != 1 or statements[0].type not in _ASKING:
+            raise StoreError("The catalog answers one query that asks (select, describe, explain) and changes nothing.")
+        result = catalog.execute(statements[0])
+        columns = [column[0] for column in result.description or ()]
         rows = result.fetchmany(_MANY_ROWS + 1)
     except duckdb.Error as error:
         raise StoreError(f"DuckDB cannot answer: {' '.join(str(error).split())}") from None
@@ -64,16 +53,24 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
     return Answer(columns, rows)
 
 
-def described_tables(catalog: duckdb.DuckDBPyConnection) -> Answer:
-    """Every table with its columns and what it is."""
-    columns: dict[str, list[str]] = {}
-    for table, column in catalog.execute(
-        "select table_name, column_name from information_schema.columns order by table_name, ordinal_position"
-    ).fetchall():
-        columns.setdefault(table, []).append(column)
+def described_tables() -> Answer:
+    """Every column of every table: its type and what it means."""
     return Answer(
-        ["table", "what it is", "columns"], [(name, what, ", ".join(columns[name])) for name, what in TABLES.items()]
+        ["table", "column", "type", "meaning"],
+        [(table.name, column.name, column.type, column.about) for table in SHOWN for column in table.columns],
     )
+
+
+def described_text() -> str:
+    """The same to be read: each table, what it is, and its columns below it."""
+    lines = []
+    for table in SHOWN:
+        width = max(len(column.name) for column in table.columns)
+        kinds = max(len(column.type) for column in table.columns)
+        lines += [f"{table.name}: {table.about}"]
+        lines += [f"  {each.name:{width}}  {each.type:{kinds}}  {each.about}" for each in table.columns]
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def aligned(answer: Answer, *, limit: int | None) -> str:

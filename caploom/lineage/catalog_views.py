@@ -1,146 +1,167 @@
-"""The catalog's views: the Parquet files of finished artifacts as tables, and the measurements as rows."""
+"""The catalog's views: over the store's Parquet tables, and over the manifests of measurements.
 
-import glob
+A view names files by a pattern and takes those that belong to a finished artifact.
+"""
+
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from caploom.lineage.catalog_schema import VIEWS, Relation, sql_type
 from caploom.records import CAPTIONS, FAILURES, PAIRS, RANKS, SHEARED, TRAINING_ROWS
-from caploom.store import Store
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """The Parquet files that a view is over: which files of which kind, and what else a row says of its artifact."""
+    """Tables of one schema in artifacts of one kind (None: of any), their names as a pattern of DuckDB's `glob`."""
 
-    view: str
-    kind: str
-    file: str
-    depth: int
     schema: pa.Schema
-    more: str
-    what: str = "t.*"
+    kind: str | None
+    pattern: str
+    columns: str  # of `t`, the tables' rows with `_address` and, as a list, the path of the `_file` below it; of `m`
 
 
-_SHARD = "m.name[-1] as shard"
-_VIEWS = (
-    _Tables("pairs", "raw_pairs", "pairs.parquet", 4, PAIRS, _SHARD),
-    _Tables("ledger", "captions", "captions.parquet", 5, CAPTIONS, _SHARD),
-    _Tables("sheared", "sheared", "sheared.parquet", 5, SHEARED, f"m.name[2] as shear_fingerprint, {_SHARD}"),
-    _Tables("training_images", "training_set", "rows-*.parquet", 3, TRAINING_ROWS, "m.name[1] as recipe"),
-    _Tables("ranks", "retrieval_metrics", "*/*/ranks.parquet", 3, RANKS, "m.name[1] as recipe"),
-    _Tables("pair_failures", "raw_pairs", "failures.parquet", 4, FAILURES, _SHARD),
-    _Tables("caption_failures", "captions", "failures.parquet", 5, FAILURES, _SHARD),
-)
+_OVER_TABLES = {
+    "pairs": _Tables(PAIRS, "raw_pairs", "pairs.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
+    "ledger": _Tables(CAPTIONS, "captions", "captions.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
+    "failures": _Tables(FAILURES, None, "failures.parquet", "t.* exclude (_address, _file), m.label as artifact"),
+    "sheared": _Tables(
+        SHEARED,
+        "sheared",
+        "sheared.parquet",
+        "t.* exclude (_address, _file), m.name[-2] as shear_fingerprint, m.name[-1] as shard",
+    ),
+    "training_rows": _Tables(
+        TRAINING_ROWS,
+        "training_set",
+        "rows-*.parquet",
+        "m.name[1] as recipe, image_id, image, path, unnest(captions) as caption, unnest(sources) as source,"
+        " unnest(weights) as weight",
+    ),
+    "ranks": _Tables(
+        RANKS,
+        "retrieval_metrics",
+        "*/*/ranks.parquet",
+        "m.name[1] as recipe, _file[1] as stage, _file[2] as evaluation_set, t.* exclude (_address, _file)",
+    ),
+}
 
-_DERIVED = """
-create or replace view failures as
-    select null as captioner, * from pair_failures union all
-    select string_split(address, '/')[2] as captioner, * from caption_failures;
-
-create or replace view training_rows as
-    select recipe, image_id, image, path, unnest(captions) as caption, unnest(sources) as source,
-        unnest(weights) as weight, address, is_latest
-    from training_images;
-
-create or replace view metrics_history as
+_METRICS = """
 with measured as (
-    select address, started, is_latest, name[1] as recipe, unnest(json_extract(summary, '$.measurements')::json[]) as m
+    select address, name[1] as recipe, started, is_latest,
+        unnest(from_json(summary -> 'measurements', '["JSON"]')) as m
     from manifests where kind = 'retrieval_metrics'
-), checkpoints as (
-    select i.address, i.input_address as checkpoint from inputs i where i.input_address like 'checkpoint/%'
-), trained as (
-    -- After which training it was measured: a fine-tuned model has the first stage's training behind it as well.
-    select me.address, me.stage, sum((c.summary->>'steps')::bigint)::bigint as training_steps,
-        sum((c.summary->>'samples_seen')::bigint)::bigint as samples_seen,
-        sum((c.summary->>'seconds')::double) as training_seconds
-    from (select distinct address, m->>'stage' as stage from measured) me
-    join inputs i on i.address = me.address
-    join manifests c on c.address = i.input_address
-        and (c.kind = 'checkpoint' or (c.kind = 'finetuned_checkpoint' and me.stage = 'fine-tuned'))
-    group by all
-), made_from as (
-    select k.address, t.address as training_set, t.configuration as configuration, t.summary as summary,
-        s.configuration->>'shear' as shear, (c.configuration->>'seed')::bigint as seed
-    from checkpoints k
-    join manifests c on c.address = k.checkpoint
-    join inputs i on i.address = k.checkpoint and i.position = 0
-    join manifests t on t.address = i.input_address
-    left join inputs j on j.address = t.address and j.position = 0
-    left join manifests s on s.address = j.input_address
+),
+checkpoints as (
+    select i.address, c.kind, c.address as checkpoint, c.configuration, c.summary
+    from inputs i join manifests c on c.address = i.input_address
+    where c.kind in ('checkpoint', 'finetuned_checkpoint')
+),
+trained as (
+    select address, 'zero-shot' as stage, (summary ->> 'steps')::bigint as steps,
+        (summary ->> 'samples_seen')::bigint as samples, (summary ->> 'seconds')::double as seconds
+    from checkpoints where kind = 'checkpoint'
+    union all
+    select address, 'fine-tuned', sum((summary ->> 'steps')::bigint)::bigint,
+        sum((summary ->> 'samples_seen')::bigint)::bigint, sum((summary ->> 'seconds')::double)
+    from checkpoints group by address
+),
+sets as (
+    select c.address, (c.configuration ->> 'seed')::bigint as seed, s.address as training_set, s.name[1] as base,
+        from_json(s.configuration -> 'captioners', '["VARCHAR"]') as captioners,
+        s.configuration -> 'mix' as mix,
+        list_transform(
+            from_json(s.configuration -> 'filters', '["JSON"]'),
+            lambda f: (f ->> 'filter') || coalesce(' ' || (f ->> (f ->> 'filter')), '')
+        ) as filters,
+        (s.summary ->> 'captions')::double / nullif((s.summary ->> 'images')::double, 0) as captions_per_image
+    from checkpoints c join inputs i on i.address = c.checkpoint join manifests s on s.address = i.input_address
+    where c.kind = 'checkpoint' and s.kind = 'training_set'
+),
+shears as (
+    select i.address as training_set, s.configuration ->> 'shear' as shear
+    from inputs i join manifests s on s.address = i.input_address where s.kind = 'sheared_captions'
 )
-select me.recipe, f.seed,
-    array_to_string(coalesce(json_extract_string(f.configuration, '$.captioners[*]'), []), ', ') as captioners,
-    len(coalesce(json_extract_string(f.configuration, '$.captioners[*]'), [])) as n_captioners,
-    f.shear,
-    f.configuration->'mix'->>'strategy' as mix,
-    f.configuration->'mix' as mix_settings,
-    array_to_string(coalesce(json_extract_string(f.configuration, '$.filters[*].filter'), []), ', ') as filters,
-    m->>'stage' as stage, m->>'evaluation_set' as evaluation_set, m->>'scoring' as scoring,
-{recalls}
-    (m->>'mean_recall@1')::double as mean_r1,
-    (m->>'rsum')::double as rsum,
-    (m->>'mean_rank_variance')::double as mean_rank_variance,
-    (f.summary->>'captions')::double / nullif((f.summary->>'images')::double, 0) as captions_per_image,
-    t.training_steps, t.samples_seen, t.training_seconds, me.address, me.started, me.is_latest
-from measured me
-left join made_from f on f.address = me.address
-left join trained t on t.address = me.address and t.stage = me.m->>'stage'
-where m->>'kind' = 'retrieval';
-
-create or replace view metrics as select * exclude (is_latest) from metrics_history where is_latest;
-"""
-_RECALLS = "\n".join(
-    f"""    (json_extract_string(m, '$.{direction}."recall@{k}"'))::double as r{k}_{short},"""
-    for direction, short in (("image_to_text", "i2t"), ("text_to_image", "t2i"))
-    for k in (1, 5, 10)
-)
-
-
-def create_views(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """Views over what there is now: of a kind without artifacts, an empty one with the same columns."""
-    there = {kind for (kind,) in connection.execute("select distinct kind from manifests").fetchall()}
-    for tables in _VIEWS:
-        connection.execute(_over_files(tables, store) if tables.kind in there else _empty(tables))
-    connection.execute(_DERIVED.replace("{recalls}", _RECALLS))
-
-
-def _over_files(tables: _Tables, store: Store) -> str:
-    root = str(store.root.resolve())
-    pattern = "/".join([glob.escape(root), tables.kind, *["*"] * (tables.depth - 1), tables.file])
-    below = len(root.split("/")) + 1
-    # Only what lies beside a manifest that the catalog knows: an unfinished or damaged artifact counts for nothing.
-    return f"""
-create or replace view {tables.view} as
-select t.* exclude (filename), {tables.more}, m.address, m.is_latest
-from read_parquet({_quoted(pattern)}, filename = true, hive_partitioning = false, union_by_name = true) t
-join manifests m on m.address = array_to_string(string_split(t.filename, '/')[{below}:{below + tables.depth - 1}], '/')
+select measured.recipe, seed, array_to_string(captioners, ', ') as captioners, len(captioners) as n_captioners, shear,
+    (mix ->> 'strategy') || coalesce(' ' || (mix ->> (mix ->> 'strategy')), '')
+        || if(mix ->> 'sub_caption' = 'true', ', sub_caption', '')
+        || if(mix ->> 'source_prefix' = 'true', ', source_prefix', '') as mix,
+    array_to_string(filters, ', ') as filters,
+    m ->> 'stage' as stage, m ->> 'evaluation_set' as evaluation_set, m ->> 'scoring' as scoring,
+    {recalls},
+    (m ->> 'mean_recall@1')::double as mean_r1, (m ->> 'rsum')::double as rsum,
+    (m ->> 'mean_rank_variance')::double as mean_rank_variance, captions_per_image,
+    trained.steps as training_steps, trained.samples as samples_seen, trained.seconds as training_seconds,
+    measured.address, started, base, is_latest
+from measured
+left join trained on trained.address = measured.address and trained.stage = m ->> 'stage'
+left join sets on sets.address = measured.address
+left join shears using (training_set)
+where m ->> 'kind' = 'retrieval'
 """
 
 
-def _empty(tables: _Tables) -> str:
-    columns = ", ".join(f"null::{_type(field.type)} as {field.name}" for field in tables.schema)
-    more = ", ".join(f"null::text as {each.split(' as ')[1]}" for each in tables.more.split(", "))
-    return (
-        f"create or replace view {tables.view} as select {columns}, {more}, null::text as address, "
-        "null::boolean as is_latest where false"
+def create_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Make the catalog's views anew, as the artifacts are now."""
+    recalls = ",\n    ".join(
+        f"(m -> '{direction}' ->> 'recall@{k}')::double as r{k}_{short}"
+        for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
+        for k in (1, 5, 10)
     )
-
-
-def _type(arrow: pa.DataType) -> str:
-    if pa.types.is_list(arrow):
-        return f"{_type(arrow.value_type)}[]"
-    names = {
-        pa.string(): "text",
-        pa.int16(): "smallint",
-        pa.int32(): "integer",
-        pa.int64(): "bigint",
-        pa.float32(): "float",
-        pa.bool_(): "boolean",
+    queries = {
+        "metrics_history": _METRICS.format(recalls=recalls),
+        "metrics": "select * exclude (is_latest) from metrics_history where is_latest",
     }
-    return names[arrow]
+    for name, tables in _OVER_TABLES.items():
+        queries[name] = (
+            f"with t as ({_rows(connection, root, tables)}) select {tables.columns}, m.address, m.is_latest"
+            " from t join manifests m on m.address = t._address"
+        )
+    relations = {relation.name: relation for relation in VIEWS}
+    for name, query in queries.items():
+        connection.execute(f"create or replace view {name} as {query}")
+        describe(connection, "view", relations[name])
 
 
-def _quoted(text: str) -> str:
+def describe(connection: duckdb.DuckDBPyConnection, what: str, relation: Relation) -> None:
+    """Keep beside a table or view what it and its columns mean, for whoever opens the file."""
+    connection.execute(f"comment on {what} {relation.name} is {quoted(relation.about)}")
+    for column in relation.columns:
+        connection.execute(f'comment on column {relation.name}."{column.name}" is {quoted(column.about)}')
+
+
+def quoted(text: str) -> str:
+    """A text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def as_pattern(path: str) -> str:
+    """A path as DuckDB's pattern that matches this path alone."""
+    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, root: Path, tables: _Tables) -> str:
+    """The rows of the tables: SQL that is typed, and empty, when there are none yet."""
+    empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
+    parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
+    columns = ", ".join(f'"{name}"' for name in tables.schema.names)
+    kinds = connection.execute(
+        "select m.kind, len(m.name) + 2, count(distinct m.code_version) > 1"
+        " from files f join manifests m using (address)"
+        " where f.name glob ? and (?::text is null or m.kind = ?) group by all order by all",
+        [tables.pattern, tables.kind, tables.kind],
+    ).fetchall()
+    for kind, depth, several in kinds:
+        # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
+        pattern = f"{as_pattern(str(root))}/{kind}{'/*' * (depth - 2)}/[!.]*/{tables.pattern}"
+        # Tables of another version of the code may have other columns: then those that are there are read by name.
+        read = "* exclude (filename)" if several else columns
+        split = f"string_split(substr(filename, {len(str(root)) + 2}), '/')"
+        parts.append(
+            f"select {read}, array_to_string({split}[:{depth}], '/') as _address, {split}[{depth + 1}:] as _file"
+            f" from read_parquet({quoted(pattern)}, filename = true, hive_partitioning = false,"
+            f" union_by_name = {several})"
+        )
+    return " union all by name ".join(parts)
