@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
@@ -120,6 +121,24 @@ def open_entry(page: Page, table: Locator, key: str) -> Locator:
     """Open the dialog of a long Markdown entry of the metadata; returns the dialog."""
     row = table.locator("tr").filter(has=page.get_by_text(key, exact=True))
     row.get_by_text("[Show Markdown]").click()
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for()
+    page.wait_for_timeout(_SETTLE)
+    return dialog
+
+
+def ask_in_launchpad(page: Page, url: str, question: str, arguments: Sequence[str]) -> Locator:
+    """Ask the job `ask` a question, as a user does; returns the dialog with its answer."""
+    page.goto(f"{url}/locations/caploom/jobs/ask/playground")
+    editor = page.locator(".CodeMirror").first
+    editor.wait_for()
+    config = {"ops": {"answer": {"config": {"question": question, "arguments": list(arguments)}}}}
+    # The editor is asked to take the text: typed, it would indent every line once more.
+    page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", yaml.safe_dump(config))
+    page.get_by_text("No errors").wait_for()
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url("**/runs/*")
+    page.get_by_text("[Show Markdown]").click()
     dialog = page.get_by_role("dialog")
     dialog.wait_for()
     page.wait_for_timeout(_SETTLE)

@@ -8,7 +8,7 @@ from caploom.config import FactoryConfig
 from caploom.evaluation.measure import CODE_VERSION
 from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
 from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
-from caploom.lineage.results import ArmResult, classification_rows, result_rows
+from caploom.lineage.results import DIRECTIONS, ArmResult, classification_rows, result_rows
 from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
@@ -62,6 +62,11 @@ def _metadata(arm: ArmResult) -> dict[str, Any]:
     return (
         {name: dg.MetadataValue.md(table) for name, table in tables.items()}
         | {f"{row.label} mean Recall@1": round(row.mean_recall_at_1, 4) for row in rows}
+        | {
+            f"{row.label} {direction.replace('_', ' ')} Recall@1": round(row.recall[f"{direction}@1"], 4)
+            for row in rows
+            for direction in DIRECTIONS
+        }
         | {f"{row.label} RSUM": round(row.rsum, 2) for row in rows}
         | {f"{row.label} top-1": round(row.figures["top1"], 4) for row in classified}
     )

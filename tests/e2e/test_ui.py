@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from take_screenshots import asset_names, new_page, open_entry, open_lineage, open_partition, running_ui
+from take_screenshots import (
+    ask_in_launchpad,
+    asset_names,
+    new_page,
+    open_entry,
+    open_lineage,
+    open_partition,
+    running_ui,
+)
 from tiny_factory import CAPTIONER, ROOT, alive, descendants, tiny_settings, write_settings
 
 from caploom.factory import Factory
@@ -156,3 +164,59 @@ def test_wrong_config_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     assert done.stdout == ""
     (sentence,) = done.stderr.strip().splitlines()
     assert "none.yaml: there is no such file" in sentence
+
+
+def test_a_captioners_tag_finds_what_was_made_with_it(page: Page, ui_url: str) -> None:
+    page.goto(f"{ui_url}/assets?asset-selection=tag%3A%22captioner%2F{CAPTIONER}%22")
+    made_with_it = [f"captions/{CAPTIONER}", f"sheared/{CAPTIONER}", "sheared_captions", "training_set", "checkpoint"]
+    for asset in [*made_with_it, "retrieval_metrics"]:
+        expect(page.locator(f"a[href$='/assets/{asset}']").first).to_be_visible()
+    assert page.locator("a[href$='/assets/raw_pairs']").count() == 0
+
+
+def test_every_materialization_says_by_tags_what_made_it(ui_url: str) -> None:
+    query = """{ assetNodes { assetKey { path } owners { ... on TeamAssetOwner { team } } kinds groupName
+        assetMaterializations(limit: 50) { partition tags { key value } } } }"""
+    nodes = {"/".join(node["assetKey"]["path"]): node for node in ask(ui_url, query)["assetNodes"]}
+    made = {
+        (name, each["partition"]): {tag["key"]: tag["value"] for tag in each["tags"]}
+        for name, node in nodes.items()
+        for each in node["assetMaterializations"]
+    }
+    for asset in ("sheared_captions", "training_set", "checkpoint", "retrieval_metrics"):
+        tags = made[asset, "captioned"]
+        assert (tags["recipe"], tags["shear"]) == ("captioned", "first-sentence"), asset
+        assert f"captioner/{CAPTIONER}" in tags
+        assert f"captioner/{CAPTIONER}" not in made[asset, "raw-only"]
+    assert f"captioner/{CAPTIONER}" in made[f"captions/{CAPTIONER}", "shard-00001"]
+    assert made[f"sheared/{CAPTIONER}", "first-sentence"]["shear"] == "first-sentence"
+    for name, node in nodes.items():
+        assert node["kinds"], name
+        assert node["groupName"] != "default", name
+        assert node["owners"] == [{"team": "tiny"}] or name == "settings", name
+
+
+def test_recall_is_plotted_over_materializations(page: Page, ui_url: str) -> None:
+    page.goto(f"{ui_url}/assets/retrieval_metrics")
+    page.get_by_role("button", name="Plots").click()
+    expect(page.get_by_text("scenes mean Recall@1").first).to_be_visible()
+    expect(page.locator("canvas").first).to_be_visible()
+
+
+def test_the_report_page_is_a_click_away(page: Page, ui_url: str) -> None:
+    page.goto(f"{ui_url}/assets/ablation_report")
+    link = page.locator("tr").filter(has_text="report page").get_by_role("link").first
+    with page.context.expect_page() as opened:
+        link.click()
+    report = opened.value
+    expect(report.get_by_role("heading", level=1)).to_contain_text("tiny")
+
+
+@pytest.mark.parametrize(
+    ("question", "arguments", "said"),
+    [("status", [], "Everything is current"), ("why", ["captioned", "r1_i2t"], "first-sentence")],
+)
+def test_a_question_is_asked_in_the_launchpad(
+    page: Page, ui_url: str, question: str, arguments: list[str], said: str
+) -> None:
+    expect(ask_in_launchpad(page, ui_url, question, arguments)).to_contain_text(said)
