@@ -13,7 +13,7 @@ from caploom.commands.user_errors import user_errors
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
     from caploom.factory import Factory
-    from caploom.lineage.report import by_label, classification_table, markdown_table, recall_table
+    from caploom.lineage.report.tables import by_label, classification_table, markdown_table, recall_table
     from caploom.lineage.results import classification_rows, finished_arms, result_rows, verdict
 
     arms, waiting = finished_arms(Factory.from_yaml(config))

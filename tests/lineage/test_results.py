@@ -1,4 +1,4 @@
-from caploom.lineage.report import markdown_table, recall_table
+from caploom.lineage.report.tables import markdown_table, recall_table
 from caploom.lineage.results import ResultRow, verdict
 
 
