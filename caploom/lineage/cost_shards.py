@@ -37,12 +37,15 @@ class CostShard:
     @property
     def raw(self) -> int:
         """Its raw captions."""
-        return self.rows if self.pairs is None else int(self.pairs.manifest.summary["pairs"])
+        return _rows_out(self.pairs, self.rows)
 
     def said(self, captioner: str) -> int:
         """A captioner's captions: all that it may make, while it has not made them."""
-        made = self.captions[captioner]
-        return self.images if made is None else int(made.manifest.summary["captions"])
+        return _rows_out(self.captions[captioner], self.images)
+
+
+def _rows_out(artifact: Artifact | None, otherwise: int) -> int:
+    return otherwise if artifact is None or artifact.manifest.rows is None else artifact.manifest.rows.rows_out
 
 
 def cost_shards(factory: Factory, versions: Versions, fingerprints: Mapping[str, str]) -> list[CostShard]:
