@@ -47,9 +47,9 @@ class RowCount(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rows_in: int
-    rows_out: int
-    rows_failed: int
+    rows_in: int = Field(description="Rows that came in.")
+    rows_out: int = Field(description="Rows that went out.")
+    rows_failed: int = Field(description="Rows that failed, each with its reason.")
     unit: str = Field(description='What a row is: "rows of the source", "images", "captions", ...')
     reasons: dict[str, int] = Field(default_factory=dict, description="Failed rows by reason.")
 
@@ -64,8 +64,8 @@ class InputRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    address: str
-    data_version: str
+    address: str = Field(description="The input's address.")
+    data_version: str = Field(description="The input's data version when it was read.")
 
 
 class FileRecord(BaseModel):
@@ -73,7 +73,7 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sha256: str
+    sha256: str = Field(description="Hexadecimal SHA-256 of the file's bytes.")
     size: int = Field(description="Bytes.")
 
 
@@ -82,24 +82,24 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    manifest_version: int = MANIFEST_VERSION
-    kind: str
+    manifest_version: int = Field(default=MANIFEST_VERSION, description="Of this schema.")
+    kind: str = Field(description="What it is: captions, training_set, checkpoint, ...")
     address: str = Field(description="Folder below the store's root, `/` between its parts.")
     fingerprint: str = Field(description="Hash of the configuration, code version and inputs.")
     data_version: str = Field(description="Hash of what was written: equal results have equal data versions.")
     code_version: str = Field(description="Version of the stage's own code, raised when its results change.")
-    configuration: dict[str, Any]
-    inputs: list[InputRecord] = Field(default_factory=list)
-    seeds: dict[str, int] = Field(default_factory=dict)
-    rows: RowCount | None = None
+    configuration: dict[str, Any] = Field(description="What the stage was configured as.")
+    inputs: list[InputRecord] = Field(default_factory=list, description="The artifacts that it was made from.")
+    seeds: dict[str, int] = Field(default_factory=dict, description="Seeds by what they were for.")
+    rows: RowCount | None = Field(default=None, description="What became of the rows that came in.")
     summary: dict[str, Any] = Field(default_factory=dict, description="The stage's own figures.")
-    files: dict[str, FileRecord] = Field(default_factory=dict)
-    caploom_version: str = caploom.__version__
-    packages: dict[str, str] = Field(default_factory=dict)
-    device: str = "cpu"
+    files: dict[str, FileRecord] = Field(default_factory=dict, description="By their paths below the folder.")
+    caploom_version: str = Field(default=caploom.__version__, description="The Caploom that made it.")
+    packages: dict[str, str] = Field(default_factory=dict, description="Versions of packages that decide results.")
+    device: str = Field(default="cpu", description="Where it was computed: cpu, cuda, ...")
     run_id: str | None = Field(default=None, description="The Dagster run, when one made it.")
-    started: str
-    seconds: float
+    started: str = Field(description="When its making began: ISO 8601 with the zone.")
+    seconds: float = Field(description="How long it took.")
 
 
 class Artifact:
