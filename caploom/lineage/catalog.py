@@ -27,6 +27,7 @@ from caploom.lineage.catalog_files import (
     stamps,
 )
 from caploom.lineage.catalog_rows import bring_up_to_date, create_tables
+from caploom.lineage.catalog_views import create_views
 from caploom.locks import one_at_a_time
 from caploom.store import Store
 
@@ -90,7 +91,7 @@ def _renewed(path: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
                 return connection
             _write(path, root, seen, base=path)
             return attached(path)
-    except (OSError, NotImplementedError, duckdb.IOException) as error:
+    except (OSError, NotImplementedError, duckdb.Error) as error:
         _LOG.debug("The catalog cannot be kept at %s: %s", path, error)
         return None
 
@@ -106,6 +107,7 @@ def _write(path: Path, root: Path, seen: Stamps, base: Path) -> None:
                 create_tables(connection, root)
                 bring_up_to_date(connection, root, {}, seen)
                 connection.execute("commit")
+                create_views(connection, root)
         log_of(path).unlink(missing_ok=True)
         temporary.replace(path)
     finally:
@@ -126,6 +128,7 @@ def _updated(base: Path, temporary: Path, root: Path, seen: Stamps) -> bool:
             connection.execute("begin")
             bring_up_to_date(connection, root, known, seen)
             connection.execute("commit")
+            create_views(connection, root)
     except duckdb.Error as error:
         _LOG.debug("The catalog %s is made anew: %s", base, error)
         return False

@@ -34,11 +34,7 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
         StoreError: with DuckDB's own words, if it refuses the query or the query gives no table.
     """
     try:
-        root = str(store.root.resolve())
-        # The views name files by patterns, in which some signs of the folder's name are written otherwise.
-        catalog.execute("set allowed_directories = [?, ?]", [root, as_pattern(root)])
-        catalog.execute("set enable_external_access = false")
-        catalog.execute("set lock_configuration = true")
+        _confine(catalog, str(store.root.resolve()))
         statements = catalog.extract_statements(query)
         # A store may be read with it and not written to: `copy ... to` would be allowed in the store's own folder.
         if len(statements) != 1 or statements[0].type not in _ASKING:
@@ -51,6 +47,16 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
     if len(rows) > _MANY_ROWS:
         raise StoreError(f"The answer has more than {_MANY_ROWS:,} rows; add a `limit`, or ask with DuckDB itself.")
     return Answer(columns, rows)
+
+
+def _confine(catalog: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Have a connection reach no file outside the store, from now on."""
+    if catalog.execute("select current_setting('lock_configuration')").fetchone() == (True,):
+        return
+    # The views name files by patterns, in which some signs of the folder's name are written otherwise.
+    catalog.execute("set allowed_directories = [?, ?]", [root, as_pattern(root)])
+    catalog.execute("set enable_external_access = false")
+    catalog.execute("set lock_configuration = true")
 
 
 def described_tables() -> Answer:

@@ -13,7 +13,7 @@ from caploom.errors import StoreError
 from caploom.lineage.artifact_names import artifact_label
 from caploom.lineage.catalog_files import Stamps
 from caploom.lineage.catalog_schema import DAMAGED, FILES, IMAGES, INPUTS, MANIFESTS, STAMPS, TABLES, VERSION
-from caploom.lineage.catalog_views import as_pattern, create_views, describe
+from caploom.lineage.catalog_views import UNREADABLE, as_pattern, describe
 from caploom.lineage.manifest_checks import checked_manifest
 from caploom.store import MANIFEST, Manifest
 
@@ -48,7 +48,6 @@ def bring_up_to_date(connection: duckdb.DuckDBPyConnection, root: Path, known: S
     for start in range(0, len(fresh), _AT_ONCE):
         _read(connection, root, fresh[start : start + _AT_ONCE], seen)
     _mark_latest(connection)
-    create_views(connection, root)
 
 
 def _forget(connection: duckdb.DuckDBPyConnection, addresses: list[str]) -> None:
@@ -152,8 +151,9 @@ def _read_images(connection: duckdb.DuckDBPyConnection, root: Path, addresses: S
                 _insert_images(connection, root, [address])
             except duckdb.Error:
                 path = root / address / _PAIRS
-                problem = f"{path}: it is no table of pairs; delete its folder and make the artifact again."
-                connection.execute("insert into damaged values (?, ?, ?)", [address, str(path), problem])
+                connection.execute(
+                    "insert into damaged values (?, ?, ?)", [address, str(path), f"{path}: {UNREADABLE}"]
+                )
 
 
 def _insert_images(connection: duckdb.DuckDBPyConnection, root: Path, addresses: Sequence[str]) -> None:

@@ -103,6 +103,10 @@ where m ->> 'kind' = 'retrieval'
 """
 
 
+UNREADABLE = "it is no table that can be read; delete its folder and make the artifact again."
+"""What is said of a damaged table."""
+
+
 def create_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Make the catalog's views anew, as the artifacts are now."""
     recalls = ",\n    ".join(
@@ -110,19 +114,22 @@ def create_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
         for k in (1, 5, 10)
     )
-    queries = {
-        "metrics_history": _METRICS.format(recalls=recalls),
-        "metrics": "select * exclude (is_latest) from metrics_history where is_latest",
-    }
+    _create(connection, "metrics_history", _METRICS.format(recalls=recalls))
+    _create(connection, "metrics", "select * exclude (is_latest) from metrics_history where is_latest")
     for name, tables in _OVER_TABLES.items():
-        queries[name] = (
-            f"with t as ({_rows(connection, root, tables)}) select {tables.columns}, m.address, m.is_latest"
-            " from t join manifests m on m.address = t._address"
-        )
-    relations = {relation.name: relation for relation in VIEWS}
-    for name, query in queries.items():
-        connection.execute(f"create or replace view {name} as {query}")
-        describe(connection, "view", relations[name])
+        sources = _sources(connection, root, tables)
+        try:
+            _create(connection, name, _over(root, tables, sources))
+        except duckdb.Error:
+            # DuckDB looks at a file to know the columns, and cannot read that one: the view names those that it can.
+            readable = [(_readable(connection, root, source), several) for source, several in sources]
+            _create(connection, name, _over(root, tables, [each for each in readable if each[0]]))
+    for relation in VIEWS:
+        describe(connection, "view", relation)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    connection.execute(f"create or replace view {name} as {query}")
 
 
 def describe(connection: duckdb.DuckDBPyConnection, what: str, relation: Relation) -> None:
@@ -142,26 +149,55 @@ def as_pattern(path: str) -> str:
     return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, root: Path, tables: _Tables) -> str:
-    """The rows of the tables: SQL that is typed, and empty, when there are none yet."""
-    empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
-    parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
-    columns = ", ".join(f'"{name}"' for name in tables.schema.names)
+_Sources = list[tuple[list[str], bool]]
+"""Patterns of files, and whether they were written by several versions of the code."""
+
+
+def _sources(connection: duckdb.DuckDBPyConnection, root: Path, tables: _Tables) -> _Sources:
     kinds = connection.execute(
-        "select m.kind, len(m.name) + 2, count(distinct m.code_version) > 1"
-        " from files f join manifests m using (address)"
+        "select m.kind, len(m.name), count(distinct m.code_version) > 1 from files f join manifests m using (address)"
         " where f.name glob ? and (?::text is null or m.kind = ?) group by all order by all",
         [tables.pattern, tables.kind, tables.kind],
     ).fetchall()
-    for kind, depth, several in kinds:
-        # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
-        pattern = f"{as_pattern(str(root))}/{kind}{'/*' * (depth - 2)}/[!.]*/{tables.pattern}"
+    # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
+    return [
+        ([f"{as_pattern(str(root))}/{kind}{'/*' * names}/[!.]*/{tables.pattern}"], several)
+        for kind, names, several in kinds
+    ]
+
+
+def _over(root: Path, tables: _Tables, sources: _Sources) -> str:
+    """The query of a view: typed, and empty, when there are no files."""
+    empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
+    parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
+    columns = ", ".join(f'"{name}"' for name in tables.schema.names)
+    below = tables.pattern.count("/") + 1  # of a file's path, what lies below the artifact's folder
+    split = f"string_split(substr(filename, {len(str(root)) + 2}), '/')"
+    for patterns, several in sources:
         # Tables of another version of the code may have other columns: then those that are there are read by name.
         read = "* exclude (filename)" if several else columns
-        split = f"string_split(substr(filename, {len(str(root)) + 2}), '/')"
         parts.append(
-            f"select {read}, array_to_string({split}[:{depth}], '/') as _address, {split}[{depth + 1}:] as _file"
-            f" from read_parquet({quoted(pattern)}, filename = true, hive_partitioning = false,"
+            f"select {read}, array_to_string({split}[:-{below + 1}], '/') as _address, {split}[-{below}:] as _file"
+            f" from read_parquet([{', '.join(map(quoted, patterns))}], filename = true, hive_partitioning = false,"
             f" union_by_name = {several})"
         )
-    return " union all by name ".join(parts)
+    return (
+        f"with t as ({' union all by name '.join(parts)}) select {tables.columns}, m.address, m.is_latest"
+        " from t join manifests m on m.address = t._address"
+    )
+
+
+def _readable(connection: duckdb.DuckDBPyConnection, root: Path, patterns: list[str]) -> list[str]:
+    """Of the files of some patterns those that are tables; the others become known as damaged."""
+    found = []
+    for (file,) in connection.execute("select file from glob(?) order by file", [patterns]).fetchall():
+        try:
+            connection.execute("select * from read_parquet(?) limit 0", [as_pattern(file)])
+            found.append(as_pattern(file))
+        except duckdb.Error:
+            connection.execute(
+                "insert into damaged select address, ?, ? from manifests where starts_with(?, ? || address || '/')"
+                " and ? not in (select path from damaged)",
+                [file, f"{file}: {UNREADABLE}", file, f"{root}/", file],
+            )
+    return found

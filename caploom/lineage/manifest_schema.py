@@ -1,4 +1,7 @@
-"""The manifest's JSON schema, as it is published: `python -m caploom.lineage.manifest_schema docs/manifest.schema.json`."""
+"""The manifest's JSON schema as it is published.
+
+`python -m caploom.lineage.manifest_schema docs/manifest.schema.json` writes it.
+"""
 
 import json
 import sys
