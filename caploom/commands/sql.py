@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,6 +41,13 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
     elif form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(answer.columns)
-        writer.writerows(answer.rows)
+        # A file gets the values as they are; on a terminal they must not steer it.
+        writer.writerows([map(_shown, row) for row in answer.rows] if sys.stdout.isatty() else answer.rows)
     else:
         click.echo(described_text() if query is None else aligned(answer, limit=limit))
+
+
+def _shown(value: Any) -> Any:
+    from caploom.lineage.catalog_query import printable
+
+    return printable(value) if isinstance(value, str) else value

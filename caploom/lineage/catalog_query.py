@@ -1,11 +1,11 @@
 """Asks the catalog: one query that can read the store and nothing else, and its answer as a table for a terminal."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import duckdb
 
@@ -43,7 +43,8 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
         columns = [column[0] for column in result.description or ()]
         rows = result.fetchmany(_MANY_ROWS + 1)
     except duckdb.Error as error:
-        raise StoreError(f"DuckDB cannot answer: {' '.join(str(error).split())}") from None
+        said = str(error).split("\n\nLINE ")[0]  # then comes the query again, with signs below its place
+        raise StoreError(f"DuckDB cannot answer: {printable(' '.join(said.split()))}") from None
     if len(rows) > _MANY_ROWS:
         raise StoreError(f"The answer has more than {_MANY_ROWS:,} rows; add a `limit`, or ask with DuckDB itself.")
     return Answer(columns, rows)
@@ -92,19 +93,24 @@ def aligned(answer: Answer, *, limit: int | None) -> str:
     return "\n".join([*lines, *([f"... and {more:,} more rows: --limit, --json or --csv show them."] if more else [])])
 
 
+def printable(text: str) -> str:
+    """A text with blanks for all that would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def json_value(value: Any) -> Any:
     """A value of DuckDB's as JSON has it."""
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Decimal):
         return float(value)
-    if isinstance(value, UUID | bytes):
-        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # JSON has no other numbers
     if isinstance(value, list | tuple):
         return [json_value(each) for each in value]
     if isinstance(value, dict):
-        return {key: json_value(each) for key, each in value.items()}
-    return value
+        return {str(key): json_value(each) for key, each in value.items()}
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> str:
@@ -117,5 +123,5 @@ def _cell(value: Any, widest: int | None) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
-    text = "".join(character if character.isprintable() else " " for character in str(value))
+    text = printable(str(value))
     return text if widest is None or len(text) <= widest else f"{text[: widest - 1]}…"

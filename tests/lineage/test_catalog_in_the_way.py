@@ -154,6 +154,7 @@ def test_a_block_that_has_rotted_ends_in_a_sentence_and_a_new_catalog(store):
             rotten.append(str(error))
             rows = numbers(store, "select bit_xor(hash(columns(*))) from manifests")
         assert len(rows) == 1
+    assert rotten
     assert all("the catalog was damaged" in each and "run the command again" in each for each in rotten)
 
 
@@ -169,7 +170,8 @@ def test_a_refresh_that_is_killed_leaves_the_old_one_and_is_swept(store):
     before = (store.root / CATALOG_FILE).read_bytes()
     make(store, 1)
     script = (
-        "import sys, time; from pathlib import Path; from caploom.lineage import catalog; from caploom.store import Store\n"
+        "import sys, time; from pathlib import Path\n"
+        "from caploom.lineage import catalog; from caploom.store import Store\n"
         "def wait(*_): print('writing', flush=True); time.sleep(60)\n"
         "catalog.create_views = wait\n"
         "with catalog.open_catalog(Store(Path(sys.argv[1]))): pass\n"
