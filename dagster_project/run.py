@@ -21,6 +21,7 @@ from caploom.errors import CaploomError
 from caploom.factory import Factory
 from caploom.lineage.failures import current_failures
 from caploom.lineage.report.make import make_report
+from caploom.lineage.report.markdown import without_files
 from caploom.readers.shards import cut_new_shards, shard_names
 from dagster_project.assets.sheared import sheared_key
 from dagster_project.definitions import definitions_of
@@ -141,7 +142,7 @@ def main(path: Path, seeds: str | None) -> None:
         sys.exit(2)
     if not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
         report = make_report(headless.factory)  # the one that the run has just made or found
-        click.echo(report.file("report.md").read_text(encoding="utf-8"))
+        click.echo(without_files(report.file("report.md").read_text(encoding="utf-8")))
         click.echo(f"Report: {report.file('report.html')}")
     counts = Counter(row["reason"] for _, row in current_failures(headless.factory))
     if counts:

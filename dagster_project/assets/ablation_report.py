@@ -5,6 +5,7 @@ import dagster as dg
 from caploom.config import FactoryConfig
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.report import make as report
+from caploom.lineage.report.markdown import without_files
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.report_pages import reports_url
@@ -30,7 +31,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         with user_errors():
             artifact = report.make_report(factory.open(context.run.run_id))
-            text = artifact.file("report.md").read_text(encoding="utf-8")
+            text = without_files(artifact.file("report.md").read_text(encoding="utf-8"))
             page = dg.MetadataValue.path(str(artifact.file("report.html")))
             return result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
 

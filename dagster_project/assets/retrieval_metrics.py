@@ -7,6 +7,9 @@ import dagster as dg
 from caploom.config import FactoryConfig
 from caploom.evaluation.measure import CODE_VERSION
 from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
+from caploom.lineage.lineage_graph import artifact_lineage
+from caploom.lineage.lineage_text import lineage_markdown
+from caploom.lineage.mlflow_mirror import mirror_metrics
 from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
 from caploom.lineage.results import DIRECTIONS, ArmResult, classification_rows, result_rows
 from caploom.progress import track
@@ -48,6 +51,12 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:
                 artifact = trainer.measure(opened, recipe, bar)
             metadata = _metadata(ArmResult(recipe, artifact))
+            metadata["lineage"] = dg.MetadataValue.md(
+                lineage_markdown(artifact_lineage(opened.store, artifact.manifest.address))
+            )
+            mirrored = mirror_metrics(opened, recipe, artifact)
+            if mirrored is not None:
+                metadata["mlflow"] = mirrored.problem or f"run {mirrored.run_id}"
             return result(artifact, check_metrics(artifact), metadata, recipe=recipe)
 
     return retrieval_metrics

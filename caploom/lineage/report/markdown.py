@@ -1,5 +1,7 @@
 """The report's Markdown twin: reads in a terminal, and shows its charts where Markdown shows pictures."""
 
+import re
+
 from caploom.lineage.artifact_names import artifact_label
 from caploom.lineage.gallery import markdown_text
 from caploom.lineage.report.queries import Query
@@ -25,6 +27,12 @@ def markdown_report(content: Content) -> str:
     blocks.append(markdown_table([["artifact", "data version", "made"], *rows]))
     blocks += [markdown_text(each) for each in content.attributions]
     return "\n\n".join(blocks) + "\n"
+
+
+def without_files(markdown: str) -> str:
+    """The report for where its files are not at hand (a terminal, the UI's metadata): no charts, no links to files."""
+    text = re.sub(r"!\[(?:\\.|[^\]\\])*\]\(charts/[^)]*\)\n\n", "", markdown)
+    return re.sub(r"\[((?:\\.|[^\]\\])+)\]\(\.\./\.\./[^)]*\)", r"\1", text)
 
 
 def _section(section: Section) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from report_factory import CODE, build
 
 from caploom.lineage.report.make import make_report
+from caploom.lineage.report.markdown import without_files
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,13 @@ def test_the_same_inputs_give_the_same_bytes(factory, report, tmp_path):
     assert {name: again.file(name).read_bytes() for name in again.manifest.files} == before
     assert str(factory.store.root) not in before["report.html"].decode()
     assert again.manifest.data_version == report.manifest.data_version
+
+
+def test_in_a_terminal_there_are_no_pictures_and_no_links(markdown):
+    text = without_files(markdown)
+    assert "charts/" not in text
+    assert "](" not in text
+    assert "| retrieval\\_metrics" in text
 
 
 def test_charts_have_their_figures_beside_them(page):
