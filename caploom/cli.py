@@ -25,6 +25,7 @@ COMMANDS = {
     "lineage": "caploom.commands.lineage:lineage",
     "why": "caploom.commands.why:why",
     "trace": "caploom.commands.trace:trace",
+    "diff": "caploom.commands.diff:diff",
     "sql": "caploom.commands.sql:sql",
     "reproduce": "caploom.commands.reproduce:reproduce",
 }

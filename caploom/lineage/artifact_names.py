@@ -159,12 +159,13 @@ def _by_fingerprint(store: Store, beginning: str) -> Artifact:
 
 
 def _newest(store: Store, versions: list[Found]) -> Artifact:
-    def started(found: Found) -> str:
+    def started(found: Found) -> tuple[str, int]:
+        path = store.root / found.address / MANIFEST
         try:
-            said = json.loads((store.root / found.address / MANIFEST).read_text(encoding="utf-8"))
-            return str(said["started"])
+            # Within a second, the file that was written last.
+            return str(json.loads(path.read_text(encoding="utf-8"))["started"]), path.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, TypeError):
-            return ""  # a damaged one is read only if there is no other, and then says what is wrong with it
+            return "", 0  # a damaged one is read only if there is no other, and then says what is wrong with it
 
     newest = max(versions, key=started)
     artifact = store.read(newest.address)
