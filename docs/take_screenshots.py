@@ -145,6 +145,28 @@ def ask_in_launchpad(page: Page, url: str, question: str, arguments: Sequence[st
     return dialog
 
 
+def open_tagged(page: Page, url: str, captioner: str) -> None:
+    """Open the list of what was made with a captioner."""
+    page.goto(f"{url}/assets?asset-selection=tag%3A%22captioner%2F{captioner}%22")
+    page.locator("a[href$='/assets/checkpoint']").first.wait_for()
+    page.wait_for_timeout(_SETTLE)
+
+
+def open_report(page: Page, url: str) -> Page:
+    """Open the report's page by the link in the UI."""
+    page.goto(f"{url}/assets/ablation_report")
+    with page.context.expect_page() as opened:
+        page.locator("tr").filter(has_text="report page").get_by_role("link").first.click()
+    report = opened.value
+    report.get_by_role("heading", level=1).wait_for()
+    return report
+
+
+def recipe_captioner(config: FactoryConfig) -> str:
+    """A captioner to show."""
+    return next(iter(config.captioners))
+
+
 def asset_names(config: FactoryConfig) -> list[str]:
     """What the nodes of the lineage graph are called."""
     last = ["sheared_captions", "training_set", "checkpoint", "retrieval_metrics", "ablation_report"]
@@ -171,9 +193,19 @@ def take_all(config: FactoryConfig, browser: Browser, url: str, folder: Path) ->
     table.locator("table").first.scroll_into_view_if_needed()  # the Recall@K table is a table in a cell
     page.wait_for_timeout(_SETTLE)
     taken.append(_shoot(page, folder / "recipes.png"))
-    page.goto(f"{url}/assets/ablation_report")
-    open_entry(page, page.locator("table").filter(has_text="manifest"), "report")
-    taken.append(_shoot(page, folder / "ablation-report.png"))
+    page.goto(f"{url}/assets/retrieval_metrics")
+    page.get_by_role("button", name="Plots").click()
+    page.locator("canvas").first.wait_for()
+    page.wait_for_timeout(_SETTLE)
+    taken.append(_shoot(page, folder / "recall-plots.png"))
+    open_tagged(page, url, recipe_captioner(config))
+    taken.append(_shoot(page, folder / "captioner-tag.png"))
+    ask_in_launchpad(page, url, "why", [recipe, "r1_i2t"])
+    taken.append(_shoot(page, folder / "ask-why.png"))
+    report = open_report(page, url)
+    taken.append(_shoot(report, folder / "ablation-report.png"))
+    report.locator(".queries").first.scroll_into_view_if_needed()
+    taken.append(_shoot(report, folder / "report-queries.png"))
     return taken
 
 

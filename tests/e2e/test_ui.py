@@ -21,6 +21,8 @@ from take_screenshots import (
     open_entry,
     open_lineage,
     open_partition,
+    open_report,
+    open_tagged,
     running_ui,
 )
 from tiny_factory import CAPTIONER, ROOT, alive, descendants, tiny_settings, write_settings
@@ -167,7 +169,7 @@ def test_wrong_config_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
 
 
 def test_a_captioners_tag_finds_what_was_made_with_it(page: Page, ui_url: str) -> None:
-    page.goto(f"{ui_url}/assets?asset-selection=tag%3A%22captioner%2F{CAPTIONER}%22")
+    open_tagged(page, ui_url, CAPTIONER)
     made_with_it = [f"captions/{CAPTIONER}", f"sheared/{CAPTIONER}", "sheared_captions", "training_set", "checkpoint"]
     for asset in [*made_with_it, "retrieval_metrics"]:
         expect(page.locator(f"a[href$='/assets/{asset}']").first).to_be_visible()
@@ -204,12 +206,7 @@ def test_recall_is_plotted_over_materializations(page: Page, ui_url: str) -> Non
 
 
 def test_the_report_page_is_a_click_away(page: Page, ui_url: str) -> None:
-    page.goto(f"{ui_url}/assets/ablation_report")
-    link = page.locator("tr").filter(has_text="report page").get_by_role("link").first
-    with page.context.expect_page() as opened:
-        link.click()
-    report = opened.value
-    expect(report.get_by_role("heading", level=1)).to_contain_text("tiny")
+    expect(open_report(page, ui_url).get_by_role("heading", level=1)).to_contain_text("tiny")
 
 
 @pytest.mark.parametrize(
