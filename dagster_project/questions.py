@@ -46,43 +46,43 @@ def answer(factory: Factory, question: str, arguments: Sequence[str]) -> str:
 
 
 def _status(factory: Factory) -> str:
-    from caploom.lineage.status import factory_status
-    from caploom.lineage.status_text import status_markdown
+    from caploom.lineage.status.factory_status import factory_status
+    from caploom.lineage.status.text import status_markdown
 
     return status_markdown(factory_status(factory))
 
 
 def _lineage(factory: Factory, artifact: str) -> str:
-    from caploom.lineage.lineage_graph import artifact_lineage
-    from caploom.lineage.lineage_text import lineage_markdown
+    from caploom.lineage.graph.lineage_graph import artifact_lineage
+    from caploom.lineage.graph.text import lineage_markdown
 
     return lineage_markdown(artifact_lineage(factory.store, artifact))
 
 
 def _why(factory: Factory, recipe: str, metric: str) -> str:
-    from caploom.lineage.why import why_metric
-    from caploom.lineage.why_text import why_markdown
+    from caploom.lineage.why.text import why_markdown
+    from caploom.lineage.why.why_metric import why_metric
 
     return why_markdown(why_metric(factory.store, recipe, metric))
 
 
 def _trace(factory: Factory, image: str) -> str:
-    from caploom.lineage.trace import trace_image
-    from caploom.lineage.trace_text import trace_markdown
+    from caploom.lineage.trace.text import trace_markdown
+    from caploom.lineage.trace.trace_image import trace_image
 
     return trace_markdown(trace_image(factory.store, image))
 
 
 def _diff(factory: Factory, first: str, second: str) -> str:
-    from caploom.lineage.differences import differences
-    from caploom.lineage.differences_text import differences_markdown
+    from caploom.lineage.differences.differences import differences
+    from caploom.lineage.differences.text import differences_markdown
 
     return differences_markdown(differences(factory, first, second))
 
 
 def _plan(factory: Factory) -> str:
-    from caploom.lineage.cost import plan_cost
-    from caploom.lineage.cost_text import cost_markdown
+    from caploom.lineage.cost.plan_cost import plan_cost
+    from caploom.lineage.cost.text import cost_markdown
 
     return cost_markdown(plan_cost(factory))
 

@@ -22,8 +22,8 @@ def diff(config: Path, first: str, second: str, form: str | None) -> None:
     the version before the newest. Recalls are compared query by query, with 95 % intervals and p-values.
     """
     from caploom.factory import Factory
-    from caploom.lineage.differences import differences
-    from caploom.lineage.differences_text import differences_markdown, differences_text
+    from caploom.lineage.differences.differences import differences
+    from caploom.lineage.differences.text import differences_markdown, differences_text
 
     found = differences(Factory.from_yaml(config), first, second)
     if form == "json":

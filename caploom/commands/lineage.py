@@ -24,8 +24,8 @@ def lineage(config: Path, artifact: str, as_json: bool, form: str, everything: b
     the UI says it, a folder, or the beginning of a fingerprint.
     """
     from caploom.factory import Factory
-    from caploom.lineage.lineage_graph import artifact_lineage
-    from caploom.lineage.lineage_text import lineage_dot, lineage_mermaid, lineage_tree
+    from caploom.lineage.graph.lineage_graph import artifact_lineage
+    from caploom.lineage.graph.text import lineage_dot, lineage_mermaid, lineage_tree
 
     graph = artifact_lineage(Factory.from_yaml(config).store, artifact)
     if as_json:

@@ -19,8 +19,8 @@ def plan(config: Path, as_json: bool) -> None:
     nothing like it has run yet, they are not known, and it says so.
     """
     from caploom.factory import Factory
-    from caploom.lineage.cost import plan_cost
-    from caploom.lineage.cost_text import cost_text
+    from caploom.lineage.cost.plan_cost import plan_cost
+    from caploom.lineage.cost.text import cost_text
 
     found = plan_cost(Factory.from_yaml(config))
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else cost_text(found))

@@ -22,8 +22,8 @@ def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
     upstream is not current, and it waits for that. missing: never made.
     """
     from caploom.factory import Factory
-    from caploom.lineage.status import factory_status
-    from caploom.lineage.status_text import status_text
+    from caploom.lineage.status.factory_status import factory_status
+    from caploom.lineage.status.text import status_text
 
     found = factory_status(Factory.from_yaml(config))
     if as_json:

@@ -22,8 +22,8 @@ def why(config: Path, recipe: str, metric: str, name: str | None, as_json: bool)
     `image_to_text.recall@1`.
     """
     from caploom.factory import Factory
-    from caploom.lineage.why import why_metric
-    from caploom.lineage.why_text import why_text
+    from caploom.lineage.why.text import why_text
+    from caploom.lineage.why.why_metric import why_metric
 
     answer = why_metric(Factory.from_yaml(config).store, recipe, metric, evaluation_set=name)
     click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else why_text(answer))

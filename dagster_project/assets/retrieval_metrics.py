@@ -7,8 +7,8 @@ import dagster as dg
 from caploom.config import FactoryConfig
 from caploom.evaluation.measure import CODE_VERSION
 from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
-from caploom.lineage.lineage_graph import artifact_lineage
-from caploom.lineage.lineage_text import lineage_markdown
+from caploom.lineage.graph.lineage_graph import artifact_lineage
+from caploom.lineage.graph.text import lineage_markdown
 from caploom.lineage.mlflow_mirror import mirror_metrics
 from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
 from caploom.lineage.results import DIRECTIONS, ArmResult, classification_rows, result_rows

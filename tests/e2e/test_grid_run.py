@@ -5,7 +5,7 @@ from pathlib import Path
 from tiny_factory import CAPTIONER, run_headless, tiny_settings, write_settings
 
 from caploom.factory import Factory
-from caploom.lineage.cost import plan_cost
+from caploom.lineage.cost.plan_cost import plan_cost
 
 GRID = {
     "captioners": [[], [CAPTIONER]],

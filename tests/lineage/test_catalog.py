@@ -13,10 +13,10 @@ from caploom.captioning.caption_shard import caption_shard
 from caploom.config import parse_config
 from caploom.errors import StoreError
 from caploom.factory import Factory
-from caploom.lineage.catalog import open_catalog
-from caploom.lineage.catalog_files import CATALOG_FILE
-from caploom.lineage.catalog_query import aligned, ask, described_tables
-from caploom.lineage.catalog_schema import SHOWN
+from caploom.lineage.catalog.catalog import open_catalog
+from caploom.lineage.catalog.files import CATALOG_FILE
+from caploom.lineage.catalog.query import aligned, ask, described_tables
+from caploom.lineage.catalog.schema import SHOWN
 from caploom.lineage.manifest_checks import missing_files
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
@@ -137,7 +137,7 @@ def test_a_catalog_that_somebody_has_open_is_in_nobodys_way(factory):
 def test_two_commands_at_once_both_answer(factory):
     script = (
         "import sys; from pathlib import Path; from caploom.store import Store\n"
-        "from caploom.lineage.catalog import open_catalog\n"
+        "from caploom.lineage.catalog.catalog import open_catalog\n"
         "with open_catalog(Store(Path(sys.argv[1]))) as c:\n"
         "    print(c.execute('select count(*) from ledger').fetchone()[0])"
     )

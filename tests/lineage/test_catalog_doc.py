@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from caploom.lineage.catalog import open_catalog
-from caploom.lineage.catalog_query import ask
-from caploom.lineage.catalog_schema import SHOWN
+from caploom.lineage.catalog.catalog import open_catalog
+from caploom.lineage.catalog.query import ask
+from caploom.lineage.catalog.schema import SHOWN
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
 (QUESTIONS,) = re.findall(r"```sql\n(.*?)```", GUIDE, flags=re.DOTALL)

@@ -12,11 +12,11 @@ import pytest
 from asked_factory import captioned, write_factory
 
 from caploom.errors import StoreError
-from caploom.lineage import catalog_files
-from caploom.lineage.catalog import open_catalog
-from caploom.lineage.catalog_files import CATALOG_FILE
-from caploom.lineage.catalog_query import ask
-from caploom.lineage.catalog_schema import VIEWS
+from caploom.lineage.catalog import files as catalog_files
+from caploom.lineage.catalog.catalog import open_catalog
+from caploom.lineage.catalog.files import CATALOG_FILE
+from caploom.lineage.catalog.query import ask
+from caploom.lineage.catalog.schema import VIEWS
 from caploom.store import Plan, Store
 
 
@@ -171,7 +171,7 @@ def test_a_refresh_that_is_killed_leaves_the_old_one_and_is_swept(store):
     make(store, 1)
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from caploom.lineage import catalog; from caploom.store import Store\n"
+        "from caploom.lineage.catalog import catalog; from caploom.store import Store\n"
         "def wait(*_): print('writing', flush=True); time.sleep(60)\n"
         "catalog.create_views = wait\n"
         "with catalog.open_catalog(Store(Path(sys.argv[1]))): pass\n"

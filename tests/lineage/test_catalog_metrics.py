@@ -6,7 +6,7 @@ import pytest
 from asked_factory import IMAGES
 
 from caploom.factory import Factory
-from caploom.lineage.catalog import open_catalog
+from caploom.lineage.catalog.catalog import open_catalog
 from caploom.store import Artifact, Plan, Store
 
 

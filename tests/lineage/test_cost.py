@@ -12,8 +12,8 @@ from caploom.captioning.caption_shard import shard_images
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger
 from caploom.cli import main
-from caploom.lineage.cost import plan_cost
-from caploom.lineage.cost_text import cost_markdown, cost_text, duration
+from caploom.lineage.cost.plan_cost import plan_cost
+from caploom.lineage.cost.text import cost_markdown, cost_text, duration
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards, shard_names
 

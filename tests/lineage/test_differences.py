@@ -11,8 +11,8 @@ from caploom.cli import main
 from caploom.config import load_config
 from caploom.errors import StoreError
 from caploom.factory import Factory
-from caploom.lineage.differences import differences
-from caploom.lineage.differences_text import differences_markdown, differences_text
+from caploom.lineage.differences.differences import differences
+from caploom.lineage.differences.text import differences_markdown, differences_text
 
 RECIPES = {
     "raw-only": {"captioners": []},

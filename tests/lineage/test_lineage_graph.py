@@ -6,9 +6,9 @@ import pytest
 from asked_factory import captioned, measured, write_factory
 
 from caploom.errors import StoreError
-from caploom.lineage.lineage_graph import artifact_lineage
-from caploom.lineage.lineage_groups import grouped_lineage, shards_in_words
-from caploom.lineage.lineage_text import lineage_dot, lineage_markdown, lineage_mermaid, lineage_tree
+from caploom.lineage.graph.groups import grouped_lineage, shards_in_words
+from caploom.lineage.graph.lineage_graph import artifact_lineage
+from caploom.lineage.graph.text import lineage_dot, lineage_markdown, lineage_mermaid, lineage_tree
 
 
 def followed(store, root):

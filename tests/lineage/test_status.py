@@ -12,8 +12,8 @@ from whole_factory import edited, factory_of, make_data, make_everything, make_r
 
 from caploom.cli import main
 from caploom.lineage.report.make import make_report
-from caploom.lineage.status import State, factory_status
-from caploom.lineage.status_text import status_markdown, status_text
+from caploom.lineage.status.factory_status import State, factory_status
+from caploom.lineage.status.text import status_markdown, status_text
 from caploom.readers.shards import cut_new_shards
 
 SHARDS = ("shard-00000", "shard-00001")

@@ -10,9 +10,9 @@ from asked_factory import IMAGES, NASTY, captioned, measured, merged, write_fact
 
 from caploom.captioning.ledger import Ledger
 from caploom.errors import StoreError
-from caploom.lineage.trace import trace_image
-from caploom.lineage.trace_rows import rows_of_image
-from caploom.lineage.trace_text import trace_markdown, trace_text
+from caploom.lineage.trace.rows import rows_of_image
+from caploom.lineage.trace.text import trace_markdown, trace_text
+from caploom.lineage.trace.trace_image import trace_image
 from caploom.records import TRAINING_ROWS, image_identity
 from caploom.tables import read_table, write_table
 from caploom.training_set.merge import ORDER_SEED, training_files
@@ -153,7 +153,7 @@ def test_an_image_that_nobody_knows_is_refused(asked, tmp_path):
 
 
 def test_a_beginning_of_several_images_is_refused(asked, monkeypatch):
-    monkeypatch.setattr("caploom.lineage.trace_find._LEAST_DIGITS", 1)
+    monkeypatch.setattr("caploom.lineage.trace.find._LEAST_DIGITS", 1)
     beginnings = [image_of(asked, number)[0] for number in range(IMAGES)]
     shared = next(each for each in beginnings if beginnings.count(each) > 1)
     with pytest.raises(StoreError, match="give more digits"):

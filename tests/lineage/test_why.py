@@ -5,8 +5,8 @@ import pytest
 from asked_factory import captioned, measured, merged, write_factory
 
 from caploom.errors import ConfigError
-from caploom.lineage.why import why_metric
-from caploom.lineage.why_text import why_markdown, why_text
+from caploom.lineage.why.text import why_markdown, why_text
+from caploom.lineage.why.why_metric import why_metric
 from caploom.tables import read_table
 from caploom.training_set.merge import training_files
 
