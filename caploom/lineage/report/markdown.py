@@ -32,6 +32,7 @@ def markdown_report(content: Content) -> str:
 def without_files(markdown: str) -> str:
     """The report for where its files are not at hand (a terminal, the UI's metadata): no charts, no links to files."""
     text = re.sub(r"!\[(?:\\.|[^\]\\])*\]\(charts/[^)]*\)\n\n", "", markdown)
+    text = re.sub(r"## [^\n]*\n\n(?=## )", "", text)  # the heading of charts alone
     return re.sub(r"\[((?:\\.|[^\]\\])+)\]\(\.\./\.\./[^)]*\)", r"\1", text)
 
 

@@ -146,6 +146,8 @@ def test_in_a_terminal_there_are_no_pictures_and_no_links(markdown):
     text = without_files(markdown)
     assert "charts/" not in text
     assert "](" not in text
+    assert "## Recall@K" not in text
+    assert "## Effect of each factor" in text
     assert "| retrieval\\_metrics" in text
 
 
