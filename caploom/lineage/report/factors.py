@@ -44,12 +44,18 @@ def effects(recipes: Mapping[str, Recipe], hits: Mapping[str, Hits]) -> list[Eff
 
 
 def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[str]:
-    """The factors that vary among the recipes, and of which no two recipes tell: never changed alone."""
+    """What varies among the recipes and never alone, so that no two recipes tell of it: captioners, then factors."""
     told = {effect.factor for effect in found}
-    varying = [factor for factor in _FACTORS if len({_value(recipe, factor) for recipe in recipes}) > 1]
-    if len({frozenset(recipe.captioners) for recipe in recipes}) > 1:
-        varying.insert(0, CAPTIONER)
-    return [factor for factor in varying if factor not in told]
+    added = {effect.change for effect in found if effect.factor == CAPTIONER}
+    having = [captioner for recipe in recipes for captioner in recipe.captioners]
+    captioners = [name for name in dict.fromkeys(having) if having.count(name) < len(recipes)]
+    # What raw captions alone are sheared and drawn by says nothing.
+    telling = {factor: [r for r in recipes if r.captioners or factor not in (SHEAR, MIX)] for factor in _FACTORS}
+    factors = [factor for factor, of in telling.items() if len({_value(recipe, factor) for recipe in of}) > 1]
+    return [
+        *(f"the captioner {name}" for name in captioners if f"{name} added" not in added),
+        *(factor for factor in factors if factor not in told),
+    ]
 
 
 def _changes(recipes: Mapping[str, Recipe], first: str, second: str) -> list[tuple[str, str, tuple[str, str]]]:
