@@ -1,4 +1,4 @@
-"""The gallery: a few images with everything that was said of each, side by side, as Markdown or HTML."""
+"""The gallery: a few images with everything that was said of each, side by side, as Markdown."""
 
 import base64
 import html
@@ -51,22 +51,6 @@ def gallery_markdown(exhibits: Sequence[Exhibit]) -> str:
         )
         lines.append(f"| {picture} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
-
-
-def gallery_html(exhibits: Sequence[Exhibit]) -> str:
-    """The same as an HTML table."""
-    speakers = _speakers(exhibits)
-    head = "".join(f"<th>{html.escape(speaker)}</th>" for speaker in speakers)
-    rows = []
-    for exhibit in exhibits:
-        uri = thumbnail_uri(exhibit.path)
-        picture = f'<img alt="{html.escape(Path(exhibit.path).name)}" src="{uri}">' if uri else "(gone)"
-        cells = "".join(
-            "<td>" + "<br>".join(html.escape(text) for who, text in exhibit.said if who == speaker) + "</td>"
-            for speaker in speakers
-        )
-        rows.append(f"<tr><td>{picture}</td>{cells}</tr>")
-    return f"<table><thead><tr><th>image</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def markdown_text(text: str) -> str:

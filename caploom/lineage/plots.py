@@ -54,23 +54,6 @@ def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
     return _png(figure)
 
 
-def recall_bars(recalls: Mapping[str, Mapping[str, float]], chance: float, title: str) -> bytes:
-    """Recall@1 of each recipe, one bar a direction, chance as a line. `recalls`: recipe to direction to share."""
-    figure, axes = _figure(title)
-    recipes = list(recalls)
-    directions = list(next(iter(recalls.values()), {}))
-    width = 0.8 / max(len(directions), 1)
-    for place, direction in enumerate(directions):
-        positions = [number + place * width for number in range(len(recipes))]
-        values = [100 * recalls[recipe][direction] for recipe in recipes]
-        axes.bar(positions, values, width, label=direction, color=_COLOURS[place])
-    axes.axhline(100 * chance, color="#666666", linestyle="--", linewidth=1, label="chance")
-    axes.set_xticks([number + width * (len(directions) - 1) / 2 for number in range(len(recipes))], recipes, fontsize=7)
-    axes.set_ylabel("Recall@1 (%)")
-    axes.legend(fontsize=8)
-    return _png(figure)
-
-
 def _bins_of_words(counts: Sequence[WordCounts]) -> list[float]:
     return [edge + 0.5 for edge in range(max((words for each in counts for words in each), default=1) + 2)]
 

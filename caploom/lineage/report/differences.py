@@ -4,7 +4,7 @@ The captions of an image rise and fall together, so the unit is the image and no
 and its captions' hits. The interval is that of the mean over images (clusters), by the delta method.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import erfc, sqrt
 from typing import Any
@@ -77,8 +77,3 @@ def mean_difference(pairs: Sequence[tuple[Hits, Hits]]) -> Difference | None:
     error = float(pull.std(ddof=1)) / sqrt(count) if count > 1 else 0.0
     p_value = erfc(abs(found) / error / sqrt(2)) if error else float(found == 0)
     return Difference(found, found - _WIDTH * error, found + _WIDTH * error, p_value, count)
-
-
-def against(best: str, hits: Mapping[str, Hits]) -> dict[str, Difference | None]:
-    """The best recipe minus each other one."""
-    return {name: difference(hits[best], each) for name, each in hits.items() if name != best}
