@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tiny_factory import CAPTIONER, run_headless, tiny_settings, write_settings
 
 from caploom.factory import Factory
@@ -15,6 +16,7 @@ GRID = {
 GOOD = {"raw-only", f"{CAPTIONER}.none", f"{CAPTIONER}.first-sentence"}
 
 
+@pytest.mark.slow
 def test_arms_that_fail_do_not_stop_the_others(tmp_path: Path, pictures: Path) -> None:
     settings = {**tiny_settings(pictures), "recipes": {}, "grid": GRID}
     path = write_settings(tmp_path / "grid.yaml", settings)
