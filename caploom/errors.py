@@ -39,3 +39,12 @@ class EvaluationError(CaploomError):
 
 class ExportError(CaploomError):
     """A training set cannot be exported: an unknown format or option, a folder that is not empty, nothing left."""
+
+
+class ImageFault(Exception):
+    """Why one image cannot be used: `reason` is a short word to count by, `detail` one sentence."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

@@ -5,6 +5,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caploom.errors import ImageFault as ImageFault  # who reads images meets it
+from caploom.locations import read_location
 from caploom.records import image_identity
 
 if TYPE_CHECKING:
@@ -14,33 +16,16 @@ MAX_PIXELS = 200_000_000
 """Images with more pixels are refused: a decompression bomb of a few kilobytes can ask for gigabytes."""
 
 
-class ImageFault(Exception):
-    """Why one image cannot be used: `reason` is a short word to count by, `detail` one sentence."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+def read_image_file(location: str | Path) -> bytes:
+    """The bytes of an image at a location (see `locations`); raises `ImageFault` when they cannot be had."""
+    return read_location(str(location))
 
 
-def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file; raises `ImageFault` when it is missing, unreadable or empty."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ImageFault("missing_image", f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise ImageFault("unreadable_image", f"{path}: it cannot be read ({error.strerror}).") from None
-    if not data:
-        raise ImageFault("empty_image", f"{path}: the file has no bytes.")
-    return data
-
-
-def read_identified_image(path: Path, image_id: str) -> bytes:
-    """The bytes of an image file that are still those of that identity; raises `ImageFault` like `read_image_file`."""
-    data = read_image_file(path)
+def read_identified_image(location: str | Path, image_id: str) -> bytes:
+    """The bytes at a location that are still those of that identity; raises `ImageFault` like `read_image_file`."""
+    data = read_image_file(location)
     if image_identity(data) != image_id:
-        raise ImageFault("image_changed", f"{path}: the file is no longer the image that was ingested.")
+        raise ImageFault("image_changed", f"{location}: the file is no longer the image that was ingested.")
     return data
 
 

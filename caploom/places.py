@@ -1,0 +1,187 @@
+"""Places: where a user's files lie, in a local folder or in object storage, told as one kind of text.
+
+A place is an absolute local path or a URL that fsspec knows (`s3://bucket/key`, `gs://...`, `memory://...`).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from caploom.errors import SourceError
+from caploom.settings import resolve_path
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+
+def resolve_place(value: Any, info: ValidationInfo) -> Any:
+    """Make a path of the YAML absolute, as `resolve_path` does; a URL stays as it is."""
+    if isinstance(value, str) and is_url(value):
+        return value.rstrip("/") if not value.endswith("://") else value
+    resolved = resolve_path(value, info)
+    return str(resolved) if isinstance(resolved, Path) else resolved
+
+
+Place = Annotated[str, BeforeValidator(resolve_place)]
+"""A place as a key of the YAML."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """A file of a folder: its place, its size in bytes, and a text that changes when its content is written again."""
+
+    place: str
+    size: int
+    modified: str
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL of object storage and no local path."""
+    scheme, separator, _ = place.partition("://")
+    return bool(separator) and scheme.replace("+", "").isalnum()
+
+
+def name_of(place: str) -> str:
+    """The last part of a place."""
+    return place.rstrip("/").rpartition("/")[2]
+
+
+def folder_of(place: str) -> str:
+    """The folder that a file lies in."""
+    return place.rpartition("/")[0] or "/"
+
+
+def child(root: str, relative: str) -> str | None:
+    """The place `relative` below `root`; None when it would leave it: by `..`, an absolute path, or a link."""
+    if "\0" in relative:
+        return None
+    if is_url(root):
+        parts = [part for part in relative.split("/") if part not in ("", ".")]
+        if relative.startswith("/") or ".." in parts or not parts:
+            return None
+        return "/".join([root.rstrip("/"), *parts])
+    # Resolved, so that neither `..` nor a link inside the root can reach a file outside it.
+    real_root = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(real_root, relative))  # noqa: PTH118 - millions of them
+    return path if path.startswith(real_root.rstrip("/") + "/") else None
+
+
+def open_place(place: str) -> BinaryIO:
+    """Open a file for reading, seekable; raises `SourceError` when it cannot be."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return cast(BinaryIO, filesystem.open(path, "rb"))
+        return Path(place).open("rb")
+
+
+def exists(place: str) -> bool:
+    """Whether there is a file or folder at the place; raises `SourceError` when nobody can say."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return bool(filesystem.exists(path))
+        return Path(place).exists()
+
+
+def is_folder(place: str) -> bool:
+    """Whether the place is a folder (a prefix under which something lies); raises `SourceError` when nobody can say."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return bool(filesystem.isdir(path))
+        return Path(place).is_dir()
+
+
+def list_files(folder: str) -> Iterator[PlacedFile]:
+    """Every file below a folder, in the order of their paths; hidden ones and links that leave the folder left out.
+
+    A file or folder that goes away meanwhile is left out. Raises `SourceError` when the folder cannot be read.
+    """
+    if is_url(folder):
+        yield from _list_objects(folder)
+        return
+    with _explained(folder):
+        entries = _entries(folder)
+    yield from _list_folder(entries, os.path.realpath(folder))
+
+
+def file_system(place: str) -> tuple["AbstractFileSystem", str]:
+    """fsspec's file system of a URL and the path in it; raises `SourceError` when its package is missing."""
+    import fsspec
+
+    try:
+        return cast("tuple[AbstractFileSystem, str]", fsspec.core.url_to_fs(place))
+    except ImportError as error:
+        scheme = place.partition("://")[0]
+        raise SourceError(f"{place}: reading {scheme}:// needs a package that is not installed ({error}).") from None
+    except ValueError as error:
+        raise SourceError(f"{place}: it is no URL that can be read ({error}); correct it in the YAML.") from None
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted((each for each in found if not each.name.startswith(".")), key=_sorting_name)
+
+
+def _sorting_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _list_folder(entries: list[os.DirEntry[str]], root: str) -> Iterator[PlacedFile]:
+    for entry in entries:
+        try:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root.rstrip("/") + "/"):
+                continue
+            if entry.is_dir():
+                # A linked folder would be listed twice, or for ever.
+                below = [] if entry.is_symlink() else _entries(entry.path)
+            elif entry.is_file():
+                status = entry.stat()
+                yield PlacedFile(entry.path, status.st_size, str(status.st_mtime_ns))
+                continue
+            else:
+                continue
+        except (FileNotFoundError, PermissionError):
+            continue
+        yield from _list_folder(below, root)
+
+
+def _list_objects(folder: str) -> Iterator[PlacedFile]:
+    filesystem, path = file_system(folder)
+    scheme = folder.partition("://")[0]
+    with _explained(folder):
+        if not filesystem.exists(path):
+            raise FileNotFoundError(2, os.strerror(2))
+        filesystem.invalidate_cache(path)
+        found = filesystem.find(path, detail=True)
+    for name, told in sorted(found.items()):
+        below = name[len(path.rstrip("/")) :].split("/")
+        if any(part.startswith(".") for part in below) or told.get("type") == "directory":
+            continue
+        version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
+        modified = str(version or told.get("created") or "")
+        yield PlacedFile(f"{scheme}://{name.lstrip('/')}", int(told.get("size") or 0), modified)
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        raise
+    except FileNotFoundError:
+        raise SourceError(f"{place}: there is no such file or folder; correct its place.") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SourceError(f"{place}: it cannot be read ({why}); check that it is there and may be read.") from None
+    except Exception as error:  # a storage service's own errors are of no common kind
+        if not is_url(place):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SourceError(f"{place}: the storage refused or failed ({lines[0]}); check address and rights.") from None
