@@ -14,6 +14,7 @@ from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
 from caploom.grid import GridParts, GridSettings, expand_grid
+from caploom.inbox.settings import InboxSettings
 from caploom.lineage.mlflow_settings import MlflowSettings
 from caploom.names import RAW_SOURCE
 from caploom.readers.registry import Reader
@@ -37,7 +38,8 @@ class FactoryConfig(Settings):
     store: Annotated[Path, BeforeValidator(resolve_path)] = Field(
         description="Folder of all artifacts; a relative path is relative to the YAML's own folder."
     )
-    pairs: Reader = Field(description="Where the raw pairs come from.")
+    pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, beside an inbox.")
+    inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
@@ -100,6 +102,12 @@ class FactoryConfig(Settings):
         if value.get("none"):
             raise ValueError('the shear "none" is built in and keeps captions whole: give this one another name')
         return value
+
+    @model_validator(mode="after")
+    def _pairs_come_from_somewhere(self) -> Self:
+        if self.pairs is None and self.inbox is None:
+            raise ValueError("pairs: this key is required and missing, unless there is an `inbox`")
+        return self
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -1,8 +1,8 @@
 """Locations: where the bytes of one image are, in a file of their own or inside a container, told as one text.
 
 `/a/b.jpg` or `s3://bucket/b.jpg` is a file; `/a/b.tar#bytes=1536+20480` is 20,480 bytes of a file that begin at its
-byte 1,536: a member of a tar that is not compressed, or an image of a pack; `/a/b.parquet#row=17:image` is the value of the
-column `image` in row 17, counted from 0. A location is what tables call the `path` of an image.
+byte 1,536: a member of a tar that is not compressed, or an image of a pack; `/a/b.parquet#row=17:image` is the value of
+the column `image` in row 17, counted from 0. A location is what tables call the `path` of an image.
 """
 
 import re

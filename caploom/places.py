@@ -4,7 +4,7 @@ A place is an absolute local path or a URL that fsspec knows (`s3://bucket/key`,
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,19 @@ Place = Annotated[str, BeforeValidator(resolve_place)]
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """A file of a folder: its place, its size in bytes, and a text that changes when its content is written again."""
+    """A file of a folder.
+
+    Attributes:
+        place: where it lies.
+        size: bytes.
+        modified: a text that changes when the file is written again.
+        identity: a text that a renamed file keeps, and no other file of its folder has.
+    """
 
     place: str
     size: int
     modified: str
+    identity: str
 
 
 def is_url(place: str) -> bool:
@@ -98,17 +106,18 @@ def is_folder(place: str) -> bool:
         return Path(place).is_dir()
 
 
-def list_files(folder: str) -> Iterator[PlacedFile]:
+def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[PlacedFile]:
     """Every file below a folder, in the order of their paths; hidden ones and links that leave the folder left out.
 
-    A file or folder that goes away meanwhile is left out. Raises `SourceError` when the folder cannot be read.
+    A file or folder that goes away meanwhile is left out; so is a folder below that may not be read, of which
+    `unreadable` is told. Raises `SourceError` when the folder itself cannot be read.
     """
     if is_url(folder):
         yield from _list_objects(folder)
         return
     with _explained(folder):
         entries = _entries(folder)
-    yield from _list_folder(entries, os.path.realpath(folder))
+    yield from _list_folder(entries, os.path.realpath(folder), unreadable)
 
 
 def file_system(place: str) -> tuple["AbstractFileSystem", str]:
@@ -133,7 +142,9 @@ def _sorting_name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _list_folder(entries: list[os.DirEntry[str]], root: str) -> Iterator[PlacedFile]:
+def _list_folder(
+    entries: list[os.DirEntry[str]], root: str, unreadable: Callable[[str], None] | None
+) -> Iterator[PlacedFile]:
     for entry in entries:
         try:
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root.rstrip("/") + "/"):
@@ -143,13 +154,18 @@ def _list_folder(entries: list[os.DirEntry[str]], root: str) -> Iterator[PlacedF
                 below = [] if entry.is_symlink() else _entries(entry.path)
             elif entry.is_file():
                 status = entry.stat()
-                yield PlacedFile(entry.path, status.st_size, str(status.st_mtime_ns))
+                identity = f"{status.st_dev}:{status.st_ino}"
+                yield PlacedFile(entry.path, status.st_size, str(status.st_mtime_ns), identity)
                 continue
             else:
                 continue
-        except (FileNotFoundError, PermissionError):
+        except FileNotFoundError:
             continue
-        yield from _list_folder(below, root)
+        except OSError:
+            if unreadable is not None:
+                unreadable(entry.path)
+            continue
+        yield from _list_folder(below, root, unreadable)
 
 
 def _list_objects(folder: str) -> Iterator[PlacedFile]:
@@ -166,7 +182,9 @@ def _list_objects(folder: str) -> Iterator[PlacedFile]:
             continue
         version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
         modified = str(version or told.get("created") or "")
-        yield PlacedFile(f"{scheme}://{name.lstrip('/')}", int(told.get("size") or 0), modified)
+        # Objects are not renamed but copied: only a hash of the content, which an ETag mostly is, knows them again.
+        identity = str(told.get("ETag") or told.get("etag") or name)
+        yield PlacedFile(f"{scheme}://{name.lstrip('/')}", int(told.get("size") or 0), modified, identity)
 
 
 @contextmanager

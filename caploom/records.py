@@ -31,6 +31,16 @@ SOURCE_ROWS = pa.schema(
     ]
 )
 
+INBOX_FILES = pa.schema(
+    [
+        pa.field("place", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),  # of the file and its caption's, as they were taken
+        pa.field("first_row", pa.int64(), nullable=False),  # of the file's own rows, from 0
+        pa.field("rows", pa.int64(), nullable=False),  # of the file in this shard
+        pa.field("finished", pa.bool_(), nullable=False),  # whether the file has no rows after them
+    ]
+)
+
 PAIRS = pa.schema(
     [
         pa.field("pair_id", pa.string(), nullable=False),

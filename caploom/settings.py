@@ -97,7 +97,7 @@ def _unwrapped(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _unwrapped(get_args(annotation)[0])
     present = [each for each in get_args(annotation) if each is not NoneType]
-    return present[0] if NoneType in get_args(annotation) and len(present) == 1 else annotation
+    return _unwrapped(present[0]) if NoneType in get_args(annotation) and len(present) == 1 else annotation
 
 
 def _tags(model: type) -> list[str]:

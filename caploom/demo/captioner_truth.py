@@ -29,11 +29,12 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
     truth = read_truth(reader.folder / "truth.parquet")
     found = []
     for captioner in factory.config.captioners:
-        texts = _texts(factory, captioner)
+        texts = {image: text for image, text in _texts(factory, captioner).items() if image in truth}  # not the inbox's
         if not texts:
             continue
         for shear in _shears_of(factory.config.expanded_recipes(), captioner):
-            sheared = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
+            said = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
+            sheared = {image: text for image, text in said.items() if image in truth}
             found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
     return found
 

@@ -12,7 +12,7 @@ from caploom.factory import Factory
 from caploom.images import ImageFault, decode_image, read_image_file
 from caploom.lineage.fingerprints import content_version
 from caploom.progress import Progress
-from caploom.readers.shards import shard_listing, shard_names, shard_rows, source_fingerprint
+from caploom.readers.shards import shard_listing, shard_names, shard_rows, source_of
 from caploom.readers.source_row import SourceRow
 from caploom.records import PAIRS, image_identity, pair_identity
 from caploom.store import Artifact, Draft, Plan
@@ -31,7 +31,7 @@ def raw_pairs_stage(factory: Factory, shard: str) -> Plan:
     """The same without the inputs: what the configuration alone says."""
     return Plan(
         kind=KIND,
-        name=(source_fingerprint(factory), shard),
+        name=(source_of(factory, shard), shard),
         code_version=CODE_VERSION,
         configuration={"shard": shard},
     )

@@ -2,14 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from caploom.errors import StoreError
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import fingerprint
+from caploom.locks import one_at_a_time
 from caploom.readers.source_row import SourceRow
-from caploom.records import SOURCE_ROWS
+from caploom.records import INBOX_FILES, SOURCE_ROWS
 from caploom.store import Artifact, Plan
 from caploom.tables import read_table, table_of, write_table
 
@@ -17,9 +20,18 @@ KIND = "shards"
 CODE_VERSION = "1"
 
 
+INBOX = "inbox"
+"""Stands where another shard has the fingerprint of its source: an inbox is the same whatever its settings."""
+
+
 def source_fingerprint(factory: Factory) -> str:
-    """Hash of the source's configuration: another source has shards of its own."""
-    return fingerprint(factory.config.pairs.fingerprinted())
+    """Hash of the source's configuration: another source has shards of its own; a factory may have an inbox alone."""
+    return fingerprint(factory.config.pairs.fingerprinted()) if factory.config.pairs is not None else INBOX
+
+
+def source_of(factory: Factory, shard: str) -> str:
+    """What stands between the kind and the shard in the address of a shard's listing and of its raw pairs."""
+    return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
 
 
 def cut_new_shards(factory: Factory) -> list[str]:
@@ -27,17 +39,28 @@ def cut_new_shards(factory: Factory) -> list[str]:
 
     An unchanged source gives none.
     """
+    if factory.config.pairs is None:
+        return []
     pending: list[SourceRow] = []
     made: list[str] = []
-    number = len(list_shards(factory))
-    for row in new_rows(factory):
-        pending.append(row)
-        if len(pending) == factory.config.shard_size:
-            made.append(_write(factory, number + len(made), pending))
-            pending = []
-    if pending:
-        made.append(_write(factory, number + len(made), pending))
+    reader = factory.config.pairs.fingerprinted()
+    with one_at_a_time(cutting_lock(factory), "Another process is cutting shards of this source; waiting for it."):
+        number = next_number(list_shards(factory, source_fingerprint(factory)))
+        for row in new_rows(factory):
+            pending.append(row)
+            if len(pending) == factory.config.shard_size:
+                made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
+                pending = []
+        if pending:
+            made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
     return made
+
+
+def cutting_lock(factory: Factory) -> Path:
+    """The lock of whoever cuts shards: two at once would give one name to different rows."""
+    folder = factory.store.path(KIND)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / ".cutting.lock"
 
 
 def new_rows(factory: Factory) -> Iterator[SourceRow]:
@@ -46,8 +69,10 @@ def new_rows(factory: Factory) -> Iterator[SourceRow]:
     A row is recognised by what it says (image path, caption, what is wrong with it) and by how often it says so, never
     by its position: rows inserted before it don't make it new.
     """
+    if factory.config.pairs is None:
+        return
     seen: Counter[bytes] = Counter()
-    for shard in list_shards(factory):
+    for shard in list_shards(factory, source_fingerprint(factory)):
         for row in shard_rows(shard):
             seen[row_digest(row)] += 1
     occurrences = Counter[bytes]()
@@ -58,9 +83,19 @@ def new_rows(factory: Factory) -> Iterator[SourceRow]:
             yield row
 
 
-def list_shards(factory: Factory) -> list[Artifact]:
-    """The listing of every shard of the configured source, in their order."""
-    return factory.store.list(KIND, source_fingerprint(factory))
+def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
+    """The listing of every shard, in their order: the configured source's, then the inbox's; or of one of the two."""
+    if source is not None:
+        return factory.store.list(KIND, source)
+    sources = [source_fingerprint(factory)] if factory.config.pairs is not None else []
+    inbox = [INBOX] if factory.config.inbox is not None else []
+    return [listing for each in (*sources, *inbox) for listing in factory.store.list(KIND, each)]
+
+
+def next_number(listings: Sequence[Artifact]) -> int:
+    """The number of the next shard after these."""
+    numbers = (int(each.manifest.configuration["shard"].rpartition("-")[2]) for each in listings)
+    return max(numbers, default=-1) + 1
 
 
 def shard_names(factory: Factory) -> list[str]:
@@ -70,7 +105,7 @@ def shard_names(factory: Factory) -> list[str]:
 
 def shard_listing(factory: Factory, shard: str) -> Artifact:
     """The listing of one shard; raises `StoreError` when there is no such shard."""
-    found = factory.store.list(KIND, source_fingerprint(factory), shard)
+    found = factory.store.list(KIND, source_of(factory, shard), shard)
     if not found:
         raise StoreError(
             f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
@@ -84,18 +119,28 @@ def shard_rows(listing: Artifact) -> Iterator[SourceRow]:
         yield SourceRow(**record)
 
 
-def _write(factory: Factory, number: int, rows: list[SourceRow]) -> str:
-    shard = f"shard-{number:05d}"
-    table = table_of((asdict(row) for row in rows), SOURCE_ROWS)
+def write_shard(
+    factory: Factory,
+    shard: str,
+    rows: Sequence[SourceRow],
+    configuration: Mapping[str, Any],
+    files: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """Write a shard's listing: `rows.parquet` (SOURCE_ROWS) and, of an inbox, `files.parquet` (INBOX_FILES).
+
+    `configuration` says where the rows come from. Returns the shard's name.
+    """
     content = hashlib.sha256(b"".join(row_digest(row) for row in rows)).hexdigest()[:16]
     plan = Plan(
         kind=KIND,
-        name=(source_fingerprint(factory), shard),
+        name=(source_of(factory, shard), shard),
         code_version=CODE_VERSION,
-        configuration={"shard": shard, "reader": factory.config.pairs.fingerprinted(), "rows": content},
+        configuration={"shard": shard, **configuration, "rows": content},
     )
     with factory.store.writing(plan) as draft:
-        write_table(table, draft.folder / "rows.parquet")
+        write_table(table_of((asdict(row) for row in rows), SOURCE_ROWS), draft.folder / "rows.parquet")
+        if files is not None:
+            write_table(table_of(files, INBOX_FILES), draft.folder / "files.parquet")
         draft.data_version = content
         draft.summary = {"rows": len(rows)}
     return shard

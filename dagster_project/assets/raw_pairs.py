@@ -23,7 +23,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         key=RAW_PAIRS,
         partitions_def=SHARDS,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted()]),
+        code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted() if config.pairs else None]),
         check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
         group_name="pairs",
         owners=asset_owners(config),

@@ -35,7 +35,8 @@ def report_content(factory: Factory, results: Sequence[ArmResult], waiting: Sequ
     if waiting:
         missing = "Not measured yet: " + ", ".join(recipe.name for recipe in waiting) + "."
         sections.append(Section("waiting", "Not measured yet", sentences=[missing]))
-    readers = (factory.config.pairs, *factory.config.evaluation_sets.values())
+    pairs = [factory.config.pairs] if factory.config.pairs is not None else []
+    readers = (*pairs, *factory.config.evaluation_sets.values())
     return Content(
         factory=factory.config.name,
         sections=sections,

@@ -60,6 +60,8 @@ def rebuilt_config(
     if training_sets:
         values["training_json"] = training_sets[0].configuration["json"]
     for listing in recorded.of_kind("shards"):
+        if present.pairs is None or "reader" not in listing.configuration:
+            continue  # an inbox has no reader of its own
         values["pairs"] = _reader(present.pairs, listing.configuration["reader"], _READER, "pairs", scratch)
     values["captioners"] = {**present.captioners, **_captioners(present, recorded)}
     values["shears"] = {**present.shears, **_shears(recorded)}

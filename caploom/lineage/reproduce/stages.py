@@ -118,13 +118,17 @@ def _load(place: str) -> Any:
 def cut_shard(work: Work) -> None:
     """`shards`: the rows that no other shard holds, next to the shards before it."""
     from caploom.lineage.reproduce.remaining_rows import RemainingRows
-    from caploom.readers.shards import cut_new_shards
+    from caploom.readers.shards import INBOX, cut_new_shards, source_of
 
+    config, shard = work.factory.config, work.configuration["shard"]
+    if config.pairs is None or source_of(work.factory, shard) == INBOX:
+        raise NotReproducibleError(
+            f"{name_of(work.recorded)}: it lists what lay in the inbox that day, which may be gone or changed since; "
+            "reproduce its raw_pairs, which have the images."
+        )
     others = work.original.list("shards", name_of(work.recorded).split("/")[0])
-    shard = work.configuration["shard"]
     link_into(work.factory.store, [each for each in others if each.manifest.configuration["shard"] < shard])
     later = [each for each in others if each.manifest.configuration["shard"] > shard]
-    config = work.factory.config
     update = {"pairs": RemainingRows(config.pairs, later), "shard_size": work.recorded.summary["rows"]}
     cut_new_shards(Factory(config.model_copy(update=update), work.factory.store))
 

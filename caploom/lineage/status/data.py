@@ -60,7 +60,8 @@ class DataSlots:
         earlier = self._versions.newest(ingest.KIND, None, None)
         causes = [Cause(Why.SOURCE, "pairs", "the source is not cut into shards yet (a run does it, or the sensor)")]
         if earlier is not None:
-            now = self._factory.config.pairs.fingerprinted()
+            reader = self._factory.config.pairs
+            now = reader.fingerprinted() if reader is not None else {}
             causes = [*(changed(each) for each in changes(self._source_of(earlier), now, "pairs")), *causes]
         state = State.MISSING if earlier is None else State.STALE
         return Judged(Slot(ingest.KIND, None, state, tuple(causes)), (ingest.KIND, ""), None)
