@@ -1,7 +1,7 @@
 """The `import` backend: captions that exist already, joined to the ingested images by identity and not by name."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from caploom.captioning.imported_rows import ImportedRows
 from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, SourceError
 from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.rewriting import Rewriting
 from caploom.store import Store
 from caploom.tables import failure
 
@@ -31,7 +32,7 @@ class ImportBackend:
         """Read the whole file; raises `CaptionerError` when it cannot be, or when no row names an ingested image."""
         self.facts: dict[str, Any] = {}
         self._settings = settings
-        self._rewriting = _Rewriting(settings.rewrite)
+        self._rewriting = Rewriting(sorted(settings.rewrite.items(), key=_longest_first))
         self._rows = ImportedRows(settings.captions.name, store)
         with ExitStack() as on_failure:
             on_failure.callback(self._rows.close)
@@ -71,8 +72,8 @@ class ImportBackend:
     def _read(self) -> None:
         settings = self._settings
         reader = ImageCaptionsReader(
-            root=settings.root,
-            captions=settings.captions,
+            root=str(settings.root),
+            captions=str(settings.captions),
             image_key=settings.image_key,
             caption_key=settings.caption_key,
         )
@@ -109,17 +110,5 @@ class ImportBackend:
         )
 
 
-class _Rewriting:
-    """The rule of `rewrite`: the longest key that begins a path gives way to its value."""
-
-    def __init__(self, rules: Mapping[str, str]) -> None:
-        self._rules = sorted(rules.items(), key=lambda rule: -len(rule[0]))
-        self.unused = set(rules)
-
-    def __call__(self, path: str) -> str:
-        if self.unused:
-            self.unused = {beginning for beginning in self.unused if not path.startswith(beginning)}
-        for beginning, instead in self._rules:
-            if path.startswith(beginning):
-                return instead + path.removeprefix(beginning)
-        return path
+def _longest_first(rule: tuple[str, str]) -> int:
+    return -len(rule[0])

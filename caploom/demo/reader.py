@@ -57,5 +57,5 @@ class PictureBookReader(Settings):
         from caploom.readers.image_captions import ImageCaptionsReader
 
         self.prepare()
-        folder = ImageCaptionsReader(root=self.folder / "images", captions=self.folder / "captions.json")
+        folder = ImageCaptionsReader(root=str(self.folder / "images"), captions=str(self.folder / "captions.json"))
         return folder.rows()

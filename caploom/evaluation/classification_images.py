@@ -114,7 +114,7 @@ def labelled_rows(settings: ClassificationSet) -> Iterator[SourceRow]:
     if settings.labels is not None:
         if not settings.labels.is_file():
             raise SourceError(f"{settings.labels}: there is no such file; correct `labels`.")
-        reader = ImageCaptionsReader(root=settings.root, captions=settings.labels, caption_key="label")
+        reader = ImageCaptionsReader(root=str(settings.root), captions=str(settings.labels), caption_key="label")
         for row in reader.rows():
             yield row if row.caption is None else replace(row, caption=row.caption.strip())
         return

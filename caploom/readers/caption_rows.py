@@ -1,12 +1,13 @@
 """What the readers of caption files share: an image's record becomes rows, each of them checked."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from caploom.errors import SourceError
+from caploom.places import child, exists, is_folder, name_of, open_place
+from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
 
 
@@ -16,12 +17,12 @@ class CaptionRows:
 
     Attributes:
         file: the file's name, for sentences.
-        root: the folder, resolved, that images lie in.
+        root: the place that images lie below.
         rewritten: says where the image of a path of the file lies here; None leaves paths as they are.
     """
 
     file: str
-    root: Path
+    root: str
     rewritten: Callable[[str], str] | None = None
 
     def of_image(
@@ -33,39 +34,39 @@ class CaptionRows:
             detail = f'{where}: "{image_key}" must be the path of an image and is {kind_of(image)}.'
             yield bad_row(number, "", "no_image_path", detail)
             return
-        path = self._path(image)
-        if isinstance(path, str):
-            yield bad_row(number, image, "path_leaves_root", f"{where}: {path}")
+        place = self.rewritten(image) if self.rewritten else image
+        if refused := refused_by_name(place):
+            yield bad_row(number, image, refused[0], f"{where}: {place!r}: {refused[1]}")
+            return
+        path = child(self.root, place)
+        if path is None:
+            became = f", rewritten to {place!r}," if place != image else ""
+            detail = (
+                f"{where}: the path {image!r}{became} leaves the image root {self.root}; images must lie inside it."
+            )
+            yield bad_row(number, image, "path_leaves_root", detail)
             return
         if not captions:
             detail = f'{where}: "{caption_key}" is empty, so the image has no caption; caption it or leave it out.'
             yield bad_row(number, image, "no_caption", detail)
         for caption in captions:
-            if not isinstance(caption, str):
-                detail = f'{where}: "{caption_key}" must be text and is {kind_of(caption)}.'
-                yield bad_row(number, image, "caption_not_text", detail)
-                continue
-            # A lone surrogate, which JSON can spell, has no UTF-8: no table can hold it.
-            text = caption.encode("utf-8", "replace").decode("utf-8")
-            if text.strip():
-                yield SourceRow(row=number, image=image, caption=text, path=str(path))
-            else:
-                yield bad_row(number, image, "empty_caption", f"{where}: the caption is empty.")
+            yield caption_row(number, image, path, caption, where=where, key=caption_key)
 
-    def _path(self, image: str) -> Path | str:
-        """The image's path, or why it must not be opened."""
-        place = self.rewritten(image) if self.rewritten else image
-        # Resolved, so that neither `..` nor a link inside the root can reach a file outside it.
-        path = Path(os.path.realpath(self.root / place)) if "\0" not in place else None
-        if path is None or not path.is_relative_to(self.root):
-            became = f", rewritten to {place!r}," if place != image else ""
-            return f"the path {image!r}{became} leaves the image root {self.root}; images must lie inside it."
-        return path
+
+def caption_row(number: int, image: str, path: str, caption: Any, *, where: str, key: str) -> SourceRow:
+    """The row of an image that may be opened and of one caption, which may be of any type or empty."""
+    if not isinstance(caption, str):
+        return bad_row(number, image, "caption_not_text", f'{where}: "{key}" must be text and is {kind_of(caption)}.')
+    # A lone surrogate, which JSON can spell, has no UTF-8: no table can hold it.
+    text = caption if caption.isascii() else as_text(caption)
+    if not text.strip():
+        return bad_row(number, image, "empty_caption", f"{where}: the caption is empty.")
+    return SourceRow(row=number, image=image if is_text(image) else as_text(image), caption=text, path=path)
 
 
 def bad_row(number: int, image: str, reason: str, detail: str) -> SourceRow:
     """A row that cannot be used: `reason` is a short word to count by, `detail` one sentence."""
-    return SourceRow(row=number, image=image, caption=None, path=None, reason=reason, detail=detail)
+    return SourceRow(row=number, image=as_text(image), caption=None, path=None, reason=reason, detail=as_text(detail))
 
 
 def not_an_object(file: str, number: int, record: Any) -> SourceRow:
@@ -80,19 +81,36 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def check_files(root: Path, captions: Path, suffixes: Sequence[str]) -> None:
+def check_files(root: str, captions: str, suffixes: Sequence[str]) -> None:
     """Check that folder and file are there and that the file is one that is read; raises `SourceError`."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise SourceError(f"{root}: the image root is no folder; correct `root`.")
-    if not captions.is_file():
+    if not exists(captions) or is_folder(captions):
         raise SourceError(f"{captions}: there is no such file; correct `captions`.")
-    if captions.suffix.lower() not in suffixes:
+    if suffix_of(captions) not in suffixes:
         raise SourceError(
             f"{captions}: captions are read from {', '.join(suffixes)} files; convert it or change `captions`."
         )
 
 
-def json_items(path: Path, prefix: str) -> Iterator[Any]:
+def suffix_of(place: str) -> str:
+    """The ending of a place's name in lower case, with its dot; empty without one."""
+    stem, dot, ending = name_of(place).rpartition(".")
+    return f".{ending.lower()}" if dot and stem else ""
+
+
+@contextmanager
+def reading(place: str) -> Iterator[BinaryIO]:
+    """A place opened to be read; one that fails while it is read raises `SourceError`, as one that cannot be opened."""
+    with open_place(place) as file:
+        try:
+            yield file
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise SourceError(f"{place}: it cannot be read to its end ({why}); check that it is there.") from None
+
+
+def json_items(place: str, prefix: str) -> Iterator[Any]:
     """The items of an array in a JSON file (`prefix` as ijson has it), streamed, whatever the file's size.
 
     Where the JSON is damaged, the last item is a bad `SourceRow` that says so.
@@ -101,7 +119,7 @@ def json_items(path: Path, prefix: str) -> Iterator[Any]:
 
     count = 0
     try:
-        with path.open("rb") as file:
+        with reading(place) as file:
             for record in ijson.items(file, prefix, use_float=True):
                 count += 1
                 yield record
@@ -110,6 +128,7 @@ def json_items(path: Path, prefix: str) -> Iterator[Any]:
         incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
         detail = (
-            f"{path.name}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); mend the file."
+            f"{name_of(place)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); "
+            "mend the file."
         )
         yield bad_row(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)

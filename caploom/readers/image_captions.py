@@ -1,121 +1,118 @@
-"""Reads a folder of images with one JSON or CSV file of captions: the seed's format, and most people's first data."""
+"""Reads a folder of images with one file of captions: the seed's format, and most people's first data."""
 
-import csv
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, field_validator, model_validator
 
-from caploom.errors import SourceError
-from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object
+from caploom.places import Place, name_of
+from caploom.readers.caption_rows import CaptionRows, check_files, not_an_object, suffix_of
+from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, table_records
+from caploom.readers.downloaded_names import check_template, downloaded_name
+from caploom.readers.rewriting import RewriteRule, rewriting_of
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings, resolve_path
+from caploom.settings import Settings
+
+_OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
 
 class ImageCaptionsReader(Settings):
-    """Images below `root`; captions in a JSON array of objects, a CSV/TSV with a header line, or a Parquet table."""
+    """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, a record an image."""
 
     reader: Literal["image_captions"] = "image_captions"
-    root: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Folder that the image paths start from.")
-    captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(
-        description="`.json` (`[{image, caption}, ...]`), `.csv`, `.tsv` or `.parquet`."
+    root: Place = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")
+    captions: Place = Field(
+        description="`.json` (`[{image, caption}, ...]`), `.jsonl`, `.csv`, `.tsv` or `.parquet`; a file or a URL."
     )
     image_key: str = Field(default="image", description="Key or column that holds the image's path.")
     caption_key: str = Field(default="caption", description="Key or column that holds a caption or a list of them.")
+    rewrite: list[RewriteRule] = Field(
+        default=[],
+        description="`[{from: <beginning of a path in the file>, to: <what stands there instead>}]`; the first counts.",
+    )
+    columns: list[str] | None = Field(
+        default=None, description="Names of the columns of a CSV or TSV that has no header line: `[caption, url]`."
+    )
+    quotes: bool | None = Field(
+        default=None,
+        description='Whether `"` encloses fields of a CSV or TSV; by default not in a `.tsv` without a header line.',
+    )
+    downloaded_as: str | None = Field(
+        default=None,
+        description="How the file of a downloaded image is called when `image_key` holds its URL: `img2dataset`, "
+        "`crc32`, `url_name`, or a template such as `{index:09d}.jpg` or `{md5}.jpg`.",
+    )
+
+    @field_validator("downloaded_as")
+    @classmethod
+    def _the_template_is_known(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_template(value)
+        return value
+
+    @model_validator(mode="after")
+    def _columns_hold_image_and_caption(self) -> Self:
+        if self.columns is None:
+            return self
+        if suffix_of(self.captions) not in (".csv", ".tsv"):
+            raise ValueError(
+                f"columns: only a `.csv` or `.tsv` can lack a header line, and captions is {self.captions}"
+            )
+        for key in (self.image_key, self._form.caption_key(self.columns) or self.caption_key):
+            if key not in self.columns:
+                raise ValueError(f'columns: "{key}" is not among them; name it, or another `image_key`, `caption_key`')
+        return self
 
     @property
     def attribution(self) -> str | None:
         """What pages that show the pictures must say; nothing is known of a user's own."""
         return None
 
-    def prepare(self) -> None:
-        """Check that file and folder are there; raises `SourceError`."""
-        check_files(self.root, self.captions, list(_PARSERS))
-
-    def rows(self, rewritten: Callable[[str], str] | None = None) -> Iterator[SourceRow]:
-        """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size.
-
-        A record with a list of captions gives a row for each, all with the record's number. `rewritten` says where the
-        image of a path of the file lies here; `SourceRow.image` stays as the file has it.
-        """
-        self.prepare()
-        make = CaptionRows(self.captions.name, self.root.resolve(), rewritten)
-        parse = _PARSERS[self.captions.suffix.lower()]
-        for number, record in enumerate(parse(self.captions, self), start=1):
-            if isinstance(record, SourceRow):
-                yield record
-            elif not isinstance(record, dict):
-                yield not_an_object(self.captions.name, number, record)
-            else:
-                key = next((key for key in self.caption_keys if key in record), self.caption_key)
-                said = record.get(key)
-                captions = said if isinstance(said, list) else [said]
-                image = record.get(self.image_key)
-                yield from make.of_image(number, image, captions, image_key=self.image_key, caption_key=key)
-
     @property
     def caption_keys(self) -> tuple[str, ...]:
         """Where captions may stand: the key that was named; unless one was, also what Caploom's own tables call it."""
         return ("caption", "captions", "raw_caption") if self.caption_key == "caption" else (self.caption_key,)
 
-
-def _json_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
-    count = 0
-    for record in json_items(path, "item"):
-        count += 1
-        yield record
-    if count == 0:
-        yield from _no_array(path)
-
-
-def _no_array(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    if not start.startswith(b"["):
-        raise SourceError(
-            f"{path}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
+    @property
+    def _form(self) -> TableForm:
+        plain = self.columns is not None and suffix_of(self.captions) == ".tsv"
+        return TableForm(
+            image_key=self.image_key,
+            caption_keys=self.caption_keys,
+            columns=tuple(self.columns) if self.columns is not None else None,
+            quotes=not plain if self.quotes is None else self.quotes,
         )
-    yield from ()
 
+    def fingerprinted(self) -> dict[str, Any]:
+        """All that was written in the YAML: a key that came later and was left out makes no other source."""
+        settings = self.model_dump(mode="json")
+        unset = {key for key in _OPTIONAL if settings[key] in (None, [])}
+        return {key: value for key, value in settings.items() if key not in unset}
 
-def _csv_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.DictReader(file, delimiter=delimiter)
-        count = 0
-        try:
-            for key in (reader.image_key, reader.caption_key):
-                if key not in (lines.fieldnames or []):
-                    columns = ", ".join(lines.fieldnames or []) or "none"
-                    raise SourceError(
-                        f'{path}: the header has no column "{key}" (columns: {columns}); name it in the YAML.'
-                    )
-            for line in lines:
-                count += 1
-                yield line
-        except csv.Error as error:  # mostly an opening quote that nothing closes
-            detail = f"{path.name}: it cannot be read on after row {count} ({error}); mend the file."
-            yield bad_row(count + 1, "", "invalid_csv", detail)
+    def prepare(self) -> None:
+        """Check that file and folder are there; raises `SourceError`."""
+        check_files(self.root, self.captions, TABLE_SUFFIXES)
 
+    def rows(self, rewritten: Callable[[str], str] | None = None) -> Iterator[SourceRow]:
+        """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size.
 
-def _parquet_records(path: Path, reader: ImageCaptionsReader) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            key = next((key for key in reader.caption_keys if key in names), reader.caption_key)
-            for column in (reader.image_key, key):
-                if column not in names:
-                    raise SourceError(
-                        f'{path}: it has no column "{column}" (columns: {", ".join(names)}); name it in the YAML.'
-                    )
-            for batch in file.iter_batches(batch_size=4096, columns=[reader.image_key, key], use_threads=False):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
-
-
-_PARSERS = {".json": _json_records, ".csv": _csv_records, ".tsv": _csv_records, ".parquet": _parquet_records}
+        A record with a list of captions gives a row for each, all with the record's number. `rewritten` says where the
+        image of a path of the file lies here, in the place of `rewrite`; `SourceRow.image` stays as the file has it.
+        Raises `SourceError` when the file cannot be read or has another form.
+        """
+        self.prepare()
+        name = name_of(self.captions)
+        make = CaptionRows(name, self.root, rewritten or (rewriting_of(self.rewrite) if self.rewrite else None))
+        for number, record in enumerate(table_records(self.captions, self._form), start=1):
+            if isinstance(record, SourceRow):
+                yield record
+            elif not isinstance(record, dict):
+                yield not_an_object(name, number, record)
+            else:
+                key = next((key for key in self.caption_keys if key in record), self.caption_key)
+                said = record.get(key)
+                captions = said if isinstance(said, list) else [said]
+                image = record.get(self.image_key)
+                if self.downloaded_as is not None and isinstance(image, str) and image.strip():
+                    image = downloaded_name(self.downloaded_as, number, image)
+                yield from make.of_image(number, image, captions, image_key=self.image_key, caption_key=key)

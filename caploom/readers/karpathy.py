@@ -1,17 +1,18 @@
 """Reads Karpathy and Fei-Fei's split files (2015): the form in which the field shares COCO, Flickr30K and Flickr8K."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from caploom.errors import SourceError
-from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object
+from caploom.places import Place, name_of
+from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object, reading
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings, nearest, resolve_path
+from caploom.settings import Settings, nearest
 
 _TOP_LEVEL_BYTES = 4096
 _DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')
@@ -21,10 +22,10 @@ class KarpathyReader(Settings):
     """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`."""
 
     reader: Literal["karpathy"]
-    root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
-        description="Folder that the image paths (`filepath/filename`, or `filename` alone) start from."
+    root: Place = Field(
+        description="Folder or URL that the image paths (`filepath/filename`, or `filename` alone) start from."
     )
-    captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Such as `dataset_coco.json`.")
+    captions: Place = Field(description="Such as `dataset_coco.json`; a file or a URL.")
     split: str | list[str] = Field(
         default="test", description="Which images: `train`, `val`, `test`; or a list, such as `[train, restval]`."
     )
@@ -52,7 +53,7 @@ class KarpathyReader(Settings):
         Raises `SourceError` when the file has another form or no image of these splits.
         """
         self.prepare()
-        make = CaptionRows(self.captions.name, self.root.resolve())
+        make = CaptionRows(name_of(self.captions), self.root)
         met: Counter[str] = Counter()
         bad = 0
         for number, record in enumerate(json_items(self.captions, "images.item"), start=1):
@@ -61,10 +62,10 @@ class KarpathyReader(Settings):
                 yield record
             elif not isinstance(record, dict):
                 bad += 1
-                yield not_an_object(self.captions.name, number, record)
+                yield not_an_object(name_of(self.captions), number, record)
             elif not isinstance(record.get("split"), str):
                 bad += 1
-                detail = f'{self.captions.name}, row {number}: it has no "split", so nobody knows what it is for.'
+                detail = f'{name_of(self.captions)}, row {number}: it has no "split", so nobody knows what it is for.'
                 yield bad_row(number, str(record.get("filename") or ""), "no_split", detail)
             else:
                 met[record["split"]] += 1
@@ -81,7 +82,7 @@ class KarpathyReader(Settings):
         wanted = len(said) if self.captions_per_image == "all" else self.captions_per_image
         if said and len(said) < wanted and isinstance(image, str):
             detail = (
-                f"{self.captions.name}, row {number}: {image} has {len(said)} of the {wanted} captions that "
+                f"{name_of(self.captions)}, row {number}: {image} has {len(said)} of the {wanted} captions that "
                 "`captions_per_image` asks for; ask for fewer or leave the image out."
             )
             yield bad_row(number, image, "too_few_captions", detail)
@@ -104,9 +105,10 @@ class KarpathyReader(Settings):
 
     def dataset(self) -> str | None:
         """What the file calls itself, such as "coco" or "flickr30k": it stands before or after its images."""
-        with self.captions.open("rb") as file:
+        with reading(self.captions) as file:
             head = file.read(_TOP_LEVEL_BYTES).partition(b"[")[0]
-            file.seek(max(0, self.captions.stat().st_size - _TOP_LEVEL_BYTES))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TOP_LEVEL_BYTES))
             tail = file.read().rpartition(b"]")[2]
         found = _DATASET.search(head) or _DATASET.search(tail)
         return found[1].decode("utf-8", "replace") if found else None

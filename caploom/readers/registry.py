@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from caploom.demo.reader import PictureBookReader
+from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
 
-Reader = Annotated[ImageCaptionsReader | KarpathyReader | PictureBookReader, Field(discriminator="reader")]
+Reader = Annotated[CocoReader | ImageCaptionsReader | KarpathyReader | PictureBookReader, Field(discriminator="reader")]

@@ -1,8 +1,11 @@
 """A hash of what a reader would read, without reading images: a changed source is another source."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
-from caploom.lineage.fingerprints import content_version, file_sha256, fingerprint
+from caploom.lineage.fingerprints import content_version, fingerprint
+from caploom.readers.caption_rows import reading
+from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
 
@@ -16,9 +19,13 @@ def source_version(reader: "Reader") -> str:
     Raises `SourceError` when folder or file are not there.
     """
     settings = reader.fingerprinted()
-    if isinstance(reader, ImageCaptionsReader | KarpathyReader):
+    if isinstance(reader, ImageCaptionsReader | KarpathyReader | CocoReader):
         reader.prepare()
-        return fingerprint([settings, file_sha256(reader.captions)])
+        with reading(reader.captions) as file:
+            digest = hashlib.sha256()
+            while block := file.read(2**20):
+                digest.update(block)
+        return fingerprint([settings, digest.hexdigest()])
     return fingerprint(
         [settings, content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in reader.rows())]
     )

@@ -262,7 +262,7 @@ def test_when_no_row_finds_an_image_one_sentence_shows_what_was_compared(source,
         ("[1]", "c.json", r"no row that names an image \(c.json, row 1: it is a number and must be an object.\)"),
         ("{}", "c.json", "must hold a JSON array"),
         ("a,b\n1,2\n", "c.csv", 'the header has no column "image"'),
-        ("text", "c.txt", r"captions are read from .json, .csv, .tsv, .parquet files"),
+        ("text", "c.txt", r"captions are read from .json, .jsonl, .csv, .tsv, .parquet files"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(opened, temporary_folder, text, name, words):

@@ -1,0 +1,199 @@
+"""Records of caption tables, streamed: JSON, JSON lines, CSV, TSV and Parquet, each bad line a row of its own."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, cast
+
+from caploom.errors import SourceError
+from caploom.places import is_url, name_of, open_place
+from caploom.readers.caption_rows import bad_row, json_items, reading, suffix_of
+from caploom.readers.image_names import is_text
+
+LONGEST_LINE = 64 * 2**20  # bytes
+LONGEST_FIELD = (
+    4 * 2**20
+)  # characters of a CSV field: a caption of 1 MB is accepted, a file that a quote swallows is not
+_BUFFER = 2**20  # bytes
+_END = "\0the end of the file\0"
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What a table's columns are called.
+
+    Attributes:
+        image_key: the image's path.
+        caption_keys: where captions may stand; the first one that is there counts.
+        columns: names of the columns of a CSV or TSV without a header line; None when it has one.
+        quotes: whether a field of a CSV or TSV may be enclosed in quotes.
+    """
+
+    image_key: str
+    caption_keys: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
+    quotes: bool = True
+
+    def caption_key(self, names: Any) -> str | None:
+        """The first of the caption keys that is among the names."""
+        return next((key for key in self.caption_keys if key in names), None)
+
+
+def table_records(place: str, form: TableForm) -> Iterator[Any]:
+    """The records of a table in their order: mappings, what stands in a mapping's place, or a bad `SourceRow`.
+
+    Raises `SourceError` when the file cannot be read, has another form, or lacks a column.
+    """
+    return _PARSERS[suffix_of(place)](place, form)
+
+
+def _json_records(place: str, form: TableForm) -> Iterator[Any]:
+    empty = True
+    for record in json_items(place, "item"):
+        empty = False
+        yield record
+    if empty:
+        with reading(place) as file:
+            start = file.read(64).lstrip()
+        if not start.startswith(b"["):
+            raise SourceError(
+                f"{place}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
+            )
+
+
+def _json_lines(place: str, form: TableForm) -> Iterator[Any]:
+    number = 0
+    with _buffered(place) as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if not line.strip():
+                continue
+            number += 1
+            where = f"{name_of(place)}, row {number}"
+            if len(line) > LONGEST_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(_BUFFER)
+                detail = f"{where}: the line is longer than {LONGEST_LINE // 2**20} MiB; no caption is."
+                yield bad_row(number, "", "line_too_long", detail)
+                continue
+            try:
+                yield json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+            except UnicodeDecodeError:
+                yield bad_row(number, "", "undecodable_text", f"{where}: it is not UTF-8; convert the file.")
+            except (ValueError, RecursionError) as error:
+                why = str(error).splitlines()[0]
+                yield bad_row(number, "", "invalid_json", f"{where}: it is not valid JSON ({why}); mend the line.")
+
+
+def _csv_records(place: str, form: TableForm) -> Iterator[Any]:
+    delimiter = "\t" if suffix_of(place) == ".tsv" else ","
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE
+    csv.field_size_limit(LONGEST_FIELD)  # it is of the whole process, and 128 KiB unless someone says otherwise
+    count = 0
+    with (
+        _buffered(place) as file,
+        # What is no UTF-8 becomes lone surrogates, by which its rows are told below.
+        io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
+    ):
+        read = _LinesAndEnd(text)
+        lines = csv.DictReader(read, form.columns, delimiter=delimiter, quoting=quoting)
+        try:
+            names = [str(name) for name in lines.fieldnames or [] if name != _END]
+            _check_columns(place, form, names)
+            for line in lines:
+                if read.at_end:
+                    if line[names[0]] != _END:
+                        raise csv.Error("a quote is opened and never closed")
+                    break
+                count += 1
+                fault = _line_fault(line, len(names), form)
+                if fault is None:
+                    yield line
+                else:
+                    image = line.get(form.image_key)
+                    yield bad_row(count, image or "", fault[0], f"{name_of(place)}, row {count}: {fault[1]}")
+        except csv.Error as error:
+            detail = f"{name_of(place)}: it cannot be read on after row {count} ({error}); mend the file."
+            yield bad_row(count + 1, "", "invalid_csv", detail)
+
+
+class _LinesAndEnd:
+    """A text's lines and one more, which is a record of its own unless a quote was left open before it."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.at_end = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self.at_end:
+            raise StopIteration
+        line = self._text.readline(LONGEST_LINE)
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"a line is longer than {LONGEST_LINE // 2**20} MiB")
+        self.at_end = not line
+        return line or _END
+
+
+def _line_fault(line: dict[Any, Any], columns: int, form: TableForm) -> tuple[str, str] | None:
+    """Why a line of a CSV cannot be used, as a reason and a sentence's end."""
+    extra = line.get(None)
+    if extra and any(extra):
+        said = f"it has {columns + len(extra)} fields and the table {columns} columns"
+        return "too_many_fields", f"{said}; a caption that holds the delimiter must be enclosed in quotes."
+    for key in (form.image_key, *form.caption_keys):
+        value = line.get(key)
+        if value is not None and not value.isascii() and not is_text(value):
+            return "undecodable_text", f'"{key}" is not UTF-8; convert the file.'
+    return None
+
+
+def _check_columns(place: str, form: TableForm, names: list[str]) -> None:
+    for key in (form.image_key, form.caption_key(names) or form.caption_keys[0]):
+        if key not in names:
+            have = "the header" if form.columns is None and suffix_of(place) != ".parquet" else "it"
+            raise SourceError(
+                f'{place}: {have} has no column "{key}" (columns: {", ".join(names) or "none"}); name it in the YAML.'
+            )
+
+
+def _parquet_records(place: str, form: TableForm) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_place(place) as opened, pq.ParquetFile(opened) as file:
+            names = file.schema_arrow.names
+            _check_columns(place, form, names)
+            columns = [form.image_key, form.caption_key(names) or form.caption_keys[0]]
+            for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{place}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
+
+
+@contextmanager
+def _buffered(place: str) -> Iterator[BinaryIO]:
+    """A place opened so that `readline` takes a limit, which fsspec's own does not."""
+    with reading(place) as file:
+        if is_url(place):
+            with io.BufferedReader(cast(io.RawIOBase, file), _BUFFER) as buffered:
+                yield cast(BinaryIO, buffered)
+        else:
+            yield file
+
+
+_Parser = Callable[[str, TableForm], Iterator[Any]]
+
+_PARSERS: dict[str, _Parser] = {
+    ".json": _json_records,
+    ".jsonl": _json_lines,
+    ".csv": _csv_records,
+    ".tsv": _csv_records,
+    ".parquet": _parquet_records,
+}
+TABLE_SUFFIXES = tuple(_PARSERS)

@@ -1,0 +1,36 @@
+"""What a file's name alone tells about an image, before anything is opened."""
+
+from caploom.locations import Location
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .jp2 .jxl "
+    ".svg .svgz".split()
+)
+"""Names that end so are meant as images; whether they are, and of a kind that can be decoded, the ingest finds out."""
+
+_DRAWINGS = (".svg", ".svgz")
+
+
+def refused_by_name(name: str) -> tuple[str, str] | None:
+    """Why an image of that name is not accepted, as a reason and the rest of a sentence; None when it may be opened."""
+    if not is_text(name):
+        return "unusable_name", "the name is not UTF-8, which tables cannot hold; rename it."
+    if name.lower().endswith(_DRAWINGS):
+        return "svg_not_accepted", "SVG is a drawing program and no picture; render it to PNG first."
+    if Location.parse(name).place != name:
+        return "unusable_name", "the name ends as a place inside a container is written; rename it."
+    return None
+
+
+def is_text(text: str) -> bool:
+    """Whether a text has a UTF-8 form: a lone surrogate, as JSON can spell it and file names can hold it, has none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_text(text: str) -> str:
+    """The text with `?` where it has no UTF-8 form."""
+    return text.encode("utf-8", "replace").decode("utf-8")
