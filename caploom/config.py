@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from caploom.automation import AutomationSettings
 from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
@@ -40,6 +41,9 @@ class FactoryConfig(Settings):
     )
     pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, beside an inbox.")
     inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")
+    automation: AutomationSettings | None = Field(
+        default=None, description="What happens by itself; left out, all of it with an inbox, and nothing without."
+    )
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
@@ -123,6 +127,9 @@ class FactoryConfig(Settings):
                     f'grid: it makes an arm "{name}", and a recipe is called so already: rename the recipe'
                 )
         arms = [recipe.name for recipe in self.expanded_recipes()]
+        retrained = self.automatisms.retrain.recipes
+        for name in retrained if retrained != "all" else []:
+            check_known("automation.retrain.recipes", name, arms, "recipe")
         twice = [name for name in arms if arms.count(name) > 1]
         if twice:
             raise ValueError(f'recipes: with their seeds two of them would be called "{twice[0]}": rename one')
@@ -188,6 +195,13 @@ class FactoryConfig(Settings):
                 return recipe
         known = [recipe.name for recipe in self.expanded_recipes()]
         raise ConfigError(f'There is no recipe "{name}"; known: {", ".join(known)}{nearest(name, known)}.')
+
+    @property
+    def automatisms(self) -> AutomationSettings:
+        """What the factory does by itself."""
+        if self.automation is not None:
+            return self.automation
+        return AutomationSettings() if self.inbox is not None else AutomationSettings.off()
 
     def shear_steps(self, name: str) -> list[ShearStep]:
         """The steps of the shear of that name; `none` has none."""

@@ -48,7 +48,9 @@ class Candidates:
 
 def find_candidates(journal: Journal, settings: InboxSettings, now: float) -> Candidates:
     """Of all files that are there and not taken as they are, the complete ones; `now` is the monotonic clock."""
-    tables = {folder for (folder,) in journal.rows("select distinct folder from files where kind = 'table' and not gone")}
+    tables = {
+        folder for (folder,) in journal.rows("select distinct folder from files where kind = 'table' and not gone")
+    }
     marked = {folder for (folder,) in journal.rows("select folder from files where kind = 'marker' and not gone")}
     folders = [folder for (folder,) in journal.rows("select distinct folder from files where not gone")]
     journal.remember("tabled", (folder for folder in folders if _is_within(folder, tables)))

@@ -130,10 +130,7 @@ class Journal:
                 " shard, gone) values (:place, '', '', '', 'unknown', '', '', 0, :version, :rows_so_far, :finished,"
                 " :shard, 1) on conflict(place) do update set taken = excluded.taken, rows = excluded.rows,"
                 " finished = excluded.finished, shard = excluded.shard",
-                [
-                    {**record, "rows_so_far": record["first_row"] + record["rows"], "shard": shard}
-                    for record in records
-                ],
+                [{**record, "rows_so_far": record["first_row"] + record["rows"], "shard": shard} for record in records],
             )
             self.run("insert or ignore into shards values (?)", shard)
 
