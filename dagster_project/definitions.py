@@ -23,7 +23,12 @@ from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
+from dagster_project.schedules.failed_rows import retry_schedules
+from dagster_project.schedules.retraining import retraining_schedule
+from dagster_project.sensors.automation import automation_sensors
 from dagster_project.sensors.edited_settings import edited_settings
+from dagster_project.sensors.grown_training_sets import growth_sensors
+from dagster_project.sensors.inbox import inbox_sensors
 from dagster_project.sensors.new_images import new_images
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
@@ -44,7 +49,14 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             ablation_report_asset(config),
         ],
         jobs=[*factory_jobs(config), ask_job],
-        sensors=[new_images, edited_settings],
+        sensors=[
+            new_images,
+            edited_settings,
+            *inbox_sensors(config),
+            *automation_sensors(config),
+            *growth_sensors(config),
+        ],
+        schedules=[retraining_schedule(config), *retry_schedules(config)],
         resources={
             "factory": resource,
             "captioner_models": CaptionerModels(),

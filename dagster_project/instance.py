@@ -15,6 +15,16 @@ concurrency:
   pools:
     default_limit: 1
     granularity: op
+# A run whose process was killed is found dead and launched again; one that failed by itself is not.
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  start_timeout_seconds: 180
+  free_slots_after_run_end_seconds: 30
+run_retries:
+  enabled: true
+  max_retries: 3
+  retry_on_asset_or_op_failure: false
 """
 
 

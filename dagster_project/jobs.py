@@ -6,17 +6,19 @@ import dagster as dg
 
 from caploom.config import FactoryConfig
 
+INGEST_SHARDS = "ingest_shards"
 CAPTION_SHARDS = "caption_shards"
 RUN_RECIPE = "run_recipe"
 REPORT = "report"
 
 
 def factory_jobs(config: FactoryConfig) -> list[Any]:
-    """The three jobs; run in this order they are the whole graph."""
+    """The jobs; after `ingest_shards`, a part of the next, they are run in this order and are then the whole graph."""
     captions = dg.AssetSelection.assets(*(["captions", captioner] for captioner in config.captioners))
     raw_pairs = dg.AssetSelection.assets("raw_pairs")
     experiments = dg.AssetSelection.assets("sheared_captions", "training_set", "checkpoint", "retrieval_metrics")
     return [
+        dg.define_asset_job(INGEST_SHARDS, selection=raw_pairs, description="Ingests shards, and captions none."),
         dg.define_asset_job(
             CAPTION_SHARDS,
             selection=raw_pairs | captions if config.captioners else raw_pairs,

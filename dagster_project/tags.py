@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from caploom.config import FactoryConfig
 from caploom.recipes import Recipe
 
+WHY_TAG = "caploom/why"
+"""Says of a run that nobody launched by hand what it was launched for."""
+
 _MOST = 63  # characters, of the part of a tag's key behind the slash
 
 

@@ -23,6 +23,18 @@ class Retried:
     given_up: int
 
 
+def shards_to_retry(factory: Factory, captioner: str) -> dict[str, int]:
+    """By shard, how many images the captioner failed on fewer than `max_attempts` times; no shard without any."""
+    limit = factory.config.captioners[captioner].max_attempts
+    counts: dict[str, int] = {}
+    for pairs in ingested_shards(factory):
+        shard = pairs.manifest.configuration["shard"]
+        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+        if artifact is not None and (artifact.manifest.rows is None or artifact.manifest.rows.rows_failed):
+            counts[shard] = sum(row["attempt"] < limit for row in read_failures(artifact))
+    return {shard: count for shard, count in counts.items() if count}
+
+
 def retry_failures(
     factory: Factory, captioner: str, shard: str, load: Load, progress: Progress | None = None
 ) -> Retried | None:

@@ -97,7 +97,7 @@ class _Cutter:
 def _rows_of(file: Candidate) -> Iterator[SourceRow]:
     # Each reader only when a file of its kind is there: with them come Parquet and tars.
     from caploom.readers.image_captions import ImageCaptionsReader
-    from caploom.readers.image_folder import ImageFolderReader
+    from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
     from caploom.readers.parquet_images import ParquetReader
     from caploom.readers.webdataset import WebdatasetReader
 
@@ -106,10 +106,10 @@ def _rows_of(file: Candidate) -> Iterator[SourceRow]:
             return ImageFolderReader(root=file.inbox).rows_of([file.place])
         case FileKind.TAR:
             return WebdatasetReader(tars=file.place).rows_of([file.place])
+        case _ if name_of(file.place) in METADATA_NAMES:
+            return ImageFolderReader(root=file.inbox).rows_of([file.place])
         case FileKind.PARQUET:
             return ParquetReader(files=file.place).rows_of([file.place])
-    if name_of(file.place).rpartition(".")[0] == "metadata":  # the Hugging Face hub's way
-        return ImageFolderReader(root=file.inbox).rows_of([file.place])
     return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
 
 

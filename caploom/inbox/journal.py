@@ -95,7 +95,7 @@ class Journal:
         self._database.execute(statement, values)
 
     def see(self, files: Iterable[PlacedFile], marker: str) -> list[str]:
-        """Remember, until the next call, what a folder holds; returns the names that are no text, as Python spells them."""
+        """Remember, until the next call, what a folder holds; returns names that are no text, spelt as Python does."""
         unspeakable: list[str] = []
         self.run("delete from seen")
         batch: list[tuple[str, ...]] = []

@@ -8,6 +8,7 @@ from caploom.lineage.report import make as report
 from caploom.lineage.report.markdown import without_files
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
+from dagster_project.conditions import follow_new_measurements
 from dagster_project.report_pages import reports_url
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners
@@ -22,6 +23,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         key=ABLATION_REPORT,
         deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
         code_version=fingerprint([report.CODE_VERSION, config.name]),
+        automation_condition=follow_new_measurements(),
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"html", "markdown"},

@@ -18,6 +18,7 @@ from caploom.progress import StageBar, track
 from dagster_project.assets.captions_metadata import captions_metadata
 from dagster_project.assets.materialization import AssetEvents, check_specs, failed_check, shard_events, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
+from dagster_project.conditions import caption_new_shards
 from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -54,6 +55,7 @@ def _captions_asset(captioner: str, settings: CaptionerSettings, owners: list[st
         pool=GPU_POOL if settings.on_gpu else None,
         code_version=fingerprint([CODE_VERSION, captioner_fingerprint(settings)]),
         check_specs=check_specs(key, BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE),
+        automation_condition=caption_new_shards(),
         group_name="captions",
         kinds={settings.kind, "parquet"},
         owners=owners,

@@ -12,6 +12,7 @@ from caploom.shearing.exhibits import examples_markdown, shear_markdown
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared import sheared_key, shears_of
+from dagster_project.conditions import follow_new_captions
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
@@ -35,6 +36,7 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         partitions_def=recipe_partitions(config),
         code_version=shear.CODE_VERSION,
         check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
+        automation_condition=follow_new_captions(),
         group_name="training_data",
         owners=asset_owners(config),
         kinds={"parquet"},

@@ -12,6 +12,7 @@ from dagster_project.assets.materialization import check_specs, gallery, result,
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
+from dagster_project.conditions import follow_new_captions
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
@@ -32,6 +33,7 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         partitions_def=recipe_partitions(config),
         code_version=merge.CODE_VERSION,
         check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
+        automation_condition=follow_new_captions(),
         group_name="training_data",
         owners=asset_owners(config),
         kinds={"parquet", "json"},

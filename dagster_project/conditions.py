@@ -1,0 +1,59 @@
+"""When assets are materialized by themselves: Dagster's declarative automation, in the words of the factory.
+
+A condition says of each partition whether it is to be made now. None makes what a person's edit of the YAML made stale:
+that may cost many GPU hours, and is asked for by a person.
+"""
+
+import dagster as dg
+
+from dagster_project.assets.settings import SETTINGS
+
+_C = dg.AutomationCondition
+_EDITS = dg.AssetSelection.assets(SETTINGS)  # observed, never made: always missing to Dagster
+_STAGES = 4  # from the raw pairs to the training sets
+
+
+def caption_new_shards() -> dg.AutomationCondition:
+    """A shard that is ingested and has no captions.
+
+    Not one whose captioning failed: the run was tried again already, and a person has been told.
+    """
+    condition: dg.AutomationCondition = (
+        _C.missing().with_label("the shard has no captions of this captioner")
+        & ~_C.execution_failed().with_label("captioning it has failed")
+        & ~_C.in_progress()
+        & ~_C.any_deps_missing().with_label("the shard is not ingested")
+        & ~_C.any_deps_in_progress()
+        & _C.all_deps_blocking_checks_passed()
+    )
+    return condition
+
+
+def follow_new_captions() -> dg.AutomationCondition:
+    """What is made of captions (or of raw pairs), once all that it is made of is there and at rest."""
+    never_made = _C.missing() & ~_C.execution_failed()
+    updated = _C.any_deps_match(_C.newly_updated()).ignore(_EDITS).since_last_handled()
+    condition: dg.AutomationCondition = (
+        (never_made.with_label("never made") | updated.with_label("made of something new"))
+        & ~_C.in_progress()
+        & ~_unsettled(_STAGES)
+        & _C.all_deps_blocking_checks_passed().ignore(_EDITS)
+    )
+    return condition
+
+
+def follow_new_measurements() -> dg.AutomationCondition:
+    """The report, when a recipe was measured and no other one is being measured."""
+    condition: dg.AutomationCondition = (
+        _C.any_deps_match(_C.newly_updated()).since_last_handled().with_label("a recipe was measured")
+        & ~_C.in_progress()
+        & ~_C.any_deps_in_progress()
+    )
+    return condition
+
+
+def _unsettled(stages: int) -> dg.AutomationCondition:
+    """That something upstream, so many stages up, is missing, at work, or about to be: a merge would come too early."""
+    here = _C.missing() | _C.in_progress() | _C.will_be_requested()
+    above = here | _unsettled(stages - 1) if stages > 1 else here
+    return _C.any_deps_match(above).ignore(_EDITS)

@@ -1,0 +1,38 @@
+"""Which recipes are trained again, and why: what the schedule and the sensor of retraining ask."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from caploom.factory import Factory
+from caploom.training.growth import Growth, training_set_growth
+from dagster_project.tags import WHY_TAG, recipe_tags
+
+
+def growths(factory: Factory) -> Iterator[Growth]:
+    """The growth of the training set of each recipe that is trained again by itself, where there is one."""
+    chosen = factory.config.automatisms.retrain.recipes
+    for recipe in factory.config.expanded_recipes():
+        if chosen == "all" or recipe.name in chosen:
+            growth = training_set_growth(factory, recipe)
+            if growth is not None:
+                yield growth
+
+
+def retraining_request(factory: Factory, growth: Growth) -> dg.RunRequest:
+    """The run that trains a recipe on its present training set; asked for twice, it is launched once."""
+    return dg.RunRequest(
+        run_key=f"{growth.recipe} on {growth.training_set}",
+        partition_key=growth.recipe,
+        tags={**recipe_tags(factory.config.recipe(growth.recipe)), WHY_TAG: why(growth)},
+    )
+
+
+def why(growth: Growth) -> str:
+    """How a training set has grown, in words."""
+    if growth.trained_images is None:
+        return f"{growth.recipe} has {growth.images:,} images and was never trained"
+    return (
+        f"{growth.recipe} has {growth.images:,} images, {growth.percent:+.1f} % on the "
+        f"{growth.trained_images:,} it was trained on"
+    )

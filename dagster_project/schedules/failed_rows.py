@@ -1,0 +1,73 @@
+"""The schedule that has captioners asked again for the images that they failed on."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from caploom.captioning.retry_failures import shards_to_retry
+from caploom.config import FactoryConfig
+from caploom.errors import CaploomError
+from dagster_project.assets.captions import captions_key
+from dagster_project.jobs import CAPTION_SHARDS
+from dagster_project.partitions import SHARD, shard_range_tags
+from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import WHY_TAG, captioner_tags
+
+_OFF_CRON = "0 2 * * *"  # of a schedule that is there to be switched on
+
+
+def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
+    """The schedule of a factory that has captioners; off if the YAML says so."""
+    settings = config.automatisms.retry_failures
+    if not config.captioners:
+        return []
+
+    @dg.schedule(
+        name="retry_failed_rows",
+        job_name=CAPTION_SHARDS,
+        cron_schedule=settings.cron if settings else _OFF_CRON,
+        execution_timezone=config.automatisms.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if settings else dg.DefaultScheduleStatus.STOPPED,
+        description="Asks captioners again for images that failed, each as often as its captioner's max_attempts says.",
+    )
+    def retry_failed_rows(
+        context: dg.ScheduleEvaluationContext, factory: FactoryResource
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        try:
+            opened = factory.open()
+            found = {name: shards_to_retry(opened, name) for name in opened.config.captioners}
+        except CaploomError as error:
+            yield dg.SkipReason(str(error))
+            return
+        order = list(context.instance.get_dynamic_partitions(SHARD))
+        most = settings.shards_per_run if settings else len(order)
+        asked = False
+        for captioner, failures in found.items():
+            shards = [shard for shard in order if failures.get(shard)][:most]
+            for first, last in _neighbours(order, shards):
+                asked = True
+                images = sum(failures.get(shard, 0) for shard in order[first : last + 1])
+                key = captions_key(captioner)
+                yield dg.RunRequest(
+                    asset_selection=[key],
+                    run_config=dg.RunConfig(ops={key.to_python_identifier(): {"config": {"retry_failures": True}}}),
+                    tags={
+                        **shard_range_tags(order[first], order[last]),
+                        **captioner_tags([captioner]),
+                        WHY_TAG: f"{captioner} failed on {images:,} images that may be tried again",
+                    },
+                )
+        if not asked:
+            yield dg.SkipReason("No image is left that failed and may be tried again.")
+
+    return [retry_failed_rows]
+
+
+def _neighbours(order: list[str], shards: list[str]) -> Iterator[tuple[int, int]]:
+    """First and last place of each block of shards that stand side by side: a run takes a range."""
+    places = [order.index(shard) for shard in shards]
+    start = 0
+    for end in range(1, len(places) + 1):
+        if end == len(places) or places[end] != places[end - 1] + 1:
+            yield places[start], places[end - 1]
+            start = end

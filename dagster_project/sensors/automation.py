@@ -1,0 +1,63 @@
+"""The sensors that evaluate the assets' automation conditions, one for each automatism, so that each has its switch."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from dagster_project.assets.ablation_report import ABLATION_REPORT
+from dagster_project.assets.captions import captions_key
+from dagster_project.assets.sheared import sheared_key, shears_of
+from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
+from dagster_project.assets.training_set import TRAINING_SET
+from dagster_project.tags import WHY_TAG
+
+INTERVAL = 30  # seconds
+
+
+def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
+    """One a stage that follows new data; the YAML says which run from the start, the UI switches each."""
+    automatisms = config.automatisms
+    sheared = [sheared_key(captioner) for captioner in config.captioners if shears_of(config, captioner)]
+    sensors = [
+        _sensor(
+            "merge_new_captions",
+            dg.AssetSelection.assets(*sheared, SHEARED_CAPTIONS, TRAINING_SET),
+            on=automatisms.merge,
+            why="there are new images or captions",
+            description="Shears new captions and makes new versions of the training sets they belong to.",
+        ),
+        _sensor(
+            "report_new_measurements",
+            dg.AssetSelection.assets(ABLATION_REPORT),
+            on=automatisms.report,
+            why="a recipe was measured",
+            description="Writes the report again when a recipe was measured.",
+        ),
+    ]
+    if config.captioners:
+        captions = dg.AssetSelection.assets(*(captions_key(captioner) for captioner in config.captioners))
+        sensors.append(
+            _sensor(
+                "caption_new_shards",
+                captions,
+                on=automatisms.caption,
+                why="a new shard has no captions yet",
+                description="Has every captioner caption the shards that it has not captioned.",
+            )
+        )
+    return sensors
+
+
+def _sensor(
+    name: str, target: dg.AssetSelection, *, on: bool, why: str, description: str
+) -> dg.AutomationConditionSensorDefinition:
+    tags: Mapping[str, str] = {WHY_TAG: why}
+    return dg.AutomationConditionSensorDefinition(
+        name,
+        target=target,
+        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=INTERVAL,
+        run_tags=tags,
+        description=description,
+    )

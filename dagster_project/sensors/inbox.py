@@ -1,0 +1,74 @@
+"""The sensor that watches the inbox: what is complete becomes shards, and these are ingested."""
+
+import dagster as dg
+
+from caploom.config import FactoryConfig
+from caploom.errors import CaploomError
+from caploom.inbox.look import InboxLook, look_into_inbox, unfinished_batches
+from dagster_project.jobs import INGEST_SHARDS
+from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
+from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import WHY_TAG
+
+INTERVAL = 30  # seconds
+
+
+def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
+    """The sensor of a factory that has an inbox."""
+    if config.inbox is None:
+        return []
+
+    @dg.sensor(
+        name="inbox",
+        job_name=INGEST_SHARDS,
+        minimum_interval_seconds=INTERVAL,
+        default_status=(
+            dg.DefaultSensorStatus.RUNNING if config.automatisms.ingest else dg.DefaultSensorStatus.STOPPED
+        ),
+        description=f"Cuts what is complete in {', '.join(config.inbox.folders)} into shards and ingests them.",
+    )
+    def inbox(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SensorResult | dg.SkipReason:
+        """Killed between any two steps, the next tick goes on: the store's listings say which shards there are."""
+        try:
+            opened = factory.open()
+            look = look_into_inbox(opened)
+            batches = unfinished_batches(opened)
+        except CaploomError as error:
+            return dg.SkipReason(str(error))
+        for sentence in look.said:
+            context.log.info(sentence)
+        known = set(context.instance.get_dynamic_partitions(SHARD))
+        new = [shard for shards in batches.values() for shard in shards if shard not in known]
+        if not batches:
+            return dg.SensorResult(skip_reason=dg.SkipReason(_told(look)), cursor=look_cursor(look))
+        return dg.SensorResult(
+            dynamic_partitions_requests=[SHARDS.build_add_request(new)] if new else [],
+            # Asked for until they are ingested; a run that was launched under a key is not launched again.
+            run_requests=[
+                dg.RunRequest(
+                    run_key=batch,
+                    tags={**shard_range_tags(shards[0], shards[-1]), WHY_TAG: _why(shards)},
+                )
+                for batch, shards in batches.items()
+            ],
+            cursor=look_cursor(look),
+        )
+
+    return [inbox]
+
+
+def look_cursor(look: InboxLook) -> str:
+    """What the UI shows beside the sensor: how far it got."""
+    return f"waiting: {look.waiting}" + (f"; last cut: {look.cut[-1]}" if look.cut else "")
+
+
+def _told(look: InboxLook) -> str:
+    if look.busy:
+        return "Another look at the inbox is at work."
+    if look.said:
+        return " ".join(look.said)
+    return f"{look.waiting:,} files are not complete or gather for a shard." if look.waiting else "Nothing is new."
+
+
+def _why(shards: list[str]) -> str:
+    return f"new images in the inbox: {shards[0]}" + (f" to {shards[-1]}" if len(shards) > 1 else "")
