@@ -7,6 +7,10 @@ from pydantic import Field
 from caploom.demo.reader import PictureBookReader
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.image_folder import ImageFolderReader
 from caploom.readers.karpathy import KarpathyReader
 
-Reader = Annotated[CocoReader | ImageCaptionsReader | KarpathyReader | PictureBookReader, Field(discriminator="reader")]
+Reader = Annotated[
+    CocoReader | ImageCaptionsReader | ImageFolderReader | KarpathyReader | PictureBookReader,
+    Field(discriminator="reader"),
+]

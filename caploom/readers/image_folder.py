@@ -1,0 +1,233 @@
+"""Reads a folder of images whose captions lie beside them: a text for each, or a metadata file for a folder."""
+
+import posixpath
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from caploom.errors import SourceError
+from caploom.places import Place, child, exists, folder_of, is_folder, is_url, list_files, name_of
+from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of
+from caploom.readers.caption_tables import TableForm, table_records
+from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
+from caploom.readers.sidecars import Sidecar, read_sidecar
+from caploom.readers.source_row import SourceRow
+from caploom.settings import Settings
+
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""What the Hugging Face hub calls the captions of a folder of images, wherever below the root."""
+
+_TEXT = ".txt"
+_CAPTION_KEYS = ("text", "caption")
+_AT_ONCE = 16  # texts that are fetched from a storage service at the same time
+_AHEAD = 256
+
+
+@dataclass
+class _Group:
+    """The files of one folder that are called the same but for their ending."""
+
+    images: list[str] = field(default_factory=list)
+    text: str | None = None
+    others: list[str] = field(default_factory=list)
+
+
+class ImageFolderReader(Settings):
+    """Images anywhere below `root`; captions in `.txt` files of the same names, or in `metadata.jsonl` and its like."""
+
+    reader: Literal["image_folder"] = "image_folder"
+    root: Place = Field(description="Folder, or URL such as `s3://bucket/images`.")
+    translations: list[str] = Field(
+        default=[],
+        description="Keys of lines `key=value` that are captions too, such as `[de, fr]`; others are ignored.",
+    )
+    caption_key: str | None = Field(
+        default=None, description="Column of captions in metadata files; by default `text` or `caption`."
+    )
+
+    @field_validator("translations")
+    @classmethod
+    def _keys_in_lower_case(cls, value: list[str]) -> list[str]:
+        return [key.lower() for key in value]
+
+    @property
+    def attribution(self) -> str | None:
+        """What pages that show the pictures must say; nothing is known of a user's own."""
+        return None
+
+    def prepare(self) -> None:
+        """Check that the folder is there; raises `SourceError`."""
+        if not is_folder(self.root):
+            raise SourceError(f"{self.root}: there is no such folder; correct `root`.")
+
+    def rows(self) -> Iterator[SourceRow]:
+        """The captions of metadata files in their order, then each image's own in the order of paths, then none's.
+
+        An image without a caption is a bad row, and so are a text without an image and a file of no known kind.
+        Streams: of metadata files, eight bytes a line are held. Raises `SourceError` when they or the folder cannot be
+        read.
+        """
+        self.prepare()
+        yield from self._rows(lambda: (file.place for file in list_files(self.root)), look_beside=False)
+
+    def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
+        """The rows of these files alone, as `rows` gives them; an image's text is read though it is not among them.
+
+        Of a metadata file, every line is a row, whether its image is among the files or not.
+        """
+        yield from self._rows(lambda: sorted(files), look_beside=True)
+
+    def _rows(self, listing: Callable[[], Iterable[str]], *, look_beside: bool) -> Iterator[SourceRow]:
+        number = 0
+        named = _Names()
+        for table in listing():
+            if name_of(table) in METADATA_NAMES:
+                for row in self._of_table(table, named):
+                    number += 1
+                    yield replace(row, row=number)
+        groups = _grouped(listing(), beside=self._text_beside if look_beside else None)
+        for group, text in self._with_texts(groups):
+            for row in self._of_group(group, text, named):
+                number += 1
+                yield replace(row, row=number)
+
+    def _of_table(self, table: str, named: "_Names") -> Iterator[SourceRow]:
+        keys = _CAPTION_KEYS if self.caption_key is None else (self.caption_key,)
+        form = TableForm(image_key="file_name", caption_keys=keys)
+        folder = self._relative(folder_of(table)) if folder_of(table) != self.root else ""
+        for number, record in enumerate(table_records(table, form), start=1):
+            where = f"{self._relative(table)}, row {number}"
+            if isinstance(record, SourceRow):
+                yield record
+            elif not isinstance(record, dict):
+                detail = f"{where}: it is {kind_of(record)} and must be an object."
+                yield bad_row(number, "", "row_not_an_object", detail)
+            elif not isinstance(name := record.get("file_name"), str) or not name.strip():
+                detail = f'{where}: "file_name" must be the path of an image and is {kind_of(name)}.'
+                yield bad_row(number, "", "no_image_path", detail)
+            else:
+                image = posixpath.normpath(posixpath.join(folder, name))
+                named.add(image)
+                key = form.caption_key(record) or keys[0]
+                said = record.get(key)
+                yield from self._of_image(image, said if isinstance(said, list) else [said], where=where, key=key)
+
+    def _of_image(self, image: str, captions: Sequence[Any], *, where: str, key: str) -> Iterator[SourceRow]:
+        """The rows of an image that a metadata file names, by its path below the root."""
+        path = child(self.root, image)
+        if refused := refused_by_name(image):
+            yield bad_row(0, image, refused[0], f"{where}: {image!r}: {refused[1]}")
+        elif path is None:
+            detail = f"{where}: the path {image!r} leaves the image root {self.root}; images must lie inside it."
+            yield bad_row(0, image, "path_leaves_root", detail)
+        elif not captions:
+            yield bad_row(0, image, "no_caption", f'{where}: "{key}" is empty, so the image has no caption.')
+        else:
+            for caption in captions:
+                yield caption_row(0, image, path, caption, where=where, key=key)
+
+    def _of_group(self, group: _Group, text: Sidecar | None, named: "_Names") -> Iterator[SourceRow]:
+        if group.text is not None and not group.images:
+            image = self._relative(group.text)
+            yield bad_row(
+                0, image, "no_image", f"{image!r}: there is no image of this name; add it or remove the text."
+            )
+        for place in [] if group.images else group.others:
+            image = self._relative(place)
+            yield bad_row(
+                0, image, "not_an_image", f"{image!r}: by its name it is no image; remove it from the folder."
+            )
+        for place in group.images:
+            image = self._relative(place)
+            if refused := refused_by_name(place):
+                yield bad_row(0, image, refused[0], f"{image!r}: {refused[1]}")
+            elif text is not None and text.fault is not None:
+                yield bad_row(0, image, *text.fault)
+            elif text is not None and text.captions:
+                for caption in text.captions:
+                    yield caption_row(0, image, place, caption, where=repr(image), key=_TEXT)
+            elif image not in named:
+                why = "its text is empty" if text is not None else "there is no text beside it, nor a line of metadata"
+                yield bad_row(0, image, "no_caption", f"{image!r}: {why}; caption it or remove it.")
+
+    def _with_texts(self, groups: Iterator[_Group]) -> Iterator[tuple[_Group, Sidecar | None]]:
+        if not is_url(self.root):
+            for group in groups:
+                yield group, self._text_of(group)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as threads:  # each text is a request of its own
+            while ahead := list(islice(groups, _AHEAD)):
+                yield from zip(ahead, threads.map(self._text_of, ahead), strict=True)
+
+    def _text_of(self, group: _Group) -> Sidecar | None:
+        return read_sidecar(group.text, self.translations) if group.text is not None and group.images else None
+
+    def _text_beside(self, stem: str) -> str | None:
+        return stem + _TEXT if exists(stem + _TEXT) else None
+
+    def _relative(self, place: str) -> str:
+        """What a file is called in rows: its path below the root."""
+        return place.removeprefix(self.root.rstrip("/") + "/")
+
+
+def _grouped(places: Iterable[str], beside: Callable[[str], str | None] | None) -> Iterator[_Group]:
+    """The files by their names without ending; `beside` finds the text of an image that is not among the places.
+
+    Places come in the order of their paths, in which whatever begins with `a/b.` stands together: no more is held.
+    """
+    waiting: dict[str, _Group] = {}
+
+    def complete(stem: str) -> _Group:
+        group = waiting.pop(stem)
+        if group.images and group.text is None and beside is not None:
+            group.text = beside(stem)
+        return group
+
+    for place in places:
+        for stem in [stem for stem in waiting if not place.startswith(f"{stem}.")]:
+            yield complete(stem)
+        name, suffix = name_of(place), suffix_of(place)
+        if name in METADATA_NAMES or (name.startswith("_") and not suffix):  # `_SUCCESS` is a program's mark
+            continue
+        group = waiting.setdefault(place.rpartition(".")[0] if suffix else place, _Group())
+        if suffix in IMAGE_SUFFIXES:
+            group.images.append(place)
+        elif suffix == _TEXT:
+            group.text = place
+        else:
+            group.others.append(place)
+    for stem in list(waiting):
+        yield complete(stem)
+
+
+class _Names:
+    """A set of names that takes eight bytes of each; names are added first and looked up then."""
+
+    def __init__(self) -> None:
+        self._hashes = array("Q")
+        self._sorted = True
+
+    def add(self, name: str) -> None:
+        self._hashes.append(_hash(name))
+        self._sorted = False
+
+    def __contains__(self, name: str) -> bool:
+        if not self._sorted:
+            import numpy as np
+
+            np.frombuffer(self._hashes, np.uint64).sort()  # in place
+            self._sorted = True
+        wanted = _hash(name)
+        place = bisect_left(self._hashes, wanted)
+        return place < len(self._hashes) and self._hashes[place] == wanted
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -1,0 +1,61 @@
+"""The text file beside an image: its first line is the caption, lines `key=value` are something else."""
+
+import codecs
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from caploom.errors import SourceError
+from caploom.places import is_url, open_place
+
+LONGEST_TEXT = 16 * 2**20  # bytes
+_KEYED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a text says: captions, the first line's before translations; or why it says nothing, reason and sentence."""
+
+    captions: tuple[str, ...] = ()
+    fault: tuple[str, str] | None = None
+
+
+def read_sidecar(place: str, translations: Collection[str] = ()) -> Sidecar:
+    """Read an image's text.
+
+    The first line that is not empty is the caption. Of the lines `key=value`, those whose key is one of `translations`
+    (in lower case) are captions too, the first line among them. Raises `SourceError` when a storage service
+    fails.
+    """
+    try:
+        with open_place(place) as file:
+            data = file.read(LONGEST_TEXT + 1)
+    except (SourceError, OSError) as error:
+        if is_url(place):  # a service that fails is no trouble of this one image
+            raise
+        return Sidecar(fault=("unreadable_text", str(error)))
+    if len(data) > LONGEST_TEXT:
+        detail = f"{place!r}: it is longer than {LONGEST_TEXT // 2**20} MiB, and no caption is; correct or remove it."
+        return Sidecar(fault=("text_too_long", detail))
+    try:
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        return Sidecar(fault=("undecodable_text", f"{place!r}: it is not UTF-8; convert it."))
+    return Sidecar(tuple(_captions(text, translations)))
+
+
+def _captions(text: str, translations: Collection[str]) -> list[str]:
+    caption: list[str] = []
+    translated: list[str] = []
+    is_first = True
+    for line in (each.strip() for each in text.splitlines()):
+        if not line:
+            continue
+        keyed = _KEYED.fullmatch(line)
+        if keyed and keyed[1].lower() in translations:
+            translated += [value for value in [keyed[2].strip()] if value]
+        elif is_first:
+            caption.append(line)
+        is_first = False
+    return caption + translated
