@@ -111,8 +111,7 @@ def test_names_in_any_script_with_newlines_and_quotes_are_read(write, folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_a_name_that_is_no_utf8_is_a_bad_row_that_tables_can_hold(write, folder):
     write({"a.jpg": "x", "a.txt": "one"})
-    with open(os.fsencode(folder) + b"/caf\xe9.jpg", "wb"):
-        pass
+    (folder / os.fsdecode(b"caf\xe9.jpg")).touch()
     rows = read(folder)
     assert said(rows) == [("a.jpg", "one"), ("caf?.jpg", "unusable_name")]
     assert all((row.image + (row.detail or "")).encode("utf-8") for row in rows)
