@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from caploom.errors import StoreError
 from caploom.images import ImageFault, read_image_file
+from caploom.locations import Location
 from caploom.readers.ingest import KIND as RAW_PAIRS
 from caploom.readers.source_row import SourceRow
 from caploom.records import SOURCE_ROWS, image_identity
@@ -170,7 +171,7 @@ class ImportedRows:
         sizes: set[int] = set()
         for page in self._pages("select any_value(path) from ingested group by image_id"):
             try:
-                sizes.update(Path(path).stat().st_size for (path,) in page)
+                sizes.update(_size(Location.parse(path)) for (path,) in page)
             except OSError:
                 return None
         return sizes
@@ -213,6 +214,11 @@ def _table(rows: Sequence[SourceRow]) -> pa.Table:
     columns = {name: [getattr(row, name) for row in rows] for name in SOURCE_ROWS.names}
     columns["caption"] = [caption and caption.strip() for caption in columns["caption"]]
     return pa.table(columns, schema=SOURCE_ROWS)
+
+
+def _size(location: Location) -> int:
+    """Bytes of an image; raises `OSError` when its file is gone."""
+    return location.length if location.length is not None else Path(location.place).stat().st_size
 
 
 def _may_be_one_of(path: Path, sizes: set[int] | None) -> bool:

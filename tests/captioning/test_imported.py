@@ -10,11 +10,13 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
+from caploom.captioning import imported_rows
 from caploom.captioning.backend import ImageRef, load_backend
 from caploom.captioning.caption_shard import caption_shard, read_captions
 from caploom.captioning.imported import ImportBackend
 from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, StoreError
+from caploom.images import read_image_file
 from caploom.lineage.failures import current_failures, unmatched_imports
 from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
 from caploom.readers.shards import cut_new_shards
@@ -171,6 +173,24 @@ def test_an_ingested_path_is_not_read_and_a_file_of_another_size_neither(source,
     backend = opened([row("0000.png", "zero"), row("other.png")])
     assert said(backend, refs[:1])[0] == {"0000.png": "zero"}
     assert backend.facts["unmatched"] == {"not_ingested": 1}
+
+
+def test_images_in_a_pack_are_known_by_their_bytes_and_sizes(source, factory, opened, tmp_path, monkeypatch):
+    pairs_file = ingested_shards(factory)[0].file("pairs.parquet")
+    pairs, pack = read_pairs(ingested_shards(factory)[0]), tmp_path / "images.pack"
+    data = [(source / "images" / image).read_bytes() for image in pairs.column("image").to_pylist()]
+    pack.write_bytes(b"".join(data))
+    starts = [sum(map(len, data[:number])) for number in range(len(data))]
+    places = [f"{pack}#bytes={start}+{len(each)}" for start, each in zip(starts, data, strict=True)]
+    write_table(pairs.set_column(PAIRS.get_field_index("path"), PAIRS.field("path"), pa.array(places)), pairs_file)
+    (source / "images" / "other.png").write_bytes(b"x" * 123_456)
+    read = []
+    monkeypatch.setattr(imported_rows, "read_image_file", lambda path: read.append(path.name) or read_image_file(path))
+    refs = refs_of(factory)
+    backend = opened([row("0003.png", "three"), row("other.png")])
+    assert {image: text for image, text in said(backend, refs)[0].items() if text} == {"0003.png": "three"}
+    assert backend.facts["unmatched"] == {"not_ingested": 1}
+    assert read == ["0003.png"]
 
 
 def test_rows_without_use_are_told_with_their_reason_and_add_up(source, factory, opened):
