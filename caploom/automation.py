@@ -52,6 +52,7 @@ class AutomationSettings(Settings):
     report: bool = Field(default=True, description="The report follows new measurements.")
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     retry_failures: RetrySettings | None = Field(default_factory=RetrySettings, description="null: never by itself.")
+    interval_seconds: PositiveInt = Field(default=30, description="How often the daemon looks, at most.")
     timezone: str = Field(default="UTC", description="Of all times here, such as Europe/Berlin.")
 
     @field_validator("timezone")

@@ -10,6 +10,8 @@ from caploom.factory import Factory
 from caploom.inbox.journal import Candidate, Journal
 from caploom.inbox.kinds import FileKind
 from caploom.places import folder_of, name_of
+from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
 from caploom.readers.shards import INBOX, list_shards, next_number, write_shard
 from caploom.readers.source_row import SourceRow
 
@@ -95,22 +97,20 @@ class _Cutter:
 
 
 def _rows_of(file: Candidate) -> Iterator[SourceRow]:
-    # Each reader only when a file of its kind is there: with them come Parquet and tars.
-    from caploom.readers.image_captions import ImageCaptionsReader
-    from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
-    from caploom.readers.parquet_images import ParquetReader
-    from caploom.readers.webdataset import WebdatasetReader
+    """The rows of a file, by the reader of its kind."""
+    name = name_of(file.place)
+    if file.kind == FileKind.IMAGE or name in METADATA_NAMES:
+        return ImageFolderReader(root=file.inbox).rows_of([file.place])
+    if file.kind == FileKind.TABLE:
+        return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
+    # Tars and Parquet bring libraries that a folder of images does without.
+    if file.kind == FileKind.TAR:
+        from caploom.readers.webdataset import WebdatasetReader
 
-    match file.kind:
-        case FileKind.IMAGE:
-            return ImageFolderReader(root=file.inbox).rows_of([file.place])
-        case FileKind.TAR:
-            return WebdatasetReader(tars=file.place).rows_of([file.place])
-        case _ if name_of(file.place) in METADATA_NAMES:
-            return ImageFolderReader(root=file.inbox).rows_of([file.place])
-        case FileKind.PARQUET:
-            return ParquetReader(files=file.place).rows_of([file.place])
-    return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
+        return WebdatasetReader(tars=file.place).rows_of([file.place])
+    from caploom.readers.parquet_images import ParquetReader
+
+    return ParquetReader(files=file.place).rows_of([file.place])
 
 
 def _record(file: Candidate, first: int, rows: int, *, finished: bool) -> dict[str, Any]:

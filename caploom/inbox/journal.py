@@ -31,8 +31,9 @@ create table if not exists files(
     shard text,
     gone integer not null default 0
 ) without rowid;
-create index if not exists files_by_stem on files(folder, stem);
-create index if not exists files_by_kind on files(kind, gone);
+create index if not exists files_by_stem on files(folder, stem, kind, gone);
+create index if not exists files_by_identity on files(identity);
+create index if not exists files_by_kind on files(kind);
 create table if not exists shards(name text primary key) without rowid;
 create table if not exists said(key text primary key) without rowid;
 create table if not exists events(at text not null, sentence text not null);

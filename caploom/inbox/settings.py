@@ -32,5 +32,5 @@ class InboxSettings(Settings):
         "read where they lie, and must stay.",
     )
     files_per_tick: PositiveInt = Field(
-        default=20_000, description="Files that one look at the inbox takes at most; the next look goes on."
+        default=10_000, description="Files that one look at the inbox takes at most; the next look goes on."
     )

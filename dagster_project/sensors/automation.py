@@ -1,6 +1,7 @@
 """The sensors that evaluate the assets' automation conditions, one for each automatism, so that each has its switch."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import dagster as dg
 
@@ -12,22 +13,21 @@ from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
 from dagster_project.assets.training_set import TRAINING_SET
 from dagster_project.tags import WHY_TAG
 
-INTERVAL = 30  # seconds
-
 
 def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
     """One a stage that follows new data; the YAML says which run from the start, the UI switches each."""
     automatisms = config.automatisms
+    sensor = partial(_sensor, automatisms.interval_seconds)
     sheared = [sheared_key(captioner) for captioner in config.captioners if shears_of(config, captioner)]
     sensors = [
-        _sensor(
+        sensor(
             "merge_new_captions",
             dg.AssetSelection.assets(*sheared, SHEARED_CAPTIONS, TRAINING_SET),
             on=automatisms.merge,
             why="there are new images or captions",
             description="Shears new captions and makes new versions of the training sets they belong to.",
         ),
-        _sensor(
+        sensor(
             "report_new_measurements",
             dg.AssetSelection.assets(ABLATION_REPORT),
             on=automatisms.report,
@@ -38,7 +38,7 @@ def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSens
     if config.captioners:
         captions = dg.AssetSelection.assets(*(captions_key(captioner) for captioner in config.captioners))
         sensors.append(
-            _sensor(
+            sensor(
                 "caption_new_shards",
                 captions,
                 on=automatisms.caption,
@@ -50,14 +50,14 @@ def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSens
 
 
 def _sensor(
-    name: str, target: dg.AssetSelection, *, on: bool, why: str, description: str
+    interval: int, name: str, target: dg.AssetSelection, *, on: bool, why: str, description: str
 ) -> dg.AutomationConditionSensorDefinition:
     tags: Mapping[str, str] = {WHY_TAG: why}
     return dg.AutomationConditionSensorDefinition(
         name,
         target=target,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        minimum_interval_seconds=INTERVAL,
+        minimum_interval_seconds=interval,
         run_tags=tags,
         description=description,
     )

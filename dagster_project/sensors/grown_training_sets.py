@@ -8,8 +8,6 @@ from dagster_project.jobs import RUN_RECIPE
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.retraining import growths, retraining_request, why
 
-INTERVAL = 60  # seconds
-
 
 def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     """The sensor, running if the YAML says that recipes are retrained by growth."""
@@ -18,7 +16,7 @@ def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     @dg.sensor(
         name="retrain_when_grown",
         job_name=RUN_RECIPE,
-        minimum_interval_seconds=INTERVAL,
+        minimum_interval_seconds=config.automatisms.interval_seconds,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if settings.when == "growth" else dg.DefaultSensorStatus.STOPPED
         ),

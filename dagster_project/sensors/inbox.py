@@ -10,8 +10,6 @@ from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import WHY_TAG
 
-INTERVAL = 30  # seconds
-
 
 def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     """The sensor of a factory that has an inbox."""
@@ -21,7 +19,7 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     @dg.sensor(
         name="inbox",
         job_name=INGEST_SHARDS,
-        minimum_interval_seconds=INTERVAL,
+        minimum_interval_seconds=config.automatisms.interval_seconds,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if config.automatisms.ingest else dg.DefaultSensorStatus.STOPPED
         ),
