@@ -24,7 +24,7 @@ def caption_new_shards() -> dg.AutomationCondition:
         & ~_C.in_progress()
         & ~_C.any_deps_missing().with_label("the shard is not ingested")
         & ~_C.any_deps_in_progress()
-        & _C.all_deps_blocking_checks_passed()
+        & ~_refused()
     )
     return condition
 
@@ -37,7 +37,7 @@ def follow_new_captions() -> dg.AutomationCondition:
         (never_made.with_label("never made") | updated.with_label("made of something new"))
         & ~_C.in_progress()
         & ~_unsettled(_STAGES)
-        & _C.all_deps_blocking_checks_passed().ignore(_EDITS)
+        & ~_refused()
     )
     return condition
 
@@ -57,3 +57,9 @@ def _unsettled(stages: int) -> dg.AutomationCondition:
     here = _C.missing() | _C.in_progress() | _C.will_be_requested()
     above = here | _unsettled(stages - 1) if stages > 1 else here
     return _C.any_deps_match(above).ignore(_EDITS)
+
+
+def _refused() -> dg.AutomationCondition:
+    """That a blocking check of what it is made of has failed."""
+    failed = _C.any_checks_match(_C.check_failed(), blocking_only=True).with_label("a blocking check has failed")
+    return _C.any_deps_match(failed).ignore(_EDITS)
