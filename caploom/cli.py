@@ -19,6 +19,7 @@ COMMANDS = {
     "statistics": "caploom.commands.statistics:statistics",
     "presets": "caploom.commands.presets:presets",
     "compare": "caploom.commands.compare:compare",
+    "versions": "caploom.commands.versions:versions",
     "checkpoint": "caploom.commands.checkpoint:checkpoint",
     "convert": "caploom.commands.convert:convert",
     "export": "caploom.commands.export:export",

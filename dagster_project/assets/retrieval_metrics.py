@@ -11,7 +11,9 @@ from caploom.lineage.graph.lineage_graph import artifact_lineage
 from caploom.lineage.graph.text import lineage_markdown
 from caploom.lineage.mlflow_mirror import mirror_metrics
 from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
+from caploom.lineage.report.versions import versions_markdown
 from caploom.lineage.results import DIRECTIONS, ArmResult, classification_rows, result_rows
+from caploom.lineage.versions import data_versions
 from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
@@ -54,6 +56,9 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             metadata["lineage"] = dg.MetadataValue.md(
                 lineage_markdown(artifact_lineage(opened.store, artifact.manifest.address))
             )
+            versions = data_versions(opened, recipe.name, like=artifact)
+            if len(versions.versions) > 1:
+                metadata["versions"] = dg.MetadataValue.md(versions_markdown(versions))
             mirrored = mirror_metrics(opened, recipe, artifact)
             if mirrored is not None:
                 metadata["mlflow"] = mirrored.problem or f"run {mirrored.run_id}"

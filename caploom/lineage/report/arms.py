@@ -89,18 +89,18 @@ def arms_of(factory: Factory, results: Sequence[ArmResult]) -> list[Arm]:
     return [_arm(factory.store, each, seconds) for each in results]
 
 
-def measured_labels(arm: Arm) -> dict[str, dict[str, Any]]:
-    """An arm's measurements of retrieval by their labels."""
+def measured_labels(metrics: Artifact) -> dict[str, dict[str, Any]]:
+    """The measurements of retrieval by their labels, of one recipe's metrics."""
     found = {}
-    for each in arm.metrics.manifest.summary["measurements"]:
+    for each in metrics.manifest.summary["measurements"]:
         if each["kind"] == RETRIEVAL:
             found[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = each
     return found
 
 
-def ranks_of(arm: Arm, measurement: dict[str, Any]) -> Ranks:
-    """The ranks behind one of an arm's measurements."""
-    table = read_table(arm.metrics.file(f"{measurement['stage']}/{measurement['evaluation_set']}/{RANKS_FILE}"))
+def ranks_of(metrics: Artifact, measurement: dict[str, Any]) -> Ranks:
+    """The ranks behind one of its measurements; raises `StoreError` when their file is gone or damaged."""
+    table = read_table(metrics.file(f"{measurement['stage']}/{measurement['evaluation_set']}/{RANKS_FILE}"))
     table = table.filter(pc.equal(table["scoring"], measurement["scoring"])).sort_by("query")
     image_side = pc.equal(table["direction"], DIRECTIONS[0])
     images, texts = table.filter(image_side), table.filter(pc.invert(image_side))

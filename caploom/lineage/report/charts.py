@@ -149,6 +149,21 @@ def pareto_chart(costs: Sequence[Cost], name: str) -> Chart:
     )
 
 
+def versions_chart(points: Sequence[tuple[str, int, int, float]], label: str, name: str) -> Chart:
+    """Images of the training set against mean Recall@1: points are (recipe, version, images, share), in order."""
+    import altair as alt
+
+    recipes = list(dict.fromkeys(recipe for recipe, *_ in points))
+    shown = recipes[:MOST_CURVES]
+    data = [{"family": r, "images": n, "recall": 100 * share} for r, _, n, share in points if r in shown]
+    x = alt.X("images:Q", title="images of the training set", scale=alt.Scale(zero=False, padding=30))
+    chart = _lines(data, shown, x).properties(width=_WIDTH, height=_HEIGHT)
+    table = [["recipe", "version", "images", "mean R@1, %"]]
+    table += [[recipe, str(number), f"{images:,}", percent(share)] for recipe, number, images, share in points]
+    left_out = f", the first {MOST_CURVES} of {len(recipes)} recipes" if len(recipes) > len(shown) else ""
+    return Chart(name, f"Training images against mean Recall@1 on {label}{left_out}", _svg(chart, name), table)
+
+
 def _lines(data: list[dict[str, Any]], families: Sequence[str], x: "alt.X") -> Any:
     import altair as alt
 

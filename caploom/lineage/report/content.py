@@ -9,13 +9,20 @@ from caploom.lineage.report.captioners import captioner_sections
 from caploom.lineage.report.measurement import Measurement
 from caploom.lineage.report.sections import Cell, Content, Row, Section
 from caploom.lineage.report.tables import by_label, classification_table
+from caploom.lineage.report.versions import versions_section
 from caploom.lineage.results import ArmResult, classification_rows, result_rows, verdict
+from caploom.lineage.versions import RecipeVersions
 from caploom.recipes import Recipe
 from caploom.store import Artifact
 
 
-def report_content(factory: Factory, results: Sequence[ArmResult], waiting: Sequence[Recipe]) -> Content:
-    """Everything that the report says of the measured recipes."""
+def report_content(
+    factory: Factory,
+    results: Sequence[ArmResult],
+    waiting: Sequence[Recipe],
+    versions: Mapping[str, RecipeVersions],
+) -> Content:
+    """Everything that the report says of the measured recipes; `versions` are those of which there are several."""
     arms = arms_of(factory, results)
     rows = by_label(result_rows(results))
     by_base: dict[str, list[Arm]] = {}
@@ -25,6 +32,8 @@ def report_content(factory: Factory, results: Sequence[ArmResult], waiting: Sequ
     figures: dict[str, Any] = {}
     for number, (label, group) in enumerate(rows.items()):
         sections += Measurement(factory, label, f"m{number}", group, by_base).sections(figures)
+        of_the_data = versions_section(versions, label, f"m{number}-versions")
+        sections += [of_the_data] if of_the_data is not None else []
     for label, classified in by_label(classification_rows(results)).items():
         table: list[Row] = [list(row) for row in classification_table(classified)]
         sections.append(
@@ -46,6 +55,7 @@ def report_content(factory: Factory, results: Sequence[ArmResult], waiting: Sequ
             "factory": factory.config.name,
             "rows": [row.to_dict() for group in rows.values() for row in group],
             **figures,
+            **({"versions": [each.to_dict() for each in versions.values()]} if versions else {}),
         },
         verdicts={label: verdict(group) for label, group in rows.items()},
     )

@@ -1,40 +1,67 @@
 """The `ablation_report` stage: what every recipe reached, what made the difference and what it cost."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from caploom.errors import MissingArtifactError
 from caploom.factory import Factory
 from caploom.lineage.report.content import report_content
 from caploom.lineage.report.markdown import markdown_report
 from caploom.lineage.report.sections import Content
-from caploom.lineage.results import finished_arms
+from caploom.lineage.results import ArmResult, finished_arms
+from caploom.lineage.versions import LeftOut, RecipeVersions, data_versions
 from caploom.store import Artifact, Draft, Plan
 
 KIND = "ablation_report"
 CODE_VERSION = "4"
 
 
-def make_report(factory: Factory) -> Artifact:
+def make_report(factory: Factory, *, left_out: Mapping[str, Mapping[str, int]] | None = None) -> Artifact:
     """Write the report over all measured recipes, unless it is written.
 
     Files: `report.html`, which needs no other; `report.md` with `charts/*.svg`; `results.json`, every figure.
+
+    Where a recipe was measured on earlier versions of its data, those measurements are inputs too, after the recipes'
+    own. `left_out` is what the store has besides, a recipe's `LeftOut` as numbers: looked up, unless given.
     """
     arms, waiting = finished_arms(factory)
     if not arms:
         raise MissingArtifactError("No recipe has been measured yet: materialize retrieval_metrics of a recipe first.")
+    versions = _several_versions(factory, arms, left_out)
+    not_shown = {recipe: each.left_out.to_dict() for recipe, each in versions.items() if each.left_out.to_dict()}
+    measured = [arm.metrics for arm in arms]
+    measured += [each for found in versions.values() for one in found.versions for each in one.metrics.values()]
     plan = Plan(
         kind=KIND,
         code_version=CODE_VERSION,
-        configuration={"factory": factory.config.name, "waiting": [recipe.name for recipe in waiting]},
-        inputs=tuple(arm.metrics.as_input() for arm in arms),
+        configuration={
+            "factory": factory.config.name,
+            "waiting": [recipe.name for recipe in waiting],
+            **({"versions_left_out": not_shown} if not_shown else {}),
+        },
+        inputs=tuple({each.manifest.address: each.as_input() for each in measured}.values()),
     )
 
     def build(draft: Draft) -> None:
-        content = report_content(factory, arms, waiting)
+        content = report_content(factory, arms, waiting, versions)
         _write(draft, content)
         draft.summary = {"recipes": len({arm.recipe.base for arm in arms}), "verdicts": content.verdicts}
 
     return factory.store.make(plan, build)
+
+
+def _several_versions(
+    factory: Factory, arms: Sequence[ArmResult], left_out: Mapping[str, Mapping[str, int]] | None
+) -> dict[str, RecipeVersions]:
+    """By their names without a seed, the recipes that were measured on several versions of their data."""
+    first = {arm.recipe.base: arm for arm in reversed(arms)}
+    recipes = dict.fromkeys(arm.recipe.base for arm in arms)
+    found = {recipe: data_versions(factory, recipe, like=first[recipe].metrics) for recipe in recipes}
+    several = {recipe: each for recipe, each in found.items() if len(each.versions) > 1}
+    if left_out is None:
+        return several
+    return {recipe: replace(each, left_out=LeftOut(**left_out.get(recipe, {}))) for recipe, each in several.items()}
 
 
 def _write(draft: Draft, content: Content) -> None:

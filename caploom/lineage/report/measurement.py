@@ -32,10 +32,12 @@ class Measurement:
         self._name = name
         self._rows = sorted(rows, key=lambda row: -row.mean_recall_at_1)
         self._arms = {
-            row.recipe: [arm for arm in by_base[row.recipe] if label in measured_labels(arm)] for row in self._rows
+            row.recipe: [arm for arm in by_base[row.recipe] if label in measured_labels(arm.metrics)]
+            for row in self._rows
         }
         self._ranks: dict[str, list[Ranks]] = {
-            recipe: [ranks_of(arm, measured_labels(arm)[label]) for arm in arms] for recipe, arms in self._arms.items()
+            recipe: [ranks_of(arm.metrics, measured_labels(arm.metrics)[label]) for arm in arms]
+            for recipe, arms in self._arms.items()
         }
         self._hits: dict[str, Hits] = {recipe: hits_of(ranks) for recipe, ranks in self._ranks.items()}
         # In the YAML's order: what a change leads from stands before what it leads to.
@@ -192,7 +194,7 @@ class Measurement:
             for one, other in dict.fromkeys(wanted)
             if np.array_equal(self._ranks[one][0].text_ids, self._ranks[other][0].text_ids)
         ]
-        evaluation_set = measured_labels(self._arms[names[0]][0])[self._label]["evaluation_set"]
+        evaluation_set = measured_labels(self._arms[names[0]][0].metrics)[self._label]["evaluation_set"]
         return Section(
             f"{self._name}-queries",
             f"Queries on {self._label} that one recipe gets right and another wrong",

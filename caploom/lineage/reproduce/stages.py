@@ -283,10 +283,13 @@ def measure(work: Work) -> None:
 
 
 def report(work: Work) -> None:
-    """`ablation_report`, beside the captions of recipes that were not measured yet."""
+    """`ablation_report`, beside the captions of recipes that were not measured yet.
+
+    What it did not show of earlier measurements is not there to be counted: it is as recorded.
+    """
     from caploom.lineage.report.make import make_report
 
-    make_report(work.factory)
+    make_report(work.factory, left_out=work.configuration.get("versions_left_out", {}))
 
 
 def resize(work: Work) -> None:

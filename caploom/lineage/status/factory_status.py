@@ -96,7 +96,13 @@ class _Survey:
         if newest is None:
             return Slot(REPORT, None, State.MISSING, (Cause(Why.NEVER_MADE, REPORT, "never made"), *waits))
         manifest = newest.manifest
-        reported = {address_label(record.address): record.data_version for record in manifest.inputs}
+        # A recipe's own measurement stands before those of earlier versions of its data, which alone a recipe that
+        # waited may have.
+        reported = {
+            label: record.data_version
+            for record in reversed(manifest.inputs)
+            if (label := address_label(record.address))[1] not in manifest.configuration["waiting"]
+        }
         present = Made({"name": self._factory.config.name}, REPORT_CODE_VERSION, current_inputs(metrics))
         own = own_causes(
             Made({"name": manifest.configuration["factory"]}, manifest.code_version, reported), present, metrics
