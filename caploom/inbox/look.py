@@ -129,7 +129,8 @@ def _cut(factory: Factory, journal: Journal, found: Candidates, now: float, look
     look.waiting = found.waiting
     if found.oldest is None:
         return
-    gathered = now - found.oldest >= settings.gather_seconds + settings.settle_seconds
+    settling = settings.settle_seconds if settings.complete == "stable" else 0.0
+    gathered = now - found.oldest >= settling + settings.gather_seconds
     if found.count < factory.config.shard_size and not gathered:
         look.waiting += found.count
         return
