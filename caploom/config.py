@@ -18,6 +18,7 @@ from caploom.grid import GridParts, GridSettings, expand_grid
 from caploom.inbox.settings import InboxSettings
 from caploom.lineage.mlflow_settings import MlflowSettings
 from caploom.names import RAW_SOURCE
+from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.registry import Reader
 from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, seeds_differ
 from caploom.settings import Name, Settings, check_known, describe_validation_error, nearest, resolve_path
@@ -41,6 +42,9 @@ class FactoryConfig(Settings):
     )
     pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, beside an inbox.")
     inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")
+    ingest: IngestSettings = Field(
+        default_factory=IngestSettings, description="Bounds of the images and raw captions that come in."
+    )
     automation: AutomationSettings | None = Field(
         default=None, description="What happens by itself; left out, all of it with an inbox, and nothing without."
     )

@@ -46,11 +46,12 @@ PAIRS = pa.schema(
         pa.field("pair_id", pa.string(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),  # the user's own path, kept for the exports
-        pa.field("path", pa.string(), nullable=False),  # absolute path
+        pa.field("path", pa.string(), nullable=False),  # location (see caploom.locations)
         pa.field("raw_caption", pa.string(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),  # pixels
         pa.field("row", pa.int64(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),  # perceptual hash; 0 of a picture without features
     ]
 )
 

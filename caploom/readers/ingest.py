@@ -1,110 +1,210 @@
 """The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
 
+from caploom.errors import ImageFault
 from caploom.factory import Factory
-from caploom.images import ImageFault, decode_image, read_image_file
 from caploom.lineage.fingerprints import content_version
+from caploom.locations import Location
 from caploom.progress import Progress
-from caploom.readers.shards import shard_listing, shard_names, shard_rows, source_of
+from caploom.readers.checked_images import IdentifiedImage, checked_images
+from caploom.readers.ingest_settings import IngestSettings
+from caploom.readers.shards import list_shards, shard_listing, shard_rows, source_fingerprint, source_of
 from caploom.readers.source_row import SourceRow
-from caploom.records import PAIRS, image_identity, pair_identity
+from caploom.records import PAIRS, pair_identity
 from caploom.store import Artifact, Draft, Plan
 from caploom.tables import count_rows, failure, read_table, table_of, write_failures, write_table
 
 KIND = "raw_pairs"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+PACK = "images.pack"
+"""Images one after another: of those that later stages may not or cannot read where they lie."""
 
 
 def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
     """The plan of a shard's raw pairs."""
-    return raw_pairs_stage(factory, shard).of([shard_listing(factory, shard).as_input()])
+    return _plan_of(factory, shard_listing(factory, shard))
 
 
 def raw_pairs_stage(factory: Factory, shard: str) -> Plan:
     """The same without the inputs: what the configuration alone says."""
+    bounds = factory.config.ingest.fingerprinted()
     return Plan(
         kind=KIND,
         name=(source_of(factory, shard), shard),
         code_version=CODE_VERSION,
-        configuration={"shard": shard},
+        configuration={"shard": shard, **({"ingest": bounds} if bounds else {})},
     )
 
 
+def _plan_of(factory: Factory, listing: Artifact) -> Plan:
+    return raw_pairs_stage(factory, listing.manifest.configuration["shard"]).of([listing.as_input()])
+
+
 def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None) -> Artifact:
-    """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`."""
+    """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`.
+
+    Images that are not local files, and all of an inbox whose images are to be kept, are copied into `images.pack`.
+    """
     listing = shard_listing(factory, shard)
+    plan = _plan_of(factory, listing)
 
     def build(draft: Draft) -> None:
         rows = list(shard_rows(listing))
-        pairs, failures = validate_rows(rows, _pairs_of_other_shards(factory, shard), progress)
-        table = table_of(pairs, PAIRS)
-        write_table(table, draft.folder / "pairs.parquet")
+        keep_all = listing.manifest.configuration.get("keep") == "copy"
+        with Pack(draft.folder / PACK, str(factory.store.path(plan.address) / PACK), everything=keep_all) as pack:
+            pairs, failures = validate_rows(
+                rows, _pairs_of_other_shards(factory, shard), progress, bounds=factory.config.ingest, pack=pack
+            )
+        write_table(table_of(pairs, PAIRS), draft.folder / "pairs.parquet")
         write_failures(failures, draft.folder)
         draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
         draft.data_version = content_version(
             [*(pair["pair_id"] for pair in pairs), *(f"{f['key']}\t{f['reason']}" for f in failures)]
         )
-        draft.summary = {"pairs": len(pairs), "images": len({pair["image_id"] for pair in pairs})}
+        images = len({pair["image_id"] for pair in pairs})
+        draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
 
-    return factory.store.make(raw_pairs_plan(factory, shard), build)
+    return factory.store.make(plan, build)
 
 
 def ingested_shards(factory: Factory) -> list[Artifact]:
     """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
-    found = (factory.store.find(raw_pairs_plan(factory, shard)) for shard in shard_names(factory))
+    found = (factory.store.find(_plan_of(factory, listing)) for listing in list_shards(factory))
     return [artifact for artifact in found if artifact is not None]
 
 
+def shards_to_ingest(factory: Factory) -> list[str]:
+    """The shards of the source (not the inbox's) that are not ingested yet."""
+    if factory.config.pairs is None:
+        return []
+    listings = list_shards(factory, source_fingerprint(factory))
+    return [
+        listing.manifest.configuration["shard"]
+        for listing in listings
+        if factory.store.find(_plan_of(factory, listing)) is None
+    ]
+
+
 def validate_rows(
-    rows: Sequence[SourceRow], elsewhere: "OtherPairs | None" = None, progress: Progress | None = None
+    rows: Sequence[SourceRow],
+    elsewhere: "OtherPairs | None" = None,
+    progress: Progress | None = None,
+    *,
+    bounds: IngestSettings | None = None,
+    pack: "Pack | None" = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows."""
+    """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows.
+
+    An image is read once, however many captions it has: each caption is a pair of the one image.
+    """
+    bounds = bounds or IngestSettings()
+    usable: dict[str, list[SourceRow]] = {}
+    failed: dict[int, ImageFault] = {}  # by the row's position
+    positions = {id(row): position for position, row in enumerate(rows)}
+    for row in rows:
+        try:
+            usable.setdefault(_usable(row, bounds), []).append(row)
+        except ImageFault as fault:
+            failed[positions[id(row)]] = fault
+    made: dict[int, dict[str, Any]] = {}
+    for location, image in checked_images(usable):
+        try:
+            if isinstance(image, ImageFault):
+                raise image
+            bounds.check_size(image.checked.width, image.checked.height, location)
+            path = pack.place(location, image) if pack is not None else location
+            made |= {positions[id(row)]: _pair(row, image, path) for row in usable[location]}
+        except ImageFault as fault:
+            failed |= {positions[id(row)]: fault for row in usable[location]}
+        if progress is not None:
+            progress(len(made) + len(failed), len(rows), len(failed))
+    return _settle(rows, made, failed, elsewhere)
+
+
+def _usable(row: SourceRow, bounds: IngestSettings) -> str:
+    """The location of a row's image; raises `ImageFault` when the row cannot become a pair whatever the image is."""
+    if row.reason is not None or row.path is None or row.caption is None:
+        raise ImageFault(row.reason or "bad_row", row.detail or f"row {row.row}: it names no image.")
+    bounds.check_caption(row.caption, f"row {row.row}")
+    return row.path
+
+
+def _pair(row: SourceRow, image: IdentifiedImage, path: str) -> dict[str, Any]:
+    return {
+        "pair_id": pair_identity(image.image_id, row.caption or ""),
+        "image_id": image.image_id,
+        "image": row.image,
+        "path": path,
+        "raw_caption": row.caption,
+        "width": image.checked.width,
+        "height": image.checked.height,
+        "row": row.row,
+        "phash": image.checked.phash,
+    }
+
+
+def _settle(
+    rows: Sequence[SourceRow],
+    made: Mapping[int, dict[str, Any]],
+    failed: Mapping[int, ImageFault],
+    elsewhere: "OtherPairs | None",
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs and failures in the rows' order; a pair that is there already, here or in another shard, is a failure."""
     pairs: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    for done, row in enumerate(rows, start=1):
-        try:
-            pair = _pair(row)
-            if pair["pair_id"] in pairs:
-                first = pairs[pair["pair_id"]]["row"]
-                raise ImageFault(
-                    "duplicate_pair",
-                    f"row {row.row}: the same image with the same caption already stands in row {first}.",
-                )
-            pairs[pair["pair_id"]] = pair
-        except ImageFault as fault:
-            failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
-        if progress is not None:
-            progress(done, len(rows))
-    for pair_id, where in (elsewhere.find(list(pairs)) if elsewhere else {}).items():
-        pair = pairs.pop(pair_id)
-        detail = f"row {pair['row']}: the same image with the same caption already stands in {where}."
-        failures.append(failure(KIND, str(pair["row"]), pair["image"], "duplicate_pair", detail))
+    others = elsewhere.find([pair["pair_id"] for pair in made.values()]) if elsewhere else {}
+    for position, row in enumerate(rows):
+        fault = failed.get(position)
+        if fault is None:
+            pair = made[position]
+            known = pairs.get(pair["pair_id"])
+            where = f"row {known['row']}" if known else others.get(pair["pair_id"])
+            if where is None:
+                pairs[pair["pair_id"]] = pair
+                continue
+            detail = f"row {row.row}: the same image with the same caption already stands in {where}."
+            fault = ImageFault("duplicate_pair", detail)
+        failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
     return list(pairs.values()), failures
 
 
-def _pair(row: SourceRow) -> dict[str, Any]:
-    if row.reason is not None or row.path is None or row.caption is None:
-        raise ImageFault(row.reason or "bad_row", row.detail or f"row {row.row}: it names no image.")
-    data = read_image_file(Path(row.path))
-    image = decode_image(data, row.path)
-    image_id = image_identity(data)
-    return {
-        "pair_id": pair_identity(image_id, row.caption),
-        "image_id": image_id,
-        "image": row.image,
-        "path": row.path,
-        "raw_caption": row.caption,
-        "width": image.width,
-        "height": image.height,
-        "row": row.row,
-    }
+class Pack(AbstractContextManager["Pack"]):
+    """Copies of images in one file, each once.
+
+    file: where it is written. final: where it will lie. everything: also those that later stages could read in place.
+    """
+
+    def __init__(self, file: Path, final: str, *, everything: bool) -> None:
+        self._path, self._final, self._everything = file, final, everything
+        self._file: BinaryIO | None = None
+        self._places: dict[str, str] = {}
+        self.size = 0
+
+    def place(self, location: str, image: IdentifiedImage) -> str:
+        """Where later stages read the image: as it is, or in the pack."""
+        if not self._everything and Location.parse(location).is_local_range_or_file:
+            return location
+        known = self._places.get(image.image_id)
+        if known is None:
+            if self._file is None:
+                self._file = self._path.open("wb")
+            self._file.write(image.data)
+            known = str(Location(self._final, offset=self.size, length=len(image.data)))
+            self._places[image.image_id] = known
+            self.size += len(image.data)
+        return known
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class OtherPairs:

@@ -3,12 +3,23 @@
 import dagster as dg
 
 from caploom.errors import CaploomError
-from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.readers.ingest import shards_to_ingest
+from caploom.readers.shards import cut_new_shards
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.tags import WHY_TAG
 
 INTERVAL = 60  # seconds
+_AT_WORK = dg.RunsFilter(
+    job_name=CAPTION_SHARDS,
+    statuses=[
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ],
+)
 
 
 @dg.sensor(
@@ -17,17 +28,26 @@ INTERVAL = 60  # seconds
     description="Cuts new rows of the source into shards and captions them; off until switched on.",
 )
 def new_images(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SensorResult | dg.SkipReason:
-    """Add a partition and request one run for all new shards. Killed between any two steps, the next tick goes on."""
+    """Add partitions and request one run for all new shards. Killed between any two steps, the next tick goes on."""
     try:
         opened = factory.open()
         cut_new_shards(opened)
+        new = shards_to_ingest(opened)
     except CaploomError as error:
         return dg.SkipReason(str(error))
-    known = set(context.instance.get_dynamic_partitions(SHARD))
-    new = [shard for shard in shard_names(opened) if shard not in known]
     if not new:
         return dg.SkipReason("The source has no new rows.")
+    known = set(context.instance.get_dynamic_partitions(SHARD))
+    unknown = [shard for shard in new if shard not in known]
+    if not unknown and context.instance.get_runs(_AT_WORK, limit=1):
+        return dg.SkipReason(f"{', '.join(new[:3])}: being ingested.")
     return dg.SensorResult(
-        dynamic_partitions_requests=[SHARDS.build_add_request(new)],
-        run_requests=[dg.RunRequest(run_key=f"{new[0]}..{new[-1]}", tags=shard_range_tags(new[0], new[-1]))],
+        dynamic_partitions_requests=[SHARDS.build_add_request(unknown)] if unknown else [],
+        # A run that was launched under a key is not launched again, whatever became of it.
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{new[0]}..{new[-1]}",
+                tags={**shard_range_tags(new[0], new[-1]), WHY_TAG: f"new rows of the source: {new[0]} to {new[-1]}"},
+            )
+        ],
     )
