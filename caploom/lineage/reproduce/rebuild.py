@@ -59,7 +59,7 @@ def rebuilt_config(
     training_sets = recorded.of_kind("training_set")
     if training_sets:
         values["training_json"] = training_sets[0].configuration["json"]
-    for listing in recorded.of_kind("shards"):
+    for listing in reversed(recorded.of_kind("shards")):  # of the newest version of the data last
         if present.pairs is None or "reader" not in listing.configuration:
             continue  # an inbox has no reader of its own
         values["pairs"] = _reader(present.pairs, listing.configuration["reader"], _READER, "pairs", scratch)
@@ -174,8 +174,12 @@ def _overlaid(kind: TypeAdapter[Any], present: Any, recorded: Mapping[str, Any],
 def _recipes(present: FactoryConfig, recorded: _Recorded) -> list[Recipe]:
     manifest = recorded.manifest
     if manifest.kind == "ablation_report":
-        arms = [_recipe(present, recorded, each) for each in recorded.inputs(manifest, "retrieval_metrics")]
-        return [*arms, *(_waiting(present, name) for name in manifest.configuration["waiting"])]
+        waiting = manifest.configuration["waiting"]
+        own: dict[str, Manifest] = {}
+        for each in recorded.inputs(manifest, "retrieval_metrics"):
+            own.setdefault(name_of(each), each)  # those of earlier versions of its data stand after it
+        measured = [_recipe(present, recorded, each) for name, each in own.items() if name not in waiting]
+        return [*measured, *(_waiting(present, name) for name in waiting)]
     return [_recipe(present, recorded, manifest)] if manifest.kind in _RECIPE_KINDS else []
 
 
