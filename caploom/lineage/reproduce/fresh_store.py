@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from caploom.captioning.retries import ask_again, retries_asked
 from caploom.lineage.reproduce.errors import PlanDiffersError
 from caploom.lineage.reproduce.plan_differences import only_code_differs, plan_differences
 from caploom.store import MANIFEST, Artifact, Draft, Manifest, Plan, Store
@@ -89,3 +90,13 @@ def link_into(store: Store, artifacts: Iterable[Artifact]) -> None:
             if not link.is_symlink():
                 link.symlink_to((artifact.folder / name).resolve())
         shutil.copyfile(artifact.folder / MANIFEST, target / MANIFEST)
+
+
+def ask_as_often(store: Store, artifacts: Iterable[Artifact]) -> None:
+    """Have failed captions asked to be redone in a fresh store as often as the newest of these captions were."""
+    for artifact in artifacts:
+        if artifact.manifest.kind == "captions":
+            captioner, fingerprint, shard = name_of(artifact.manifest).split("/")
+            retries = artifact.manifest.configuration.get("retries", 0)
+            for _ in range(retries_asked(store, captioner, fingerprint, shard), retries):
+                ask_again(store, captioner, fingerprint, shard)

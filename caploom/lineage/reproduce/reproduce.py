@@ -16,7 +16,7 @@ from caploom.factory import Factory
 from caploom.lineage.reproduce.causes import code_changes, input_changes, other_circumstances
 from caploom.lineage.reproduce.compare_files import FileComparison, changed_since, compare_files
 from caploom.lineage.reproduce.errors import NotReproducibleError, PlanDiffersError
-from caploom.lineage.reproduce.fresh_store import FreshStore, ancestors_of, link_into, name_of
+from caploom.lineage.reproduce.fresh_store import FreshStore, ancestors_of, ask_as_often, link_into, name_of
 from caploom.lineage.reproduce.images import image_changes
 from caploom.lineage.reproduce.plan_differences import changed_values
 from caploom.lineage.reproduce.rebuild import rebuilt_config
@@ -116,6 +116,7 @@ def _make(
 ) -> Artifact | None:
     """Link what it was made from and run its stage; None where what the stage made is gone again."""
     link_into(store, ancestors.values())
+    ask_as_often(store, ancestors.values())
     config = rebuilt_config(factory.config, recorded, ancestors, store.root / "pictures")
     config = config.model_copy(update={"store": store.root})
     launch = launch or _as_then(recorded)
