@@ -10,12 +10,13 @@ from caploom.lineage.results import percent
 from caploom.lineage.versions import MOST_VERSIONS, DataVersion, NewData, Recalls, RecipeVersions
 
 _HEADER = [
-    "version", "measured (UTC)", "shards", "images", "captions", "samples seen", "seeds",
-    "i2t R@1", "t2i R@1", "mean R@1", "change (95 % interval)", "p", "what is new",
+    "version", "measured (UTC)", "what is new", "shards", "images", "captions", "mean R@1", "change (95 % interval)",
+    "p", "i2t R@1", "t2i R@1", "samples seen", "seeds",
 ]  # fmt: skip
 _ABOUT = (
     "Each version is another training set made with the same settings. The change is against the version before it, in "
-    "points of mean Recall@1, paired over the same images and seeds (the interval is over images)."
+    "points of mean Recall@1, paired over the same images and seeds; its interval is over images. It speaks of these "
+    "checkpoints, and not of how much another training seed would change."
 )
 _THE_SAME = "the same images, other captions"
 
@@ -90,17 +91,18 @@ def _cells(number: int, version: DataVersion, label: str) -> Row:
     recalls, metrics = version.recalls[label], next(iter(version.metrics.values()))
     change, p_value = _change(recalls)
     data: Sequence[str] = (f"{version.shards:,}", f"{version.images:,}", f"{version.captions:,}")
-    shares = (recalls.image_to_text, recalls.text_to_image, recalls.mean)
     return [
         str(number),
         Cell(version.measured[:16].replace("T", " "), metrics),
+        _what_is_new(version.new_data),
         *(Cell(text, version.training_set) for text in data),
-        Cell(f"{version.samples_seen:,}", metrics),
-        str(len(version.metrics)),
-        *(Cell(percent(share), metrics) for share in shares),
+        Cell(percent(recalls.mean), metrics),
         Cell(change, metrics),
         Cell(p_value, metrics),
-        _what_is_new(version.new_data),
+        Cell(percent(recalls.image_to_text), metrics),
+        Cell(percent(recalls.text_to_image), metrics),
+        Cell(f"{version.samples_seen:,}", metrics),
+        str(len(version.metrics)),
     ]
 
 
