@@ -57,7 +57,7 @@ def check_image(data: bytes, name: str) -> CheckedImage:
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
-    """The hash of a grey picture, float of shape (32, 32): which of its 64 lowest frequencies are above their median."""
+    """The hash of a grey picture, float of shape (32, 32): which of its 64 lowest frequencies exceed their median."""
     if grey.std() < _FLAT:
         return NO_HASH
     cosines = _cosines()

@@ -7,9 +7,14 @@ the column `image` in row 17, counted from 0. A location is what tables call the
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from caploom.errors import ImageFault, SourceError
 from caploom.places import is_url, open_place
+
+if TYPE_CHECKING:
+    from caploom.readers.parquet_values import ColumnValues
 
 _RANGE = re.compile(r"#bytes=(\d+)\+(\d+)\Z")
 _ROW = re.compile(r"#row=(\d+):(.+)\Z", re.DOTALL)
@@ -86,17 +91,18 @@ def _file_bytes(location: Location) -> bytes:
 
 def _parquet_value(location: Location) -> bytes:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    row, column = location.row or 0, location.column or ""
     try:
-        with open_place(location.place) as opened, pq.ParquetFile(opened) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if row < rows:
-                    value = file.read_row_group(group, columns=[column]).column(0)[row].as_py()
-                    return bytes(value["bytes"] if isinstance(value, dict) else value)
-                row -= rows
+        value = _column(location.place, location.column or "").value(location.row or 0)
+        return bytes((value["bytes"] if isinstance(value, dict) else value) or b"")
+    except IndexError:
+        raise ImageFault("missing_image", f"{location}: the file has no such row.") from None
     except (OSError, pa.ArrowException, SourceError, TypeError, KeyError) as error:
         raise ImageFault("unreadable_image", f"{location}: it cannot be read ({error}).") from None
-    raise ImageFault("missing_image", f"{location}: the file has no such row.")
+
+
+@lru_cache(maxsize=2)  # ingest goes through one file after another
+def _column(place: str, column: str) -> "ColumnValues":
+    from caploom.readers.parquet_values import ColumnValues
+
+    return ColumnValues(place, column)

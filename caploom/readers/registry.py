@@ -9,8 +9,16 @@ from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.image_folder import ImageFolderReader
 from caploom.readers.karpathy import KarpathyReader
+from caploom.readers.parquet_images import ParquetReader
+from caploom.readers.webdataset import WebdatasetReader
 
 Reader = Annotated[
-    CocoReader | ImageCaptionsReader | ImageFolderReader | KarpathyReader | PictureBookReader,
+    CocoReader
+    | ImageCaptionsReader
+    | ImageFolderReader
+    | KarpathyReader
+    | ParquetReader
+    | PictureBookReader
+    | WebdatasetReader,
     Field(discriminator="reader"),
 ]

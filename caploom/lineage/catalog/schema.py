@@ -128,7 +128,8 @@ _MEANINGS = {
     "pair_id": "identity of the pair: of its image and raw caption",
     "image_id": "identity of the image: SHA-256 of its file",
     "image": "its path as the user wrote it",
-    "path": "its absolute path",
+    "path": "where its bytes are: a file, or a range of one",
+    "phash": "perceptual hash: pictures alike differ in few bits; 0 of plain colours",
     "raw_caption": "the caption that came with it",
     "width": "pixels",
     "height": "pixels",
@@ -172,7 +173,7 @@ def sql_type(kind: pa.DataType) -> str:
         pa.bool_(): "boolean",
         pa.float32(): "float",
     }
-    integers = {pa.int64(): "bigint", pa.int32(): "integer", pa.int16(): "smallint"}
+    integers = {pa.uint64(): "ubigint", pa.int64(): "bigint", pa.int32(): "integer", pa.int16(): "smallint"}
     return (names | integers)[kind]
 
 

@@ -159,10 +159,14 @@ def _reader(present: Any, recorded: Mapping[str, Any] | None, kind: TypeAdapter[
 
 
 def _overlaid(kind: TypeAdapter[Any], present: Any, recorded: Mapping[str, Any], tag: str, where: str) -> Any:
-    """Recorded settings over the present ones of the same sort."""
+    """Recorded settings over what is not recorded of the present ones of the same sort, such as where a folder is."""
     same = present is not None and getattr(present, tag) == recorded[tag]
+    now = present.model_dump(mode="json") if same else {}
+    if tag == "reader" and same:
+        # A reader does not record a key that was left at its default: today's value of it says nothing of then.
+        now = {key: value for key, value in now.items() if key not in present.fingerprinted()}
     try:
-        return kind.validate_python({**(present.model_dump(mode="json") if same else {}), **recorded})
+        return kind.validate_python({**now, **recorded})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
