@@ -31,7 +31,8 @@ def caption_new_shards() -> dg.AutomationCondition:
 
 def follow_new_captions() -> dg.AutomationCondition:
     """What is made of captions (or of raw pairs), once all that it is made of is there and at rest."""
-    never_made = _C.missing() & ~_C.execution_failed()
+    some_input = _C.any_deps_match(~_C.missing()).ignore(_EDITS)
+    never_made = _C.missing() & ~_C.execution_failed() & some_input
     updated = _C.any_deps_match(_C.newly_updated()).ignore(_EDITS).since_last_handled()
     condition: dg.AutomationCondition = (
         (never_made.with_label("never made") | updated.with_label("made of something new"))

@@ -10,6 +10,7 @@ from caploom.readers.ingest import raw_lengths
 from caploom.shearing import shear
 from caploom.shearing.exhibits import examples_markdown, shear_markdown
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
+from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared import sheared_key, shears_of
 from dagster_project.conditions import follow_new_captions
@@ -31,6 +32,7 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 for captioner in config.captioners
                 if (shears := shears_of(config, captioner))
             ),
+            dg.AssetDep(RAW_PAIRS, partition_mapping=dg.AllPartitionMapping()),
             settings_dependency(Part.CAPTIONS, recipe_names(config)),
         ],
         partitions_def=recipe_partitions(config),
