@@ -24,6 +24,7 @@ from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings
 from caploom.settings import Name, Settings, check_known, describe_validation_error, nearest, resolve_path
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
+from caploom.training_set.duplicate_settings import DuplicateSettings
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -44,6 +45,9 @@ class FactoryConfig(Settings):
     inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")
     ingest: IngestSettings = Field(
         default_factory=IngestSettings, description="Bounds of the images and raw captions that come in."
+    )
+    duplicates: DuplicateSettings = Field(
+        default_factory=DuplicateSettings, description="Pictures that are nearly another, or one of an evaluation set."
     )
     automation: AutomationSettings | None = Field(
         default=None, description="What happens by itself; left out, all of it with an inbox, and nothing without."

@@ -111,6 +111,29 @@ SCORES = pa.schema(
     ]
 )
 
+NEAR_DUPLICATES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string(), nullable=False),  # the image alike that stays
+        pa.field("distance", pa.int16(), nullable=False),  # bits between their perceptual hashes
+    ]
+)
+
+LEAKED_IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),  # of the training data
+        pa.field("evaluation_image_id", pa.string(), nullable=False),  # the same where it is the same file
+        pa.field("distance", pa.int16(), nullable=False),  # bits between their perceptual hashes
+    ]
+)
+
+IMAGE_HASHES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),  # perceptual hash; 0 of a picture without features
+    ]
+)
+
 TRAINING_ROWS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -136,6 +159,7 @@ EVALUATION_PAIRS = pa.schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("captions", pa.list_(pa.string()), nullable=False),
         pa.field("fold", pa.int16()),  # recalls are averaged over the folds; null where there is only one
+        pa.field("phash", pa.uint64(), nullable=False),  # as in PAIRS
     ]
 )
 
@@ -145,6 +169,7 @@ CLASSIFICATION_IMAGES = pa.schema(
         pa.field("image", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field("label", pa.int32(), nullable=False),  # place of its class among the set's classes, from 0
+        pa.field("phash", pa.uint64(), nullable=False),  # as in PAIRS
     ]
 )
 

@@ -22,7 +22,7 @@ from caploom.store import Artifact, Draft, Plan
 from caploom.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "classification_images"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 IMAGENET_CLASSES = 1_000
 
 _SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".avif"}
@@ -57,7 +57,8 @@ def classification_images(factory: Factory, name: str, progress: Progress | None
                 failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
             else:
                 label = number[str(row.caption)]
-                images.append({"image_id": found, "image": row.image, "path": row.path, "label": label})
+                image: dict[str, Any] = {"image_id": found.image_id, "image": row.image, "path": row.path}
+                images.append({**image, "label": label, "phash": found.phash})
             if progress is not None:
                 progress(done, len(rows), len(failures))
         if not images:

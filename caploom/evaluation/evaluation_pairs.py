@@ -9,6 +9,7 @@ from caploom.errors import EvaluationError
 from caploom.evaluation.protocols import CAPTIONS_EACH, PROTOCOLS, check_counts, check_dataset, note_of
 from caploom.evaluation.settings import ClassificationSet, KarpathySet, RetrievalSet
 from caploom.factory import Factory
+from caploom.image_check import NO_HASH
 from caploom.images import ImageFault
 from caploom.lineage.fingerprints import content_version
 from caploom.progress import Progress
@@ -20,7 +21,7 @@ from caploom.store import Artifact, Draft, Plan
 from caploom.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "evaluation_pairs"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _MAX_COPIES = 0.01
 
@@ -114,12 +115,14 @@ def _images(
     said: dict[tuple[str, str], int] = {}
     failures = []
     for position, (row, found) in enumerate(identified_rows(rows)):
-        fault = found if isinstance(found, ImageFault) else None
+        fault, image_id, phash = found if isinstance(found, ImageFault) else None, "", NO_HASH
+        if not isinstance(found, ImageFault):
+            image_id, phash = found.image_id, found.phash
         if position in beyond:
             detail = f"row {row.row}: the protocol takes the first {CAPTIONS_EACH} captions of an image."
             fault = ImageFault("beyond_protocol", detail)
         if fault is None and merge:
-            first = said.setdefault((str(found), str(row.caption)), row.row)
+            first = said.setdefault((image_id, str(row.caption)), row.row)
             if first != row.row:
                 detail = f"row {row.row}: the same image with the same caption already stands in row {first}."
                 fault = ImageFault("duplicate_pair", detail)
@@ -127,13 +130,14 @@ def _images(
             failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
         else:
             entry: dict[str, Any] = {
-                "image_id": found,
+                "image_id": image_id,
                 "image": row.image,
                 "path": row.path,
                 "captions": [],
                 "fold": None,
+                "phash": phash,
             }
-            images.setdefault(str(found) if merge else row.image, entry)["captions"].append(row.caption)
+            images.setdefault(image_id if merge else row.image, entry)["captions"].append(row.caption)
         if progress is not None:
             progress(position + 1, len(rows), len(failures))
     return list(images.values()), failures

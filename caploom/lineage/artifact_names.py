@@ -11,7 +11,7 @@ from caploom.errors import StoreError
 from caploom.settings import nearest
 from caploom.store import MANIFEST, Artifact, Manifest, Store
 
-NOT_KINDS = frozenset({"dagster", "pictures", "training_state"})
+NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state"})
 """Folders of a store that hold no artifacts."""
 
 _BY_FINGERPRINT = frozenset({"captions", "raw_pairs", "shards", "sheared", "canaries"})

@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 Read = Callable[[str], Artifact | None]
 """The artifact at an address; None where it is gone or cannot be read."""
 
-_OF_THE_DATA = {"corpus_words"}  # counted from the images' raw captions, and no setting
+_OF_THE_DATA = {"corpus_words", "excluded_images"}  # told by the images and their raw captions, and no setting
 _NEVER_MIND = {"seed", "json"}  # the seeds of a recipe are taken together; the JSON twin is for people
 
 

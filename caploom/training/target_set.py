@@ -121,7 +121,7 @@ def _write_pairs(reader: Reader, path: Path, progress: Progress | None) -> tuple
             if isinstance(found, ImageFault):
                 failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
             else:
-                yield {"image_id": found, "image": row.image, "path": row.path, "raw_caption": row.caption}
+                yield {"image_id": found.image_id, "image": row.image, "path": row.path, "raw_caption": row.caption}
             if progress is not None:
                 progress(rows_in, total, len(failures))
 

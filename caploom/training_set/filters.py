@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from caploom.errors import TrainingError
 from caploom.records import DROPPED
 from caploom.training_set import filter_rules, filter_scores
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.filter_context import FilterContext, Prepared, Scan
 from caploom.training_set.filter_settings import FilterStep
 
@@ -62,12 +63,16 @@ def filters_identity(steps: Sequence[FilterStep]) -> list[dict[str, Any]]:
     return [step.identity() for step in steps]
 
 
-def prepare_filters(steps: Sequence[FilterStep], scan: Scan, context: FilterContext) -> PreparedFilters:
-    """Make the recipe's filters ready; each is prepared on what the filters before it leave.
+def prepare_filters(
+    steps: Sequence[FilterStep], scan: Scan, context: FilterContext, left_out: Exclusions | None = None
+) -> PreparedFilters:
+    """Make the recipe's filters ready; each is prepared on what those before it leave, the images left out before all.
 
     Raises `TrainingError` when a filter cannot work, such as for want of its model.
     """
     prepared = PreparedFilters(context.recipe)
+    if left_out is not None and left_out.reasons:
+        prepared.judges.append(("duplicates", left_out))
     for step in steps:
         before = list(prepared.judges)
 

@@ -22,6 +22,7 @@ from caploom.recipes import Recipe
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
 from caploom.store import Artifact, Draft, Plan, RowCount
 from caploom.training_set.buckets import Buckets
+from caploom.training_set.exclusions import Exclusions, exclusions
 from caploom.training_set.filter_context import FilterContext
 from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
@@ -44,10 +45,11 @@ def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
         factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
         for shard in shard_names(factory)
     ]
-    return training_set_stage(factory, recipe).of(artifact.as_input() for artifact in (sheared, *pairs))
+    left_out = exclusions(factory, recipe, pairs)
+    return training_set_stage(factory, recipe, left_out).of(artifact.as_input() for artifact in (sheared, *pairs))
 
 
-def training_set_stage(factory: Factory, recipe: Recipe) -> Plan:
+def training_set_stage(factory: Factory, recipe: Recipe, left_out: Exclusions | None = None) -> Plan:
     """The same without the inputs: the recipe's sheared captions, then the raw pairs of every shard."""
     return Plan(
         kind=KIND,
@@ -58,6 +60,7 @@ def training_set_stage(factory: Factory, recipe: Recipe) -> Plan:
             "filters": filters_identity(recipe.filters),
             "mix": recipe.mix.model_dump(mode="json"),
             "json": factory.config.training_json,
+            **(left_out.identity() if left_out is not None else {}),
         },
     )
 
@@ -70,7 +73,8 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
     """
 
     def build(draft: Draft) -> None:
-        pairs = [artifact.file("pairs.parquet") for artifact in ingested_shards(factory)]
+        shards = ingested_shards(factory)
+        pairs = [artifact.file("pairs.parquet") for artifact in shards]
         if not pairs:
             raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
         sheared = [
@@ -78,14 +82,14 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
             for artifact in sheared_tables(factory, recipe)
         ]
         with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
-            filters = prepare_filters(
-                recipe.filters, buckets.scan, FilterContext(factory.store, recipe.name, recipe.captioners)
-            )
+            context = FilterContext(factory.store, recipe.name, recipe.captioners)
+            left_out = exclusions(factory, recipe, shards)
+            filters = prepare_filters(recipe.filters, buckets.scan, context, left_out)
             json = factory.config.training_json
             tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
         draft.rows = tally.row_count(buckets.rows_in)
         draft.seeds = {"order": ORDER_SEED}
-        draft.summary = tally.summary()
+        draft.summary = {**tally.summary(), "duplicates": left_out.summary()}
 
     return factory.store.make(training_set_plan(factory, recipe), build)
 

@@ -25,6 +25,7 @@ from caploom.store import Artifact, Plan
 from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, checkpoint_stage, finetuned_stage
 from caploom.training.identity import trainer_identity
 from caploom.training.settings import TrainerSettings
+from caploom.training_set.exclusions import known_exclusions
 from caploom.training_set.filters import filters_identity
 from caploom.training_set.merge import training_set_stage
 
@@ -251,8 +252,10 @@ class _Costing:
             return None
         tables = [table for name in recipe.captioners for table in self._sheared[name, shear_fingerprint(steps)]]
         sheared = self._made(sheared_captions_stage(recipe, corpus), tables)
+        known = [shard.pairs for shard in self._shards if shard.pairs is not None]
+        left_out = known_exclusions(self._factory, recipe, known)
         return self._made(
-            training_set_stage(self._factory, recipe), [sheared, *(shard.pairs for shard in self._shards)]
+            training_set_stage(self._factory, recipe, left_out), [sheared, *(shard.pairs for shard in self._shards)]
         )
 
     def _target_sets(self) -> list[CostItem]:

@@ -21,6 +21,7 @@ from caploom.lineage.status.versions import Label, Versions, address_label
 from caploom.recipes import Recipe
 from caploom.store import Plan
 from caploom.training.checkpoint import FINE_TUNED, checkpoint_stage, finetuned_stage
+from caploom.training_set.exclusions import known_exclusions
 from caploom.training_set.merge import training_set_stage
 
 __all__ = ["Cause", "FactoryStatus", "Slot", "State", "Why", "factory_status"]
@@ -66,7 +67,9 @@ class _Survey:
 
     def _training_set(self, recipe: Recipe) -> Judged:
         upstream = [self._data.sheared(recipe), *self._data.raw_pairs]
-        return self._judge("training_set", recipe.name, training_set_stage(self._factory, recipe), upstream)
+        pairs = [each.artifact for each in self._data.raw_pairs if each.artifact is not None]
+        left_out = known_exclusions(self._factory, recipe, pairs)
+        return self._judge("training_set", recipe.name, training_set_stage(self._factory, recipe, left_out), upstream)
 
     def _checkpoint(self, recipe: Recipe) -> Judged:
         return self._judge("checkpoint", recipe.name, checkpoint_stage(recipe), [self._training_set(recipe)])

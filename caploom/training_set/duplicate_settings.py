@@ -1,0 +1,55 @@
+"""The YAML's `duplicates`: what becomes of training images that look alike, or that are evaluation images."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from caploom.settings import Settings
+from caploom.training_set.hamming import MOST_BITS
+
+
+class Policy(StrEnum):
+    """What becomes of such images."""
+
+    EXCLUDE = "exclude"
+    MARK = "mark"
+    OFF = "off"
+
+
+class DuplicateSettings(Settings):
+    """Near-duplicates among the training images, and training images among the evaluation images."""
+
+    near: Policy = Field(
+        default=Policy.MARK,
+        description="Of images that look alike all but one are counted (`mark`), left out (`exclude`), or not looked "
+        "for (`off`).",
+    )
+    near_distance: int = Field(
+        default=4, ge=0, le=MOST_BITS, description="Bits of 64 in which the perceptual hashes of such images differ."
+    )
+    leakage: Policy = Field(
+        default=Policy.EXCLUDE,
+        description="Training images that are in one of the recipe's evaluation sets: left out, counted, or not "
+        "looked for.",
+    )
+    leakage_distance: int = Field(
+        default=4, ge=0, le=MOST_BITS, description="Bits in which they may differ from the evaluation image."
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a training set: the distance at which images leave it, None where none do."""
+        return {
+            "near": self.near_distance if self.near is Policy.EXCLUDE else None,
+            "leakage": self.leakage_distance if self.leakage is Policy.EXCLUDE else None,
+        }
+
+    @classmethod
+    def of_identity(cls, identity: dict[str, Any]) -> "DuplicateSettings":
+        """Settings that decide the same, from what `identity` gave."""
+        said: dict[str, Any] = {}
+        for key, distance in identity.items():
+            said[key] = Policy.MARK if distance is None else Policy.EXCLUDE
+            if distance is not None:
+                said[f"{key}_distance"] = distance
+        return cls(**said)

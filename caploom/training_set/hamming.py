@@ -1,0 +1,98 @@
+"""All pairs of 64-bit hashes that differ in few bits, found exactly and in memory that grows with the hashes alone.
+
+The bits are cut into `agreeing + distance` bands. Two hashes that differ in at most `distance` bits agree in at least
+`agreeing` whole bands, so that each such pair stands side by side in one of the sorted orders of every choice of so
+many bands (Manku et al. 2007, "Detecting near-duplicates for web crawling"). Nothing is missed and nothing is guessed:
+what stands side by side is compared bit by bit. How many bands must agree is chosen by what it would cost.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_BITS = 8
+"""The largest distance that is looked for: unrelated photographs differ in about 32 bits of 64."""
+
+_CHUNK = 2**18  # pairs compared at once
+_SORTING = 3.0  # what sorting a hash costs beside comparing two, measured
+
+
+class Pairs(NamedTuple):
+    """Pairs by their places: `left` and `right` int64, `bits` uint8 that differ. A pair may come more than once."""
+
+    left: np.ndarray
+    right: np.ndarray
+    bits: np.ndarray
+
+
+def pairs_within(hashes: np.ndarray, distance: int) -> Iterator[Pairs]:
+    """All pairs (left < right) of the hashes (N,) uint64 that differ in at most `distance` bits."""
+    for masks in _choices(len(hashes), len(hashes), distance):
+        keys = hashes & masks
+        order = np.argsort(keys)
+        keys = keys[order]
+        places = np.arange(len(keys))
+        for rows, others in _side_by_side(places + 1, np.searchsorted(keys, keys, "right")):
+            found = _compared(hashes, hashes, order[rows], order[others], distance)
+            yield Pairs(np.minimum(found.left, found.right), np.maximum(found.left, found.right), found.bits)
+
+
+def pairs_between(left: np.ndarray, right: np.ndarray, distance: int) -> Iterator[Pairs]:
+    """All pairs of one of the hashes `left` (N,) and one of `right` (M,) that differ in at most `distance` bits.
+
+    Faster the fewer `left` are, as `right` is sorted and `left` is looked up.
+    """
+    for masks in _choices(len(left), len(right), distance):
+        keys = right & masks
+        order = np.argsort(keys)
+        keys = keys[order]
+        wanted = left & masks
+        first, end = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
+        for rows, others in _side_by_side(first, end):
+            yield _compared(left, right, rows, order[others], distance)
+
+
+def _compared(left: np.ndarray, right: np.ndarray, rows: np.ndarray, others: np.ndarray, distance: int) -> Pairs:
+    bits = np.bitwise_count(left[rows] ^ right[others])
+    near = bits <= distance
+    return Pairs(rows[near], others[near], bits[near])
+
+
+def _side_by_side(first: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each row with each of the places from its `first` up to its `end`, some at a time."""
+    waiting = np.flatnonzero(first < end)
+    while len(waiting):
+        # Few rows with many places each (pictures that hash alike) are still compared many at a time.
+        width = max(1, _CHUNK // len(waiting))
+        for start in range(0, len(waiting), _CHUNK):
+            rows = waiting[start : start + _CHUNK]
+            others = first[rows][:, None] + np.arange(width)
+            inside = others < end[rows][:, None]
+            yield np.broadcast_to(rows[:, None], others.shape)[inside], others[inside]
+        first = first + width
+        waiting = waiting[first[waiting] < end[waiting]]
+
+
+def _choices(rows: int, others: int, distance: int) -> Iterator[np.uint64]:
+    """The masks of the bands that are to agree, a choice at a time."""
+    if not 0 <= distance <= MOST_BITS:
+        raise ValueError(f"a distance of {distance} bits is not from 0 to {MOST_BITS}")
+    agreeing = min(range(1, 6), key=lambda number: _cost(rows, others, distance, number))
+    bands = _bands(agreeing + distance)
+    for chosen in combinations(bands, agreeing):
+        yield np.uint64(sum(chosen))
+
+
+def _cost(rows: int, others: int, distance: int, agreeing: int) -> float:
+    choices = math.comb(agreeing + distance, agreeing)
+    bits = 64 * agreeing / (agreeing + distance)
+    return choices * ((rows + others) * _SORTING + rows * others / 2**bits)
+
+
+def _bands(count: int) -> list[int]:
+    """64 bits in so many parts of about the same width, as masks."""
+    edges = [round(64 * number / count) for number in range(count + 1)]
+    return [(1 << end) - (1 << start) for start, end in zip(edges, edges[1:], strict=False)]
