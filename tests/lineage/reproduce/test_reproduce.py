@@ -50,6 +50,7 @@ def test_the_present_yaml_need_not_be_the_one_of_then(made: Made, again: Any) ->
     settings = json.loads(json.dumps(made.settings))
     settings["name"] = "another"
     settings["shard_size"] = 5
+    settings["pairs"]["rewrite"] = [{"from": "", "to": "elsewhere/"}]  # a key that settings of then do not name
     settings["seeds"] = [7]
     settings["captioners"][CAPTIONER]["prompt"] = "What is <image>?"
     settings["captioners"][CAPTIONER]["batch_size"] = 2
