@@ -41,7 +41,7 @@ def test_each_image_is_read_once_wherever_its_rows_stand(tmp_path, monkeypatch, 
     found = list(identified_rows(rows_of(tmp_path, numbers)))
     assert [row.image for row, _ in found] == [f"{number}.ppm" for number in numbers]
     ids = [image_identity((tmp_path / f"{number}.ppm").read_bytes()) for number in numbers[:-2]]
-    assert [identity for _, identity in found[:-2]] == ids
+    assert [each.image_id for _, each in found[:-2]] == ids
     assert [fault.reason for _, fault in found[-2:]] == ["missing_image"] * 2
     assert sorted(read_files) == sorted(f"{number}.ppm" for number in {*numbers})
 
