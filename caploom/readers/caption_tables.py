@@ -100,11 +100,11 @@ def _csv_records(place: str, form: TableForm) -> Iterator[Any]:
         read = _LinesAndEnd(text)
         lines = csv.DictReader(read, form.columns, delimiter=delimiter, quoting=quoting)
         try:
-            names = [str(name) for name in lines.fieldnames or [] if name != _END]
+            names = [name for name in lines.fieldnames or [] if not name.endswith(_END)]
             _check_columns(place, form, names)
             for line in lines:
                 if read.at_end:
-                    if line[names[0]] != _END:
+                    if [value for value in line.values() if value is not None] not in ([], [_END]):
                         raise csv.Error("a quote is opened and never closed")
                     break
                 count += 1

@@ -175,6 +175,19 @@ def test_a_quote_that_is_never_closed_is_said_and_swallows_no_rows_in_silence(re
     assert "cannot be read on after row 1 (a quote is opened and never closed)" in rows[1].detail
 
 
+@pytest.mark.parametrize("text", ["", "image,caption", 'image,"caption\na.png,x\n'])
+def test_a_csv_without_rows_or_with_a_damaged_header_is_empty_or_refused(read, text):
+    if text == "image,caption":
+        assert read("c.csv", text) == []
+    else:
+        with pytest.raises(SourceError, match=r"has no column \"(image|caption)\" \(columns: (none|image)\)"):
+            read("c.csv", text)
+
+
+def test_a_column_that_stands_twice_is_read_by_its_last(read):
+    assert said(read("c.csv", "image,image,caption\nz.png,a.png,x\n")) == [(1, "a.png", "x")]
+
+
 def test_a_name_of_a_lone_surrogate_can_be_kept_in_a_table(read):
     row = read("c.jsonl", '{"image": "x\\ud83dy.png", "caption": "x"}')[0]
     assert (row.reason, row.image) == ("unusable_name", "x?y.png")
