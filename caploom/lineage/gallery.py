@@ -5,7 +5,6 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from caploom.images import ImageFault, decode_image, read_image_file
 
@@ -25,7 +24,7 @@ def thumbnail_uri(path: str) -> str | None:
     from PIL import ImageOps
 
     try:
-        image = decode_image(read_image_file(Path(path)), path)
+        image = decode_image(read_image_file(path), path)
     except ImageFault:
         return None
     buffer = io.BytesIO()

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from caploom.image_check import NO_HASH, check_image
 from caploom.images import ImageFault, decode_image, read_image_file
@@ -48,7 +47,7 @@ def _of_row(row: SourceRow, known: OrderedDict[str, Identified | ImageFault]) ->
 
 def _identify(path: str) -> Identified | ImageFault:
     try:
-        data = read_image_file(Path(path))
+        data = read_image_file(path)
         return Identified(image_identity(data), _hash_of(data, path))
     except ImageFault as fault:
         return fault

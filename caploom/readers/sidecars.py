@@ -9,6 +9,7 @@ from caploom.errors import SourceError
 from caploom.places import is_url, open_place
 
 LONGEST_TEXT = 16 * 2**20  # bytes
+_MOSTLY = 2**14
 _KEYED = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -30,7 +31,9 @@ def read_sidecar(place: str, translations: Collection[str] = ()) -> Sidecar:
     """
     try:
         with open_place(place) as file:
-            data = file.read(LONGEST_TEXT + 1)
+            data = file.read(_MOSTLY)  # room is made for as much as is asked for
+            if len(data) == _MOSTLY:
+                data += file.read(LONGEST_TEXT + 1 - _MOSTLY)
     except (SourceError, OSError) as error:
         if is_url(place):  # a service that fails is no trouble of this one image
             raise

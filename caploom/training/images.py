@@ -1,7 +1,6 @@
 """Decodes training and evaluation images: RGB, resized and cropped as open_clip does for evaluation."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -62,7 +61,7 @@ class ImageDecoder:
 
         Raises `ImageFault`, also when the file is no longer the image of that identity: its captions are another's.
         """
-        data = read_identified_image(Path(path), image_id)
+        data = read_identified_image(path, image_id)
         if self._draft:
             return self._resized(decode_image(data, path, at_least=self._height))
         image = decode_image(data, path)

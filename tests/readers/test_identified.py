@@ -1,9 +1,11 @@
 import threading
 
+import fsspec
 import pytest
 from evaluation_sources import write_image
 
 from caploom.images import ImageFault
+from caploom.places import name_of
 from caploom.readers import identified
 from caploom.readers.identified import identified_rows
 from caploom.readers.image_captions import ImageCaptionsReader
@@ -20,7 +22,7 @@ def read_files(monkeypatch):
 
     def counted(path):
         with lock:
-            names.append(path.name)
+            names.append(name_of(path))
         return read(path)
 
     monkeypatch.setattr(identified, "read_image_file", counted)
@@ -74,3 +76,17 @@ def test_a_source_is_another_when_its_file_or_its_settings_change(tmp_path):
     assert source_version(reader.model_copy(update={"caption_key": "text"})) != first
     file.write_text('[{"image": "a.png", "caption": "y"}]')
     assert source_version(reader) != first
+
+
+def test_images_in_object_storage_are_known_by_the_same_bytes(tmp_path):
+    write_image(tmp_path / "1.ppm", 1)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/identified/1.ppm", (tmp_path / "1.ppm").read_bytes())
+    try:
+        rows = [SourceRow(1, name, "text", f"memory://identified/{name}") for name in ("1.ppm", "2.ppm")]
+        (_, found), (_, missing) = identified_rows(rows)
+    finally:
+        memory.rm("/identified", recursive=True)
+    assert found == image_identity((tmp_path / "1.ppm").read_bytes())
+    assert missing.reason in ("missing_image", "unreadable_image")
+    assert "memory://identified/2.ppm" in missing.detail

@@ -1,7 +1,6 @@
 """Which pictures are no longer what they were: an image's identity is the hash of its file's bytes."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from caploom.images import ImageFault, read_image_file
 from caploom.lineage.reproduce.words import printable
@@ -50,7 +49,7 @@ def _images(artifact: Artifact) -> Iterator[tuple[str, str]]:
 
 def _fault(image_id: str, path: str) -> str | None:
     try:
-        data = read_image_file(Path(path))
+        data = read_image_file(path)
     except ImageFault as fault:
         return f"cannot be read any more ({printable(fault.reason)})"
     return None if image_identity(data) == image_id else "has other bytes than then"
