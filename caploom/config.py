@@ -10,6 +10,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from caploom.alerts.freshness import FreshnessSettings
+from caploom.alerts.settings import AlertSettings
 from caploom.automation import AutomationSettings
 from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
@@ -52,6 +54,8 @@ class FactoryConfig(Settings):
     automation: AutomationSettings | None = Field(
         default=None, description="What happens by itself; left out, all of it with an inbox, and nothing without."
     )
+    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where it says what went wrong.")
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old what it made may get.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)

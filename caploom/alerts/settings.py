@@ -1,4 +1,4 @@
-"""The YAML's `alerts`: where a factory says what went wrong, and of what it says it. Secrets stay in the environment."""
+"""The YAML's `alerts`: where a factory says what went wrong, and what of it. Secrets stay in the environment."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -20,7 +20,7 @@ class AlertKind(StrEnum):
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable: what it holds is never written anywhere."""
 
-Address = Annotated[str, Field(pattern=r"^[^@\s<>,;:\"()\[\]\\\x00-\x1f\x7f]+@[A-Za-z0-9.-]+$", max_length=254)]
+Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
 
 
 def _is_a_page(url: str) -> str:

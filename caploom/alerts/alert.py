@@ -1,0 +1,90 @@
+"""What an alert says, and how it is written for people. Names and sentences may hold anything a user's file held."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote
+
+from caploom.alerts.settings import AlertKind, AlertSettings
+
+UI_VARIABLE = "CAPLOOM_UI_URL"
+MOST_LISTED = 20
+"""Alerts that one message spells out; of the others it says how many there are."""
+
+_TITLE, _SENTENCE = 150, 600  # characters
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that went wrong.
+
+    Attributes:
+        kind: of which sort.
+        factory: whose it is.
+        title: a few words.
+        sentence: what happened.
+        time: when, ISO 8601 with the zone.
+        asset: which one, with slashes, if one is meant.
+        partition: of the asset.
+        run_id: of the run.
+        url: a page of the UI about it.
+    """
+
+    kind: AlertKind
+    factory: str
+    title: str
+    sentence: str
+    time: str
+    asset: str | None = None
+    partition: str | None = None
+    run_id: str | None = None
+    url: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON values, every text plain and of bounded length."""
+        told = {key: plain(value) if isinstance(value, str) else value for key, value in asdict(self).items()}
+        return {**told, "title": plain(self.title, _TITLE)}
+
+
+def ui_page(settings: AlertSettings, *, run_id: str | None = None, asset: str | None = None) -> str | None:
+    """The UI's page about a run or an asset; None where nobody said where the UI is."""
+    root = settings.ui_url or os.environ.get(UI_VARIABLE, "").rstrip("/")
+    if not root.startswith(("http://", "https://")):
+        return None
+    if run_id is not None:
+        return f"{root}/runs/{quote(run_id, safe='')}"
+    return f"{root}/assets/{quote(asset)}" if asset is not None else root
+
+
+def plain(text: str, limit: int = _SENTENCE) -> str:
+    """A text on one line without control characters or marks that turn its direction, cut to a length."""
+    spoken = "".join(" " if unicodedata.category(each) in _UNSPOKEN else each for each in text)
+    line = " ".join(spoken.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+_UNSPOKEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def subject_of(alerts: Sequence[Alert]) -> str:
+    """One line about all of them."""
+    first = alerts[0]
+    what = first.title if len(alerts) == 1 else f"{len(alerts):,} alerts, the first: {first.title}"
+    return plain(f"Caploom {first.factory}: {what}", _TITLE)
+
+
+def lines_of(alert: Alert) -> list[str]:
+    """An alert in a few lines: what, its sentence, where to look."""
+    told = alert.fields()
+    of = " ".join(part for part in (told["asset"], f"[{told['partition']}]" if told["partition"] else None) if part)
+    head = f"{told['title']} ({of})" if of else told["title"]
+    return [head, told["sentence"], *([told["url"]] if told["url"] else [])]
+
+
+def text_of(alerts: Sequence[Alert]) -> str:
+    """A message about all of them, an alert a paragraph."""
+    paragraphs = ["\n".join(lines_of(alert)) for alert in alerts[:MOST_LISTED]]
+    more = len(alerts) - MOST_LISTED
+    return "\n\n".join([*paragraphs, *([f"And {more:,} more."] if more > 0 else [])])

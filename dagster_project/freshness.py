@@ -1,0 +1,14 @@
+"""The YAML's `freshness` as Dagster's policies; Dagster's own daemon looks at them, twice a minute."""
+
+import dagster as dg
+
+from caploom.alerts.freshness import Window
+from caploom.config import FactoryConfig
+
+
+def freshness_of(config: FactoryConfig, stage: str) -> dg.FreshnessPolicy | None:
+    """The policy of a stage's assets; None where the YAML sets none."""
+    window: Window | None = getattr(config.freshness, stage)
+    if window is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=window.fail, warn_window=window.warn)
