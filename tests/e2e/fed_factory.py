@@ -1,6 +1,5 @@
 """A factory that lives of its inbox alone, with all four shipped captioners; and pictures to drop into it."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,3 @@ def drop(pictures: list[tuple[Path, str]], inbox: Path, prefix: str = "") -> Non
     for path, caption in pictures:
         shutil.copyfile(path, inbox / f"{prefix}{path.name}")
         (inbox / f"{prefix}{path.stem}.txt").write_text(caption, encoding="utf-8")
-
-
-def as_json(value: Any) -> str:
-    return json.dumps(value, indent=1, default=str)
