@@ -11,6 +11,7 @@ import caploom
 
 COMMANDS = {
     "check": "caploom.commands.check:check",
+    "inbox": "caploom.commands.inbox:inbox",
     "plan": "caploom.commands.plan:plan",
     "status": "caploom.commands.status:status",
     "results": "caploom.commands.results:results",

@@ -9,7 +9,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import dagster as dg
 from caploom.config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from caploom.factory import Factory
+from caploom.inbox.look import take_what_is_there
+from caploom.lineage.catalog.query import printable
 from caploom.lineage.failures import current_failures
 from caploom.lineage.report.make import make_report
 from caploom.lineage.report.markdown import without_files
@@ -54,8 +57,11 @@ class HeadlessRun:
         self._add_shards()
         shards = shard_names(self.factory)
         if not shards:
-            raise CaploomError("The source has no rows, so there is nothing to caption; check `pairs` in the YAML.")
-        self._execute(CAPTION_SHARDS, tags=shard_range_tags(shards[0], shards[-1]))
+            raise CaploomError(
+                "There are no rows, so nothing is to be captioned; check `pairs` or `inbox` in the YAML."
+            )
+        for first, last in self._ranges(set(shards)):
+            self._execute(CAPTION_SHARDS, tags=shard_range_tags(first, last))
         sheared: set[tuple[str, str]] = set()
         for recipe in self._config.expanded_recipes():
             for captioner in recipe.captioners:
@@ -65,8 +71,19 @@ class HeadlessRun:
             self._execute(RUN_RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
         self._execute(REPORT)
 
+    def _ranges(self, shards: set[str]) -> Iterator[tuple[str, str]]:
+        """Blocks of these shards in the order in which their partitions were added: a run takes a range of those."""
+        keys = self._instance.get_dynamic_partitions(SHARD)
+        for ours, block in groupby(keys, shards.__contains__):
+            if ours:
+                names = list(block)
+                yield names[0], names[-1]
+
     def _add_shards(self) -> None:
         cut_new_shards(self.factory)
+        for look in take_what_is_there(self.factory):
+            for sentence in look.said:
+                click.echo(printable(sentence))
         known = self._instance.get_dynamic_partitions(SHARD)
         names = shard_names(self.factory)
         self._instance.add_dynamic_partitions(SHARD, [name for name in names if name not in known])

@@ -4,9 +4,10 @@ Whatever happens between two steps, the next look goes on: what a listing in the
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf
 
 from filelock import FileLock, Timeout
 
@@ -44,10 +45,11 @@ class InboxLook:
     busy: bool = False
 
 
-def look_into_inbox(factory: Factory, *, now: float | None = None) -> InboxLook:
+def look_into_inbox(factory: Factory, *, now: float | None = None, gather: bool = True) -> InboxLook:
     """Look once; `now` is the monotonic clock in seconds, which no change of the wall clock moves.
 
-    A folder that cannot be read is told once and does not keep the others from being looked at.
+    Without `gather`, complete files do not wait for others. A folder that cannot be read is told once and does not keep
+    the others from being looked at.
     """
     settings = factory.config.inbox
     look = InboxLook()
@@ -60,7 +62,7 @@ def look_into_inbox(factory: Factory, *, now: float | None = None) -> InboxLook:
             for folder in settings.folders:
                 _compare_folder(journal, folder, settings, moment, look)
             _say_unknown_files(journal, look)
-            _cut(factory, journal, find_candidates(journal, settings, moment), moment, look)
+            _cut(factory, journal, find_candidates(journal, settings, moment), moment if gather else inf, look)
             for sentence in look.said:
                 journal.say(sentence)
     except Timeout:
@@ -71,6 +73,18 @@ def look_into_inbox(factory: Factory, *, now: float | None = None) -> InboxLook:
 def open_journal(factory: Factory) -> Journal:
     """The journal of a factory's inbox."""
     return Journal(factory.store.path(INBOX) / "journal.sqlite")
+
+
+def take_what_is_there(factory: Factory, wait: Callable[[float], None] = time.sleep) -> list[InboxLook]:
+    """For who does not look again and again: look, wait until what lies there would have settled, and take it all."""
+    settings = factory.config.inbox
+    looks = [look_into_inbox(factory, gather=False)]
+    if settings is not None and looks[0].waiting and settings.complete == "stable":
+        wait(settings.settle_seconds + 0.1)
+        looks.append(look_into_inbox(factory, gather=False))
+    while looks[-1].cut and looks[-1].waiting:  # a look takes so many files and no more
+        looks.append(look_into_inbox(factory, gather=False))
+    return looks
 
 
 def unfinished_batches(factory: Factory) -> dict[str, list[str]]:
@@ -150,9 +164,3 @@ def _fault(look: InboxLook, sentence: str) -> None:
 
 def _names(shards: list[str]) -> str:
     return shards[0] if len(shards) == 1 else f"{shards[0]} to {shards[-1]}"
-
-
-def inbox_events(factory: Factory, last: int) -> Iterator[tuple[str, str]]:
-    """The newest events of the journal, the newest last: when (ISO 8601), and what was said."""
-    with closing(open_journal(factory)) as journal:
-        yield from reversed(journal.rows("select at, sentence from events order by rowid desc limit ?", last))

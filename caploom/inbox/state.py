@@ -1,0 +1,82 @@
+"""What lies in the inbox and what became of it, for people."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from caploom.factory import Factory
+from caploom.inbox.look import open_journal
+from caploom.lineage.catalog.query import printable
+from caploom.readers.ingest import raw_pairs_stage
+from caploom.readers.shards import INBOX, list_shards
+
+
+@dataclass(frozen=True)
+class InboxState:
+    """The inbox as the last look left it.
+
+    Attributes:
+        folders: what is watched.
+        waiting: files by kind that are there and not taken as they are.
+        taken: files by kind whose rows are in shards.
+        shards: the shards cut from it: name, rows, and whether it is ingested.
+        events: the newest, the newest last: when (ISO 8601), and what was noticed.
+    """
+
+    folders: list[str]
+    waiting: dict[str, int]
+    taken: dict[str, int]
+    shards: list[tuple[str, int, bool]]
+    events: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "folders": self.folders,
+            "waiting": self.waiting,
+            "taken": self.taken,
+            "shards": [dict(zip(("shard", "rows", "ingested"), each, strict=True)) for each in self.shards],
+            "events": [dict(zip(("at", "event"), each, strict=True)) for each in self.events],
+        }
+
+    def lines(self) -> list[str]:
+        """As lines of text."""
+        told = [f"watched: {', '.join(self.folders)}"]
+        for name, counts in (("waiting", self.waiting), ("taken", self.taken)):
+            told.append(f"{name}: " + (", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "nothing"))
+        told += [f"{shard}: {rows:,} rows{'' if done else ', not ingested yet'}" for shard, rows, done in self.shards]
+        return [*told, *(f"{at}  {printable(event)}" for at, event in self.events)]
+
+
+def inbox_state(factory: Factory, events: int) -> InboxState:
+    """The state of a factory's inbox with so many of its newest events; nothing is looked at anew."""
+    settings = factory.config.inbox
+    with closing(open_journal(factory)) as journal:
+        counts = {
+            name: dict(
+                journal.rows(
+                    f"select kind, count(*) from files where not gone and {which} and kind not in "
+                    "('caption', 'marker', 'unfinished', 'unknown') group by kind order by kind"
+                )
+            )
+            for name, which in (("waiting", "taken is null"), ("taken", "taken is not null"))
+        }
+        newest = journal.rows("select at, sentence from events order by rowid desc limit ?", events)
+    shards = [
+        (
+            listing.manifest.configuration["shard"],
+            listing.manifest.summary["rows"],
+            factory.store.find(
+                raw_pairs_stage(factory, listing.manifest.configuration["shard"]).of([listing.as_input()])
+            )
+            is not None,
+        )
+        for listing in list_shards(factory, INBOX)
+    ]
+    return InboxState(
+        folders=list(settings.folders) if settings is not None else [],
+        waiting=counts["waiting"],
+        taken=counts["taken"],
+        shards=shards,
+        events=[(at, sentence) for at, sentence in reversed(newest)],
+    )
