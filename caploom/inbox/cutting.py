@@ -1,7 +1,9 @@
 """Cuts complete files of the inbox into shards, each file's rows in order and none twice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -9,11 +11,15 @@ from caploom.errors import SourceError
 from caploom.factory import Factory
 from caploom.inbox.journal import Candidate, Journal
 from caploom.inbox.kinds import FileKind
-from caploom.places import folder_of, name_of
+from caploom.places import folder_of, is_url, name_of
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
 from caploom.readers.shards import INBOX, list_shards, next_number, write_shard
 from caploom.readers.source_row import SourceRow
+
+
+_AT_ONCE = 16  # requests to object storage
+_AHEAD = 256  # files
 
 
 @dataclass
@@ -29,9 +35,9 @@ class Cut:
 def cut_files(factory: Factory, journal: Journal, files: list[Candidate]) -> Cut:
     """Write the files' rows as new shards of the inbox, and into the journal which shard has which."""
     cutter = _Cutter(factory, journal)
-    for file in files:
+    for file, rows in _with_rows(files):
         try:
-            cutter.add(file)
+            cutter.add(file, rows())
         except SourceError as error:
             # It is tried again at each look: what keeps a file from being read may pass.
             if journal.is_news(f"unreadable {file.place} {file.version}"):
@@ -50,10 +56,10 @@ class _Cutter:
         self._records: list[dict[str, Any]] = []
         self.cut = Cut()
 
-    def add(self, file: Candidate) -> None:
+    def add(self, file: Candidate, said: Iterable[SourceRow]) -> None:
         """A file's rows, but for those that a shard has already; a full shard is written at once."""
         first = file.rows_taken
-        rows = islice(_rows_of(file), first, None)
+        rows = islice(said, first, None)
         kept = len(self._rows), len(self._records)
         taken, row = 0, next(rows, None)
         try:
@@ -94,6 +100,20 @@ class _Cutter:
         elif self._records:
             self._journal.take("", self._records)
         self._rows, self._records = [], []
+
+
+def _with_rows(files: list[Candidate]) -> Iterator[tuple[Candidate, Callable[[], Iterable[SourceRow]]]]:
+    """Each file with what gives its rows; the texts of images in object storage, a request each, are fetched ahead."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for start in range(0, len(files), _AHEAD):
+            ahead = files[start : start + _AHEAD]
+            fetched = {
+                file.place: threads.submit(lambda each: list(_rows_of(each)), file)
+                for file in ahead
+                if file.kind == FileKind.IMAGE and is_url(file.place)
+            }
+            for file in ahead:
+                yield file, fetched[file.place].result if file.place in fetched else partial(_rows_of, file)
 
 
 def _rows_of(file: Candidate) -> Iterator[SourceRow]:
