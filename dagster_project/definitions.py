@@ -25,6 +25,7 @@ from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
 from dagster_project.schedules.failed_rows import retry_schedules
 from dagster_project.schedules.retraining import retraining_schedule
+from dagster_project.sensors.alerts import alerts_sensors
 from dagster_project.sensors.automation import automation_sensors
 from dagster_project.sensors.edited_settings import edited_settings
 from dagster_project.sensors.grown_training_sets import growth_sensors
@@ -55,6 +56,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             *inbox_sensors(config),
             *automation_sensors(config),
             *growth_sensors(config),
+            *alerts_sensors(config),
         ],
         schedules=[retraining_schedule(config), *retry_schedules(config)],
         resources={

@@ -9,6 +9,7 @@ from caploom.lineage.report.markdown import without_files
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.conditions import follow_new_measurements
+from dagster_project.freshness import freshness_of
 from dagster_project.report_pages import reports_url
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners
@@ -24,6 +25,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
         code_version=fingerprint([report.CODE_VERSION, config.name]),
         automation_condition=follow_new_measurements(),
+        freshness_policy=freshness_of(config, "ablation_report"),
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"html", "markdown"},

@@ -19,6 +19,7 @@ from dagster_project.assets.captions_metadata import captions_metadata
 from dagster_project.assets.materialization import AssetEvents, check_specs, failed_check, shard_events, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.conditions import caption_new_shards
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -41,10 +42,13 @@ def captions_key(captioner: str) -> dg.AssetKey:
 
 def captions_assets(config: FactoryConfig) -> list[dg.AssetsDefinition]:
     """An asset for each captioner of the YAML."""
-    return [_captions_asset(name, settings, asset_owners(config)) for name, settings in config.captioners.items()]
+    owners, freshness = asset_owners(config), freshness_of(config, "captions")
+    return [_captions_asset(name, settings, owners, freshness) for name, settings in config.captioners.items()]
 
 
-def _captions_asset(captioner: str, settings: CaptionerSettings, owners: list[str]) -> dg.AssetsDefinition:
+def _captions_asset(
+    captioner: str, settings: CaptionerSettings, owners: list[str], freshness: dg.FreshnessPolicy | None
+) -> dg.AssetsDefinition:
     key = captions_key(captioner)
 
     @dg.asset(
@@ -56,6 +60,7 @@ def _captions_asset(captioner: str, settings: CaptionerSettings, owners: list[st
         code_version=fingerprint([CODE_VERSION, captioner_fingerprint(settings)]),
         check_specs=check_specs(key, BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE),
         automation_condition=caption_new_shards(),
+        freshness_policy=freshness,
         group_name="captions",
         kinds={settings.kind, "parquet"},
         owners=owners,

@@ -13,6 +13,7 @@ from caploom.training.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
 from dagster_project.assets.materialization import artifact_metadata, check_specs, picture, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.training_set import TRAINING_SET
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
@@ -32,6 +33,7 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         pool=GPU_POOL,
         code_version=CODE_VERSION,
         check_specs=check_specs(CHECKPOINT, LOSS_IS_FINITE),
+        freshness_policy=freshness_of(config, "checkpoint"),
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"pytorch"},

@@ -9,6 +9,7 @@ from caploom.lineage.fingerprints import fingerprint
 from caploom.progress import track
 from caploom.readers import ingest
 from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARDS
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners
@@ -25,6 +26,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted() if config.pairs else None]),
         check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
+        freshness_policy=freshness_of(config, "raw_pairs"),
         group_name="pairs",
         owners=asset_owners(config),
         kinds={"parquet"},

@@ -18,6 +18,7 @@ from caploom.progress import track
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
@@ -37,6 +38,7 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         pool=GPU_POOL,
         code_version=CODE_VERSION,
         check_specs=check_specs(RETRIEVAL_METRICS, BETTER_THAN_CHANCE),
+        freshness_policy=freshness_of(config, "retrieval_metrics"),
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"json"},

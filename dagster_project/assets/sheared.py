@@ -12,6 +12,7 @@ from dagster_project.assets.captions import captions_key
 from dagster_project.assets.materialization import check_specs, picture, several, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.conditions import follow_new_captions
+from dagster_project.freshness import freshness_of
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
 
@@ -49,6 +50,7 @@ def _sheared_asset(config: FactoryConfig, captioner: str, shears: list[str]) -> 
         code_version=shear.CODE_VERSION,
         check_specs=check_specs(key, ROWS_ACCOUNTED, NEVER_EMPTY),
         automation_condition=follow_new_captions(),
+        freshness_policy=freshness_of(config, "sheared"),
         group_name="sheared",
         owners=asset_owners(config),
         kinds={"parquet"},

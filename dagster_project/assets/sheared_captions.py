@@ -14,6 +14,7 @@ from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared import sheared_key, shears_of
 from dagster_project.conditions import follow_new_captions
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
@@ -39,6 +40,7 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         code_version=shear.CODE_VERSION,
         check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
         automation_condition=follow_new_captions(),
+        freshness_policy=freshness_of(config, "sheared_captions"),
         group_name="training_data",
         owners=asset_owners(config),
         kinds={"parquet"},

@@ -13,6 +13,7 @@ from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
 from dagster_project.conditions import follow_new_captions
+from dagster_project.freshness import freshness_of
 from dagster_project.partitions import recipe_names, recipe_partitions
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
@@ -34,6 +35,7 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         code_version=merge.CODE_VERSION,
         check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
         automation_condition=follow_new_captions(),
+        freshness_policy=freshness_of(config, "training_set"),
         group_name="training_data",
         owners=asset_owners(config),
         kinds={"parquet", "json"},
