@@ -127,13 +127,6 @@ LEAKED_IMAGES = pa.schema(
     ]
 )
 
-IMAGE_HASHES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("phash", pa.uint64(), nullable=False),  # perceptual hash; 0 of a picture without features
-    ]
-)
-
 TRAINING_ROWS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

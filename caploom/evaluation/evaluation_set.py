@@ -1,6 +1,7 @@
 """Evaluation sets of every kind as artifacts: images with captions, or images with classes."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -10,7 +11,7 @@ from caploom.evaluation.settings import ClassificationSet
 from caploom.factory import Factory
 from caploom.progress import Progress
 from caploom.store import Artifact, Plan
-from caploom.tables import read_batches
+from caploom.tables import read_batches, read_table
 
 
 def evaluation_set(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
@@ -30,5 +31,14 @@ def evaluation_set_plan(factory: Factory, name: str) -> Plan:
 
 def evaluated_images(artifact: Artifact) -> Iterator[pa.RecordBatch]:
     """The columns image_id and path of an evaluation set's images."""
+    return read_batches(_table_of(artifact), ["image_id", "path"])
+
+
+def hashes_of(artifact: Artifact) -> pa.Table:
+    """The columns image_id and phash of an evaluation set's images."""
+    return read_table(_table_of(artifact), ["image_id", "phash"])
+
+
+def _table_of(artifact: Artifact) -> Path:
     (table,) = (name for name in artifact.manifest.files if name in ("pairs.parquet", "images.parquet"))
-    return read_batches(artifact.file(table), ["image_id", "path"])
+    return artifact.file(table)

@@ -17,7 +17,6 @@ from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
 from caploom.readers.shards import INBOX, list_shards, next_number, write_shard
 from caploom.readers.source_row import SourceRow
 
-
 _AT_ONCE = 16  # requests to object storage
 _AHEAD = 256  # files
 

@@ -8,7 +8,7 @@ what stands side by side is compared bit by bit. How many bands must agree is ch
 
 import math
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,4 +95,4 @@ def _cost(rows: int, others: int, distance: int, agreeing: int) -> float:
 def _bands(count: int) -> list[int]:
     """64 bits in so many parts of about the same width, as masks."""
     edges = [round(64 * number / count) for number in range(count + 1)]
-    return [(1 << end) - (1 << start) for start, end in zip(edges, edges[1:], strict=False)]
+    return [(1 << end) - (1 << start) for start, end in pairwise(edges)]

@@ -9,20 +9,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from caploom.errors import CaploomError, EvaluationError, ImageFault, SourceError, TrainingError
-from caploom.evaluation.evaluation_set import evaluated_images, evaluation_set, evaluation_set_plan
+from caploom.errors import CaploomError, EvaluationError, SourceError, TrainingError
+from caploom.evaluation.evaluation_set import evaluation_set, evaluation_set_plan, hashes_of
 from caploom.factory import Factory
-from caploom.image_check import NO_HASH, check_image
-from caploom.images import read_image_file
+from caploom.image_check import NO_HASH
 from caploom.lineage.fingerprints import content_version
-from caploom.records import IMAGE_HASHES, LEAKED_IMAGES, NEAR_DUPLICATES
+from caploom.records import LEAKED_IMAGES, NEAR_DUPLICATES
 from caploom.store import Artifact, Draft, Plan
 from caploom.tables import read_table, write_table
 from caploom.training_set.hamming import Pairs, pairs_between, pairs_within
 
 NEAR_KIND = "near_duplicates"
 LEAKAGE_KIND = "leakage"
-HASHES_KIND = "image_hashes"
 CODE_VERSION = "1"
 
 
@@ -60,19 +58,13 @@ def known_leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Art
         evaluated = factory.store.find(evaluation_set_plan(factory, name))
     except CaploomError:  # the set cannot be read: who measures on it is told
         return None
-    hashes = factory.store.find(_hashes_plan(name, evaluated)) if evaluated is not None else None
-    return factory.store.find(_leakage_plan(factory, name, [hashes, *pairs])) if hashes is not None else None
+    return factory.store.find(_leakage_plan(factory, name, [evaluated, *pairs])) if evaluated is not None else None
 
 
 def _leakage_plan(factory: Factory, name: str, inputs: Sequence[Artifact]) -> Plan:
     configuration = {"distance": factory.config.duplicates.leakage_distance}
     plan = Plan(kind=LEAKAGE_KIND, name=(name,), code_version=CODE_VERSION, configuration=configuration)
     return plan.of(each.as_input() for each in inputs)
-
-
-def _hashes_plan(name: str, evaluated: Artifact) -> Plan:
-    plan = Plan(kind=HASHES_KIND, name=(name,), code_version=CODE_VERSION, configuration={})
-    return plan.of([evaluated.as_input()])
 
 
 def leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact:
@@ -82,7 +74,7 @@ def leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact:
     """
     distance = factory.config.duplicates.leakage_distance
     try:
-        evaluated = image_hashes(factory, name)
+        evaluated = evaluation_set(factory, name)
     except (SourceError, EvaluationError) as error:
         raise TrainingError(
             f"Whether training images are among those of the evaluation set {name} cannot be told: {error} Or set "
@@ -90,7 +82,7 @@ def leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact:
         ) from None
 
     def build(draft: Draft) -> None:
-        images, theirs = _images_of(pairs), read_table(evaluated.file("images.parquet"))
+        images, theirs = _images_of(pairs), hashes_of(evaluated)
         rows = list(_leaked(images, theirs, distance))
         write_table(pa.Table.from_pylist(rows, schema=LEAKED_IMAGES), draft.folder / "images.parquet")
         draft.data_version = content_version(f"{row['image_id']}\t{row['evaluation_image_id']}" for row in rows)
@@ -98,30 +90,6 @@ def leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact:
         draft.summary = {"images": len(images["image_id"]), "exact": exact, "near": len(rows) - exact}
 
     return factory.store.make(_leakage_plan(factory, name, [evaluated, *pairs]), build)
-
-
-def image_hashes(factory: Factory, name: str) -> Artifact:
-    """`images.parquet` (schema IMAGE_HASHES) of an evaluation set, made unless it is made."""
-    evaluated = evaluation_set(factory, name)
-
-    def build(draft: Draft) -> None:
-        hashes: dict[str, int] = {}
-        for batch in evaluated_images(evaluated):
-            for row in batch.to_pylist():
-                if row["image_id"] not in hashes:
-                    hashes[row["image_id"]] = _hash_of(row["path"])
-        rows = [{"image_id": image_id, "phash": phash} for image_id, phash in hashes.items()]
-        write_table(pa.Table.from_pylist(rows, schema=IMAGE_HASHES), draft.folder / "images.parquet")
-        draft.summary = {"images": len(rows)}
-
-    return factory.store.make(_hashes_plan(name, evaluated), build)
-
-
-def _hash_of(path: str) -> int:
-    try:
-        return check_image(read_image_file(path), path).phash
-    except ImageFault:
-        return NO_HASH  # it decoded when the set was made: gone since, which measuring will say
 
 
 def _images_of(pairs: Sequence[Artifact]) -> dict[str, np.ndarray]:
