@@ -18,6 +18,7 @@ BENCHMARKS = {
     "merge": "benchmarks.merge.benchmark:Merge",
     "retrieval": "benchmarks.retrieval.benchmark:Retrieval",
     "training": "benchmarks.training.benchmark:Training",
+    "ingest": "benchmarks.ingest.benchmark:Ingest",
     "lineage": "benchmarks.lineage.benchmark:Lineage",
 }
 """Name to `"module:Name"`, imported when it is run."""

@@ -1,0 +1,1 @@
+"""What it costs to take images in, checked, against decoding them and nothing else."""

@@ -1,0 +1,66 @@
+"""Taking images in: the full check with SHA-256 and perceptual hash, against decoding alone and against peers."""
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.cases import Case, Outcome, Skipped, Verdict
+from benchmarks.ingest.sides import DAMAGED
+from benchmarks.pictures import write_pictures
+
+_IMG2DATASET = "CAPLOOM_BENCH_IMG2DATASET_PYTHON"
+_SIDES = ("caploom", "check_alone", "pillow_load", "simplejpeg_eighth", "by_hand", "damaged")
+_HEADER = 700  # bytes that hold no picture
+
+
+class Ingest:
+    """Sizes are JPEG files of 500 x 375 pixels."""
+
+    size = 4_000
+    quick_size = 300
+    packages = ("pillow", "simplejpeg", "imagehash", "numpy")
+
+    def prepare(self, folder: Path, size: int) -> None:
+        """The pictures; and as many cut and flipped ones as the issue speaks of."""
+        files = write_pictures(folder / "pictures", size, width=500, height=375)
+        choose = random.Random(0)
+        for kind in ("cut", "flipped"):
+            (folder / kind).mkdir()
+        for number in range(DAMAGED):
+            data = files[number % len(files)].read_bytes()
+            (folder / "cut" / f"{number:03d}.jpg").write_bytes(data[: choose.randrange(_HEADER, len(data) - 2)])
+            flipped = bytearray(data)
+            for _ in range(8):
+                flipped[choose.randrange(_HEADER, len(data) - 2)] ^= 1 << choose.randrange(8)
+            (folder / "flipped" / f"{number:03d}.jpg").write_bytes(flipped)
+
+    def cases(self, size: int) -> Sequence[Case | Skipped]:
+        """See the module `sides`."""
+        python = os.environ.get(_IMG2DATASET)
+        peer: Case | Skipped = (
+            Case("img2dataset", "images", "benchmarks.ingest.sides:img2dataset", python=python)
+            if python
+            else Skipped("img2dataset", f"{_IMG2DATASET} names no Python that has it (benchmarks/README.md).")
+        )
+        return [*(Case(name, "images", f"benchmarks.ingest.sides:{name}") for name in _SIDES), peer]
+
+    def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
+        """CPU seconds of each side over ours; whether the identities are the same; what damage was found."""
+        ours, check = outcomes["caploom"], outcomes["check_alone"]
+        verdict = Verdict()
+        decode = outcomes["pillow_load"]
+        verdict.ratios["vs_decode_only"] = decode.cpu_s / ours.cpu_s
+        verdict.ratios["check_alone_vs_decode_only"] = decode.cpu_s / check.cpu_s
+        verdict.ratios["check_alone_vs_eighth_only"] = outcomes["simplejpeg_eighth"].cpu_s / check.cpu_s
+        for name in ("by_hand", "img2dataset"):
+            if name in outcomes:
+                verdict.ratios[f"vs_{name}"] = outcomes[name].cpu_s / ours.cpu_s
+                verdict.equal[name] = outcomes[name].results[0]["identities"] == ours.results[0]["identities"]
+        found = outcomes["damaged"].results[0]
+        verdict.ratios |= {f"{look}_of_{DAMAGED}": float(count) for look, count in found.items()}
+        verdict.equal["every_cut_is_found"] = found["check_cut"] == DAMAGED
+        verdict.equal["all_of_load_s_and_more"] = all(
+            found[f"check_{kind}"] >= found[f"load_{kind}"] for kind in ("cut", "flipped")
+        )
+        return verdict

@@ -1,0 +1,134 @@
+"""The sides of the benchmark: each goes through the same files, read anew, on one core."""
+
+import hashlib
+import io
+from pathlib import Path
+
+from benchmarks.child import Done, Job
+
+DAMAGED = 200
+
+
+def caploom(job: Job) -> Done:
+    """The ingest of a shard: every row checked, hashed and made a pair, as `raw_pairs` has it."""
+    from caploom.readers.ingest import validate_rows
+    from caploom.readers.source_row import SourceRow
+
+    rows = [
+        SourceRow(row=number, image=path.name, caption=f"picture {number}", path=str(path))
+        for number, path in enumerate(_files(job), start=1)
+    ]
+    with job.measured():
+        pairs, failures = validate_rows(rows)
+    return _done(len(rows), {pair["image"]: pair["image_id"] for pair in pairs}, len(failures))
+
+
+def check_alone(job: Job) -> Done:
+    """The full check, SHA-256 and the perceptual hash, one file after another."""
+    from caploom.image_check import check_image
+
+    files, found = _files(job), {}
+    with job.measured():
+        for path in files:
+            data = path.read_bytes()
+            check_image(data, path.name)
+            found[path.name] = hashlib.sha256(data).hexdigest()
+    return _done(len(files), found, 0)
+
+
+def pillow_load(job: Job) -> Done:
+    """Decoding alone, as most code does it."""
+    from PIL import Image
+
+    files = _files(job)
+    with job.measured():
+        for path in files:
+            Image.open(io.BytesIO(path.read_bytes())).load()
+    return _done(len(files), {}, 0)
+
+
+def simplejpeg_eighth(job: Job) -> Done:
+    """Decoding alone, as the check does it: strictly, to grey, at an eighth of the size."""
+    import simplejpeg
+
+    files = _files(job)
+    with job.measured():
+        for path in files:
+            data = path.read_bytes()
+            simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, min_height=32, min_width=32)
+    return _done(len(files), {}, 0)
+
+
+def by_hand(job: Job) -> Done:
+    """What people write: Pillow's load, hashlib, and imagehash on the picture."""
+    import imagehash
+    from PIL import Image
+
+    files, found = _files(job), {}
+    with job.measured():
+        for path in files:
+            data = path.read_bytes()
+            image = Image.open(io.BytesIO(data))
+            image.load()
+            imagehash.phash(image)
+            found[path.name] = hashlib.sha256(data).hexdigest()
+    return _done(len(files), found, 0)
+
+
+def img2dataset(job: Job) -> Done:
+    """img2dataset's step between download and shard: its decode and size checks, then SHA-256; no perceptual hash."""
+    import cv2
+    from img2dataset.resizer import Resizer
+
+    cv2.setNumThreads(1)
+    resize = Resizer(image_size=500, resize_mode="no", resize_only_if_bigger=False, skip_reencode=True)
+    files, found, failed = _files(job), {}, 0
+    with job.measured():
+        for path in files:
+            data = path.read_bytes()
+            *_, error = resize(io.BytesIO(data))
+            failed += error is not None
+            found[path.name] = hashlib.sha256(data).hexdigest()
+    return _done(len(files), found, failed)
+
+
+def damaged(job: Job) -> Done:
+    """How many of the cut and of the flipped files each of three checks refuses; nothing is timed."""
+    from PIL import Image
+
+    from caploom.errors import ImageFault
+    from caploom.image_check import check_image
+
+    def verify(data: bytes) -> None:
+        Image.open(io.BytesIO(data)).verify()
+
+    def load(data: bytes) -> None:
+        Image.open(io.BytesIO(data)).load()
+
+    def check(data: bytes) -> None:
+        check_image(data, "damaged")
+
+    counts = {}
+    with job.measured():
+        for kind in ("cut", "flipped"):
+            files = sorted((job.folder / kind).iterdir())
+            for name, look in (("verify", verify), ("load", load), ("check", check)):
+                counts[f"{name}_{kind}"] = sum(_refuses(look, path.read_bytes(), ImageFault) for path in files)
+    return Done(2 * DAMAGED, counts)
+
+
+def _refuses(look: object, data: bytes, fault: type[Exception]) -> bool:
+    try:
+        look(data)  # type: ignore[operator]
+    except (OSError, SyntaxError, ValueError, fault):
+        return True
+    return False
+
+
+def _files(job: Job) -> list[Path]:
+    return sorted((job.folder / "pictures").iterdir())
+
+
+def _done(count: int, identities: dict[str, str], failed: int) -> Done:
+    told = hashlib.sha256(repr(sorted(identities.items())).encode()).hexdigest() if identities else ""
+    return Done(count, {"identities": told, "failed": failed})
