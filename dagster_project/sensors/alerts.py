@@ -27,7 +27,7 @@ _ENDS: tuple[_End, ...] = (
     dg.DagsterEventType.RUN_CANCELED,
 )
 _WILL_RETRY = "dagster/will_retry"
-_MOST_CHECKS = 200  # failed checks of one run
+_MOST_CHECKS, _MOST_ASSETS = 200, 200  # of one run, that are looked at
 
 
 def alerts_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
@@ -121,7 +121,7 @@ class EventLog:
                 title=f"the run {run.job_name} failed",
                 sentence=self._why(run) or entry.user_message or "Its process ended without a word.",
                 time=_time(entry.timestamp),
-                asset=_assets(run),
+                asset=self._assets(run),
                 partition=_partition(run),
                 run_id=run.run_id,
                 url=ui_page(self.settings, run_id=run.run_id),
@@ -141,6 +141,18 @@ class EventLog:
             return f"{event.step_key}: {told.user_failure_data.description}"
         error = told.error.cause or told.error if told.error is not None else None
         return f"{event.step_key}: {error.message}" if error is not None else None
+
+    def _assets(self, run: dg.DagsterRun) -> str | None:
+        """The assets that a run was to make."""
+        records = self.instance.get_records_for_run(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, limit=_MOST_ASSETS
+        ).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        keys = {event.asset_key for event in events if event is not None and event.asset_key is not None}
+        chosen = sorted(key.to_user_string() for key in keys)
+        if not chosen:
+            return None
+        return chosen[0] if len(chosen) == 1 else f"{chosen[0]} and {len(chosen) - 1} more"
 
     def _checks(self, run: dg.DagsterRun) -> Iterator[tuple[str, Alert]]:
         records = self.instance.get_records_for_run(
@@ -193,13 +205,6 @@ _FRESHNESS = {
     "WARN": "Nothing was made for longer than the YAML's `freshness` says under `warn`.",
     "FAIL": "Nothing was made for longer than the YAML's `freshness` allows.",
 }
-
-
-def _assets(run: dg.DagsterRun) -> str | None:
-    chosen = sorted(key.to_user_string() for key in run.asset_selection or ())
-    if not chosen:
-        return None
-    return chosen[0] if len(chosen) == 1 else f"{chosen[0]} and {len(chosen) - 1} more"
 
 
 def _partition(run: dg.DagsterRun) -> str | None:
