@@ -1,5 +1,7 @@
 """The `training_set` asset."""
 
+from typing import Any
+
 import dagster as dg
 
 from caploom.config import FactoryConfig
@@ -51,7 +53,8 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             checks = check_training_set(opened, artifact, ingested_shards(opened))
             exhibits = gallery(training_exhibits(artifact))
             filters = ", ".join(step.filter for step in recipe.filters) or "none"
-            metadata = {"gallery": exhibits, "mix": recipe.mix.strategy, "filters": filters}
+            metadata: dict[str, Any] = {"gallery": exhibits, "mix": recipe.mix.strategy, "filters": filters}
+            metadata["duplicates"] = dg.MetadataValue.json(artifact.manifest.summary["duplicates"])
             return result(artifact, checks, metadata, recipe=recipe)
 
     return training_set

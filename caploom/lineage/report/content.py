@@ -6,6 +6,7 @@ from typing import Any
 from caploom.factory import Factory
 from caploom.lineage.report.arms import Arm, arms_of
 from caploom.lineage.report.captioners import captioner_sections
+from caploom.lineage.report.duplicates import duplicates_section
 from caploom.lineage.report.measurement import Measurement
 from caploom.lineage.report.sections import Cell, Content, Row, Section
 from caploom.lineage.report.tables import by_label, classification_table
@@ -41,6 +42,8 @@ def report_content(
         )
     sections += captioner_sections(factory, by_base)
     sections.append(_training_section(by_base))
+    duplicates = duplicates_section(by_base)
+    sections += [duplicates] if duplicates is not None else []
     if waiting:
         missing = "Not measured yet: " + ", ".join(recipe.name for recipe in waiting) + "."
         sections.append(Section("waiting", "Not measured yet", sentences=[missing]))
