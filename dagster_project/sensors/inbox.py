@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from caploom.alerts.inbox import tell_inbox_faults
 from caploom.config import FactoryConfig
 from caploom.errors import CaploomError
 from caploom.inbox.look import InboxLook, look_into_inbox, unfinished_batches
@@ -29,10 +30,15 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
         """Killed between any two steps, the next tick goes on: the store's listings say which shards there are."""
         try:
             opened = factory.open()
+        except CaploomError as error:
+            return dg.SkipReason(str(error))
+        try:
             look = look_into_inbox(opened)
             batches = unfinished_batches(opened)
         except CaploomError as error:
+            tell_inbox_faults(opened, [str(error)], again=False)
             return dg.SkipReason(str(error))
+        tell_inbox_faults(opened, look.faults)
         for sentence in look.said:
             context.log.info(sentence)
         known = set(context.instance.get_dynamic_partitions(SHARD))
