@@ -1,9 +1,9 @@
 """The YAML's `duplicates`: what becomes of training images that look alike, or that are evaluation images."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from caploom.settings import Settings
 from caploom.training_set.hamming import MOST_BITS
@@ -17,10 +17,17 @@ class Policy(StrEnum):
     OFF = "off"
 
 
+def _off_is_false(value: object) -> object:
+    return Policy.OFF if value is False else value  # YAML reads `off` as false
+
+
+PolicyKey = Annotated[Policy, BeforeValidator(_off_is_false)]
+
+
 class DuplicateSettings(Settings):
     """Near-duplicates among the training images, and training images among the evaluation images."""
 
-    near: Policy = Field(
+    near: PolicyKey = Field(
         default=Policy.MARK,
         description="Of images that look alike all but one are counted (`mark`), left out (`exclude`), or not looked "
         "for (`off`).",
@@ -28,7 +35,7 @@ class DuplicateSettings(Settings):
     near_distance: int = Field(
         default=4, ge=0, le=MOST_BITS, description="Bits of 64 in which the perceptual hashes of such images differ."
     )
-    leakage: Policy = Field(
+    leakage: PolicyKey = Field(
         default=Policy.EXCLUDE,
         description="Training images that are in one of the recipe's evaluation sets: left out, counted, or not "
         "looked for.",

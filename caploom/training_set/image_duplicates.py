@@ -137,8 +137,11 @@ def _leaked(images: dict[str, np.ndarray], theirs: pa.Table, distance: int) -> I
     comparable, first = np.unique(hashes, return_index=True)
     first, comparable = first[comparable != NO_HASH], comparable[comparable != NO_HASH]
     nearest: dict[int, tuple[int, str]] = {}  # by our hash: bits, and the evaluation image of the nearest of theirs
-    for found in pairs_between(comparable, ours, distance):
-        for their, our, bits in zip(found.left.tolist(), found.right.tolist(), found.bits.tolist(), strict=True):
+    flat = int((ours == NO_HASH).sum())
+    for found in pairs_between(comparable, ours[flat:], distance):
+        for their, our, bits in zip(
+            found.left.tolist(), (found.right + flat).tolist(), found.bits.tolist(), strict=True
+        ):
             candidate = (int(bits), str(ids[first[their]]))
             nearest[our] = min(nearest.get(our, candidate), candidate)
     for image in np.flatnonzero(exact | np.isin(of_image, list(nearest))):
