@@ -1,5 +1,6 @@
 """The YAML's `alerts`: where a factory says what went wrong, and what of it. Secrets stay in the environment."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -17,10 +18,23 @@ class AlertKind(StrEnum):
     INBOX = "inbox"
 
 
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+def _is_a_variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        # Not repeated: somebody may have written the secret here.
+        raise ValueError("write the name of an environment variable: what it holds is a secret and is not for the YAML")
+    return name
+
+
+def _is_a_mail_address(text: str) -> str:
+    if len(text) > 254 or not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", text):
+        raise ValueError(f"{text!r} is no mail address such as team@example.org")
+    return text
+
+
+Variable = Annotated[str, AfterValidator(_is_a_variable)]
 """The name of an environment variable: what it holds is never written anywhere."""
 
-Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)]
+Address = Annotated[str, AfterValidator(_is_a_mail_address)]
 
 
 def _is_a_page(url: str) -> str:
@@ -82,8 +96,10 @@ class AlertSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _on_is_no_truth(cls, value: object) -> object:
-        # YAML reads the key `on` as true.
+    def _on_and_off_are_words(cls, value: object) -> object:
+        # YAML reads the key `on` as true, and `off` as false.
+        if value is False:
+            return {"log": False}
         if isinstance(value, dict) and True in value:
             return {("on" if key is True else key): each for key, each in value.items()}
         return value

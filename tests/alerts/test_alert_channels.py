@@ -1,15 +1,22 @@
 import json
 import logging
 import socket
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from receivers import alert, endpoint, mail_server
+from small_factory import settings_of
 
 from caploom.alerts import webhook
 from caploom.alerts.alert import lines_of, plain, subject_of, text_of, ui_page
 from caploom.alerts.deliver import deliver
+from caploom.alerts.freshness import FreshnessSettings
 from caploom.alerts.settings import AlertSettings
+from caploom.config import parse_config
+from caploom.errors import ConfigError
 
 HOSTILE = "a cat\r\nBcc: everybody@example.com\x00\x1b[31m\u202e\ud800<!channel> @all <b>"
 
@@ -162,9 +169,9 @@ def test_links_lead_to_the_ui_where_it_is_known(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"webhook": {"url_from_env": "https://hooks.example/x"}}, "url_from_env"),
+        ({"webhook": {"url_from_env": "https://hooks.example/x"}}, "name of an environment variable"),
         ({"webhook": {"url": "https://hooks.example/x"}}, "url"),
-        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "to"),
+        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "no mail address"),
         ({"email": {"to": [], "sender": "c@x.org", "host": "h"}}, "to"),
         ({"on": ["weather"]}, "on"),
         ({"ui_url": "ui.example"}, "begin with http"),
@@ -188,8 +195,38 @@ def test_wrong_settings_are_refused(settings, told):
         AlertSettings.model_validate(settings)
 
 
-def test_yaml_that_reads_on_as_true_is_understood():
+def test_yaml_that_reads_on_as_true_and_off_as_false_is_understood():
     assert AlertSettings.model_validate({True: ["freshness"]}).on == ["freshness"]
+    assert AlertSettings.model_validate(False).channels == []
+
+
+def test_a_secret_that_stands_in_the_yaml_by_mistake_is_not_repeated():
+    settings = {**settings_of(Path("source")), "alerts": {"webhook": {"url_from_env": "https://hooks.example/s3cret"}}}
+    with pytest.raises(ConfigError) as error:
+        parse_config(settings, base=Path(), source="factory.yaml")
+    assert str(error.value).startswith("factory.yaml: alerts.webhook.url_from_env: write the name of an environment")
+    assert "s3cret" not in str(error.value)
+
+
+def test_the_page_s_yaml_is_valid():
+    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    said = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert AlertSettings.model_validate(said["alerts"]).channels == ["log", "webhook", "email"]
+    assert FreshnessSettings.model_validate(said["freshness"]).training_set.warn == timedelta(days=5)
+
+
+@pytest.mark.parametrize(
+    ("spans", "told"),
+    [
+        ({"raw_pairs": "1 day"}, "is no span of time"),
+        ({"raw_pairs": "0d"}, "too short"),
+        ({"raw_pairs": {"warn": "3d", "fail": "1d"}}, "is not before fail"),
+        ({"raw_pair": "1d"}, "raw_pair"),
+    ],
+)
+def test_wrong_spans_are_refused(spans, told):
+    with pytest.raises(ValidationError, match=told):
+        FreshnessSettings.model_validate(spans)
 
 
 def test_a_port_that_nobody_listens_on_is_free():
