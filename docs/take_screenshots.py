@@ -209,6 +209,22 @@ def take_all(config: FactoryConfig, browser: Browser, url: str, folder: Path) ->
     return taken
 
 
+def open_automation(page: Page, url: str, names: Sequence[str]) -> list[Locator]:
+    """Open the page of sensors and schedules; returns the name of each of these."""
+    page.goto(f"{url}/automation")
+    found = [page.get_by_role("link", name=name, exact=True).first for name in names]
+    for each in found:
+        each.wait_for()
+    page.wait_for_timeout(_SETTLE)
+    return found
+
+
+def take_automation(page: Page, url: str, path: Path) -> Path:
+    """The automatisms of a factory with an inbox, of which the demo has none: a test of new images calls this."""
+    open_automation(page, url, ["inbox", "caption_new_shards"])
+    return _shoot(page, path)
+
+
 def _take_lineage(config: FactoryConfig, browser: Browser, url: str, path: Path) -> Path:
     """The whole graph in a frame of its own height: Dagster fits the graph to the frame's width alone."""
     names = asset_names(config)

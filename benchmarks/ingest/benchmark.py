@@ -11,6 +11,7 @@ from benchmarks.pictures import write_pictures
 
 _IMG2DATASET = "CAPLOOM_BENCH_IMG2DATASET_PYTHON"
 _SIDES = ("caploom", "check_alone", "pillow_load", "simplejpeg_eighth", "by_hand", "damaged")
+_INBOX_FILES = 25  # times the size: 100,000 pictures, each with its text
 _HEADER = 700  # bytes that hold no picture
 
 
@@ -24,6 +25,11 @@ class Ingest:
     def prepare(self, folder: Path, size: int) -> None:
         """The pictures; and as many cut and flipped ones as the issue speaks of."""
         files = write_pictures(folder / "pictures", size, width=500, height=375)
+        for number in range(_INBOX_FILES * size):
+            place = folder / "inbox" / f"{number // 1000:04d}" / f"{number:07d}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.with_suffix(".jpg").write_bytes(b"not looked into")
+            place.with_suffix(".txt").write_text(f"picture {number}", encoding="utf-8")
         choose = random.Random(0)
         for kind in ("cut", "flipped"):
             (folder / kind).mkdir()
@@ -43,7 +49,8 @@ class Ingest:
             if python
             else Skipped("img2dataset", f"{_IMG2DATASET} names no Python that has it (benchmarks/README.md).")
         )
-        return [*(Case(name, "images", f"benchmarks.ingest.sides:{name}") for name in _SIDES), peer]
+        inbox = Case("inbox", "files", "benchmarks.ingest.sides:inbox", {"files": _INBOX_FILES * size})
+        return [*(Case(name, "images", f"benchmarks.ingest.sides:{name}") for name in _SIDES), inbox, peer]
 
     def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
         """CPU seconds of each side over ours; whether the identities are the same; what damage was found."""
@@ -57,6 +64,9 @@ class Ingest:
             if name in outcomes:
                 verdict.ratios[f"vs_{name}"] = outcomes[name].cpu_s / ours.cpu_s
                 verdict.equal[name] = outcomes[name].results[0]["identities"] == ours.results[0]["identities"]
+        looks = outcomes["inbox"]
+        for name in ("first_look", "taking_look", "next_look"):
+            verdict.ratios[f"inbox_{name}_s"] = looks.median(name)
         found = outcomes["damaged"].results[0]
         verdict.ratios |= {f"{look}_of_{DAMAGED}": float(count) for look, count in found.items()}
         verdict.equal["every_cut_is_found"] = found["check_cut"] == DAMAGED

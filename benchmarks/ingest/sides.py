@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import time
 from pathlib import Path
 
 from benchmarks.child import Done, Job
@@ -90,6 +92,32 @@ def img2dataset(job: Job) -> Done:
             failed += error is not None
             found[path.name] = hashlib.sha256(data).hexdigest()
     return _done(len(files), found, failed)
+
+
+def inbox(job: Job) -> Done:
+    """Two looks at an inbox of many files: the first sees them, the second takes as many as a look takes."""
+    from caploom.config import parse_config
+    from caploom.factory import Factory
+    from caploom.inbox.look import look_into_inbox
+
+    settings = {
+        "name": "inbox",
+        "store": f"store-{os.getpid()}",
+        "inbox": {"folders": ["inbox"], "settle_seconds": 30, "gather_seconds": 0},
+        "trainers": {"any": {"model": "picture-book", "steps": 1, "batch_size": 1}},
+        "evaluation_sets": {"any": {"reader": "image_captions", "root": "inbox", "captions": "none.json"}},
+        "recipes": {"raw-only": {"captioners": []}},
+    }
+    factory = Factory.from_config(parse_config(settings, base=job.folder, source="the benchmark"))
+    seconds = {}
+    with job.measured():
+        for name, now in (("first_look", 1_000.0), ("taking_look", 1_100.0), ("next_look", 1_200.0)):
+            began = time.perf_counter()
+            look = look_into_inbox(factory, now=now)
+            seconds[name] = time.perf_counter() - began
+            if name == "taking_look" and not look.cut:
+                raise RuntimeError("the inbox was to be taken and was not")
+    return Done(job.options["files"], seconds)
 
 
 def damaged(job: Job) -> Done:

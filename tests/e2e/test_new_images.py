@@ -1,6 +1,7 @@
 """New pictures in the inbox of a factory that takes care of itself: real services, a real browser, real kills."""
 
 import json
+import os
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from fed_factory import draw_pictures, drop, fed_settings
 from playwright.sync_api import expect
 from services import Services
-from take_screenshots import new_page, open_partition
+from take_screenshots import new_page, open_automation, open_partition, take_automation
 from tiny_factory import write_settings
 
 from caploom.captioning.caption_shard import captions_plan, read_captions
@@ -219,10 +220,12 @@ def check_reasons(runs: list[dict[str, Any]]) -> None:
 
 def see_it_in_the_browser(browser: Any, url: str) -> None:
     """What a person finds: the automatisms with their switches, and a recipe's training set with its captions."""
-    page = new_page(browser, 1600, 1200)
-    page.goto(f"{url}/automation")
-    for name in ("inbox", "caption_new_shards", "merge_new_captions", "retrain_when_grown", "retry_failed_rows"):
-        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page = new_page(browser, 1500, 720)
+    names = ("inbox", "caption_new_shards", "merge_new_captions", "retrain_when_grown", "retry_failed_rows", "alerts")
+    for name in open_automation(page, url, names):
+        assert name.is_visible()
+    if folder := os.environ.get("CAPLOOM_PICTURES"):  # the documentation's picture of it
+        take_automation(page, url, Path(folder) / "automation.png")
     open_partition(page, url, "training_set", "four")
     expect(page.get_by_text("rows_out", exact=True).first).to_be_visible()
     expect(
