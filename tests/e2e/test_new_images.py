@@ -173,7 +173,7 @@ def test_new_pictures_go_all_the_way_by_themselves(
         wait_for(
             lambda: set(fed.stale("retrieval_metrics").values()) == {"FRESH"}, "trained again, having grown by 20 %"
         )
-        versions = data_versions(fed.factory, fed.factory.config.recipe("four")).versions
+        versions = data_versions(fed.factory, "four").versions
         assert [version.images for version in versions if version.measurements] == [PICTURES, PICTURES + 40]
     finally:
         fed.services.stop()
