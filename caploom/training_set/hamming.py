@@ -55,6 +55,38 @@ def pairs_between(left: np.ndarray, right: np.ndarray, distance: int) -> Iterato
             yield _compared(left, right, rows, order[others], distance)
 
 
+def first_alike(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """Of different hashes (N,) uint64 in an order, the place of the first that stays and is near each: (N,) int64.
+
+    A hash stays, and is its own first, unless one before it stays that differs in at most `distance` bits: whatever is
+    not first is near what is. Pairs are looked at and not kept, so that many hashes alike take time and no memory.
+    """
+    places = np.arange(len(hashes))
+    near = np.zeros(len(hashes), bool)
+    for found in pairs_within(hashes, distance):
+        near[found.left] = near[found.right] = True
+    concerned = np.flatnonzero(near)
+    stays = ~near
+    waiting = concerned
+    while len(waiting):
+        those = hashes[waiting]
+        # One without a neighbour before it that is still undecided stays, as one that stays takes its neighbours along.
+        first = np.ones(len(waiting), bool)
+        for found in pairs_within(those, distance):
+            first[found.right] = False
+        goes = np.zeros(len(waiting), bool)
+        for found in pairs_within(those, distance):
+            goes[found.right[first[found.left]]] = True
+        stays[waiting[first]] = True
+        waiting = waiting[~(first | goes)]
+    alike = places.copy()
+    for found in pairs_within(hashes[concerned], distance):
+        left, right = concerned[found.left], concerned[found.right]
+        taken = stays[left] & ~stays[right]
+        np.minimum.at(alike, right[taken], left[taken])
+    return alike
+
+
 def _compared(left: np.ndarray, right: np.ndarray, rows: np.ndarray, others: np.ndarray, distance: int) -> Pairs:
     bits = np.bitwise_count(left[rows] ^ right[others])
     near = bits <= distance

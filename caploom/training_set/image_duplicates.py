@@ -17,7 +17,7 @@ from caploom.lineage.fingerprints import content_version
 from caploom.records import LEAKED_IMAGES, NEAR_DUPLICATES
 from caploom.store import Artifact, Draft, Plan
 from caploom.tables import read_table, write_table
-from caploom.training_set.hamming import Pairs, pairs_between, pairs_within
+from caploom.training_set.hamming import first_alike, pairs_between
 
 NEAR_KIND = "near_duplicates"
 LEAKAGE_KIND = "leakage"
@@ -104,29 +104,16 @@ def _images_of(pairs: Sequence[Artifact]) -> dict[str, np.ndarray]:
 
 def _duplicates(ids: np.ndarray, hashes: np.ndarray, distance: int) -> Iterator[dict[str, object]]:
     """The duplicates among images in the order in which they would stay."""
-    known, place = np.unique(hashes, return_inverse=True)
-    near: dict[int, set[int]] = {}
-    for one, other in _pairs(pairs_within(known[known != NO_HASH], distance), int((known == NO_HASH).sum())):
-        near.setdefault(one, set()).add(other)
-        near.setdefault(other, set()).add(one)
-    stays: dict[int, int] = {}  # by hash, the place of the image that stays
-    several = np.bincount(place, minlength=len(known)) > 1
-    concerned = np.flatnonzero((hashes != NO_HASH) & (several[place] | np.isin(place, list(near))))
-    for image in concerned:
-        own = int(place[image])
-        alike = [stays[each] for each in (own, *near.get(own, ())) if each in stays]
-        if not alike:
-            stays[own] = int(image)
-            continue
-        other = min(alike)
+    comparable = np.flatnonzero(hashes != NO_HASH)
+    _, first, hash_of = np.unique(hashes[comparable], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # of the different hashes: by the first image that has it
+    first = comparable[first[order]]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    kept = first[first_alike(hashes[first], distance)[place[hash_of]]]
+    for image, other in zip(comparable[kept != comparable], kept[kept != comparable], strict=True):
         bits = int(np.bitwise_count(hashes[image] ^ hashes[other]))
         yield {"image_id": str(ids[image]), "duplicate_of": str(ids[other]), "distance": bits}
-
-
-def _pairs(found: Iterator[Pairs], skipped: int) -> Iterator[tuple[int, int]]:
-    """Pairs of places among hashes of which the first so many were left aside."""
-    for each in found:
-        yield from zip((each.left + skipped).tolist(), (each.right + skipped).tolist(), strict=True)
 
 
 def _leaked(images: dict[str, np.ndarray], theirs: pa.Table, distance: int) -> Iterator[dict[str, object]]:
