@@ -3,7 +3,7 @@ from click.testing import CliRunner
 from small_factory import ColourBackend, picture
 
 from caploom.captioning.caption_shard import caption_shard, read_captions, read_failures
-from caploom.captioning.retry_failures import retry_every_shard, retry_failures
+from caploom.captioning.retry_failures import retry_every_shard, retry_failures, shards_to_retry
 from caploom.cli import main
 from caploom.lineage.checks import check_captions
 from caploom.progress import track
@@ -55,7 +55,9 @@ def test_only_the_failures_are_redone_and_the_shard_becomes_whole(broken):
 
 def test_an_image_is_tried_as_often_as_its_captioner_allows(broken):
     factory, source = broken
+    assert shards_to_retry(factory, "colours") == {}  # not captioned yet
     caption_shard(factory, "colours", SHARD, ColourBackend)
+    assert shards_to_retry(factory, "colours") == {SHARD: 2}
     second = retry_failures(factory, "colours", SHARD, ColourBackend)
     assert (second.tried, second.captioned, second.given_up) == (2, 0, 0)
     third = retry_failures(factory, "colours", SHARD, ColourBackend)

@@ -2,6 +2,7 @@ import json
 
 import dagster as dg
 
+from caploom.readers.ingest import ingest_shard
 from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.sensors.new_images import new_images
@@ -21,7 +22,7 @@ def apply(result, instance):
 
 def test_new_rows_become_partitions_and_one_run_and_a_second_tick_does_nothing(write_source, make_factory, tmp_path):
     source = write_source(25)
-    make_factory(source)
+    factory = make_factory(source)
     config = tmp_path / "factory.yaml"
     with dg.instance_for_test() as instance:
         first = tick(config, instance)
@@ -30,6 +31,11 @@ def test_new_rows_become_partitions_and_one_run_and_a_second_tick_does_nothing(w
         assert first.run_requests[0].tags[RANGE_START_TAG] == "shard-00000"
         assert first.run_requests[0].tags[RANGE_END_TAG] == "shard-00002"
         apply(first, instance)
+        killed_before_its_run = tick(config, instance)
+        assert killed_before_its_run.run_requests[0].run_key == first.run_requests[0].run_key
+        assert not killed_before_its_run.dynamic_partitions_requests
+        for shard in ("shard-00000", "shard-00001", "shard-00002"):
+            ingest_shard(factory, shard)
         assert isinstance(tick(config, instance), dg.SkipReason)
 
         rows = json.loads((source / "captions.json").read_text())
