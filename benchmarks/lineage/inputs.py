@@ -211,7 +211,8 @@ def _pairs(
         draft.summary = {"rows": len(ids)}
     identities = pa.array([pair_identity(*pair) for pair in zip(ids.to_pylist(), raw.to_pylist(), strict=True)])
     pixels = pa.array(np.full(len(ids), 224, np.int32))
-    table = pa.table([identities, ids, images, paths, raw, pixels, pixels, numbers], schema=PAIRS)
+    hashes = pa.array(np.zeros(len(ids), np.uint64))  # of plain colours, which are like nothing
+    table = pa.table([identities, ids, images, paths, raw, pixels, pixels, numbers, hashes], schema=PAIRS)
     plan = Plan(
         kind="raw_pairs",
         name=(source, shard),
@@ -432,6 +433,7 @@ def _evaluation_pairs(writer: _Writer) -> InputRecord:
             "path": f"/data/held-out/{number}.jpg",
             "captions": [f"held-out caption {caption} of {number}" for caption in range(5)],
             "fold": None,
+            "phash": 0,
         }
         for number, image_id in enumerate(writer.evaluation)
     ]

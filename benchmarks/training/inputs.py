@@ -56,6 +56,7 @@ def write_learning_inputs(folder: Path, scenes: int) -> None:
     _write_table(folder / "pairs.csv", [(str(path), caption) for path, caption in training])
     evaluation = [
         {"image_id": image_identity(path.read_bytes()), "image": path.name, "path": str(path), "captions": captions}
+        | {"phash": 0}
         for path, captions in _scenes(folder / "evaluation", 500, seed=0).items()
     ]
     pq.write_table(pa.Table.from_pylist(evaluation, schema=EVALUATION_PAIRS), folder / "evaluation.parquet")

@@ -19,7 +19,7 @@ from caploom.lineage.report.differences import Difference, Hits, difference, hit
 from caploom.lineage.results import DIRECTIONS
 from caploom.lineage.status.versions import Versions
 from caploom.recipes import Recipe
-from caploom.store import Artifact
+from caploom.store import MANIFEST, Artifact
 
 MOST_VERSIONS = 10
 """Of a recipe, the newest that are looked at."""
@@ -195,15 +195,17 @@ def _unmeasured(factory: Factory, base: str, store: Versions, wanted: Settings, 
     return sum(each is not None and each.items() <= wanted.items() for each in made_with)
 
 
-def _measured(chain: Chain) -> tuple[str, str]:
-    return chain.metrics.manifest.started, chain.metrics.manifest.address
+def _measured(chain: Chain) -> tuple[str, int, str]:
+    """When it was measured; within one second, the file's own time tells."""
+    written = (chain.metrics.folder / MANIFEST).stat().st_mtime_ns
+    return chain.metrics.manifest.started, written, chain.metrics.manifest.address
 
 
 def _age(seeds: Mapping[int, Chain]) -> tuple[Any, ...]:
     """When the training set was made; of two within the same second, the larger is the newer."""
     training_set = next(iter(seeds.values())).training_set.manifest
     measured = min(_measured(each) for each in seeds.values())
-    return training_set.started, measured[0], len(training_set.inputs), training_set.summary["images"], measured[1]
+    return training_set.started, measured[0], len(training_set.inputs), training_set.summary["images"], measured[2]
 
 
 def _compared(groups: Sequence[Mapping[int, Chain]]) -> Iterator[DataVersion]:

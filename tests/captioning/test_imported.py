@@ -374,7 +374,7 @@ def test_a_full_temporary_folder_is_told_in_a_sentence(source, factory, tmp_path
 @pytest.mark.slow
 def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
     count, shard = 200_000, 10_000
-    pair = {"pair_id": "", "image": "", "raw_caption": "", "width": 1, "height": 1, "row": 1}
+    pair = {"pair_id": "", "image": "", "raw_caption": "", "width": 1, "height": 1, "row": 1, "phash": 0}
     for start in range(0, count, shard):
         folder = factory.store.path(f"raw_pairs/many/{start}/0")
         folder.mkdir(parents=True)

@@ -37,7 +37,16 @@ def pairs(tmp_path: Path) -> Path:
         Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
         captions = [f"a cat and {number} boats", f"{number} red balloons"][: 1 + number % 2]
         identity = image_identity(path.read_bytes())
-        rows.append({"image_id": identity, "image": path.name, "path": str(path), "captions": captions, "fold": None})
+        rows.append(
+            {
+                "image_id": identity,
+                "image": path.name,
+                "path": str(path),
+                "captions": captions,
+                "fold": None,
+                "phash": 0,
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows, schema=EVALUATION_PAIRS), tmp_path / "pairs.parquet")
     return tmp_path / "pairs.parquet"
 

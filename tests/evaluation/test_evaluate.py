@@ -44,7 +44,7 @@ def pairs(tmp_path: Path) -> Path:
         Image.fromarray(random.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
         captions = [f"picture {index} seen for time {time}" for time in range(1 + index % 3)]
         image_id = image_identity(path.read_bytes())
-        rows.append({"image_id": image_id, "image": path.name, "path": str(path), "captions": captions})
+        rows.append({"image_id": image_id, "image": path.name, "path": str(path), "captions": captions, "phash": 0})
     file = tmp_path / "pairs.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=EVALUATION_PAIRS), file)
     return file

@@ -113,6 +113,7 @@ def write_pairs(path, folds):
             "path": str(number),
             "captions": [str(2 * number), str(2 * number + 1)],
             "fold": fold,
+            "phash": 0,
         }
         for number, fold in enumerate(folds)
     ]

@@ -72,7 +72,15 @@ def test_tables_and_views_hold_what_the_files_hold(factory):
 def test_every_manifest_is_a_row_and_every_input_an_edge(factory):
     artifacts = [
         artifact
-        for kind in ("shards", "raw_pairs", "captions", "sheared", "sheared_captions", "training_set")
+        for kind in (
+            "shards",
+            "raw_pairs",
+            "captions",
+            "sheared",
+            "sheared_captions",
+            "near_duplicates",
+            "training_set",
+        )
         for artifact in factory.store.list(kind)
     ]
     with open_catalog(factory.store) as catalog:

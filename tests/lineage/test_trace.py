@@ -2,6 +2,7 @@ import json
 import random
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from caploom.training_set.order import image_ids, order_keys
 
 
 def image_of(factory, number):
-    root = factory.config.pairs.root
+    root = Path(factory.config.pairs.root)
     return image_identity((root / f"{number:04d}.png").read_bytes())
 
 
@@ -87,7 +88,7 @@ def test_captions_shears_and_ranks_are_told(asked):
 
 def test_an_image_is_named_by_identity_beginning_path_or_file(asked, tmp_path):
     image_id = image_of(asked, 5)
-    root = asked.config.pairs.root
+    root = Path(asked.config.pairs.root)
     copy = tmp_path / "another-name.png"
     shutil.copy(root / "0005.png", copy)
     for text in (image_id, image_id[:8], "0005.png", str(root / "0005.png"), str(copy)):

@@ -23,7 +23,7 @@ def write_pairs(path, rows):
     """rows: (image_id, image, path, caption)."""
     table = [
         {"pair_id": f"{image_id}-{number}", "image_id": image_id, "image": image, "path": where, "raw_caption": caption}
-        | {"width": 1, "height": 1, "row": number}
+        | {"width": 1, "height": 1, "row": number, "phash": 0}
         for number, (image_id, image, where, caption) in enumerate(rows)
     ]
     pq.write_table(pa.Table.from_pylist(table, schema=PAIRS), path)

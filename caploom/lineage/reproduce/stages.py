@@ -77,6 +77,8 @@ STAGES: dict[str, Stage] = {
     "sheared": Stage(f"{_HERE}:shear", "caploom.shearing.shear:CODE_VERSION"),
     "sheared_captions": Stage(f"{_HERE}:shear_whole", "caploom.shearing.shear:CODE_VERSION", "tables"),
     "scores": Stage(f"{_HERE}:score", "caploom.training_set.scores:CODE_VERSION", "captions"),
+    "near_duplicates": Stage(f"{_HERE}:find_near_duplicates", "caploom.training_set.image_duplicates:CODE_VERSION"),
+    "leakage": Stage(f"{_HERE}:find_leakage", "caploom.training_set.image_duplicates:CODE_VERSION"),
     "training_set": Stage(f"{_HERE}:merge", "caploom.training_set.merge:CODE_VERSION", "captions"),
     "target_set": Stage(f"{_HERE}:make_target_set", "caploom.training.target_set:CODE_VERSION"),
     "resized_images": Stage(f"{_HERE}:resize", "caploom.training.resized:CODE_VERSION", "images"),
@@ -224,6 +226,30 @@ def shear_whole(work: Work) -> None:
     from caploom.shearing.shear import shear_recipe
 
     shear_recipe(work.factory, work.recipe, work.progress)
+
+
+def find_near_duplicates(work: Work) -> None:
+    """`near_duplicates`, at the distance of then."""
+    from caploom.training_set.image_duplicates import near_duplicates
+
+    near_duplicates(_at_distance(work, "near_distance"), _raw_pairs(work))
+
+
+def find_leakage(work: Work) -> None:
+    """`leakage`, at the distance of then."""
+    from caploom.training_set.image_duplicates import leakage
+
+    leakage(_at_distance(work, "leakage_distance"), name_of(work.recorded), _raw_pairs(work))
+
+
+def _at_distance(work: Work, key: str) -> Factory:
+    duplicates = work.factory.config.duplicates.model_copy(update={key: work.configuration["distance"]})
+    return Factory(work.factory.config.model_copy(update={"duplicates": duplicates}), work.factory.store)
+
+
+def _raw_pairs(work: Work) -> list[Artifact]:
+    records = (each for each in work.recorded.inputs if each.address.startswith("raw_pairs/"))
+    return [work.ancestors[each.address] for each in records]
 
 
 def merge(work: Work) -> None:
