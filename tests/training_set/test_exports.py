@@ -1,6 +1,8 @@
 import json
 from collections import Counter
+from pathlib import Path
 
+import fsspec
 import pytest
 from click.testing import CliRunner
 from export_sets import TrainingSets
@@ -14,6 +16,7 @@ from caploom.errors import ExportError
 from caploom.factory import Factory
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
+from caploom.records import image_identity
 from caploom.shearing.shear import shear_recipe
 from caploom.tables import read_table
 from caploom.training_set.exports.export import export_training_set
@@ -290,6 +293,29 @@ def test_the_command_exports_a_recipes_training_set(write_source, write_config, 
     raw = loaded(tmp_path / "out" / "captioners" / "raw.json")
     assert sorted(entry["caption"] for entry in raw) == [f"photo {number}" for number in range(5)]
     assert sorted(entry["image"] for entry in raw) == [f"{number:04d}.png" for number in range(5)]
+
+
+@pytest.mark.parametrize("format_name", list(EXPORTS))
+def test_images_inside_a_pack_are_exported_as_files_of_their_own(write_source, make_factory, tmp_path, format_name):
+    source = write_source(4)
+    for file in (source / "images").iterdir():
+        file.with_suffix(".txt").write_text(f"caption of {file.stem}")
+    storage = fsspec.filesystem("memory")
+    for file in (source / "images").iterdir():
+        storage.pipe(f"/packed/{file.name}", file.read_bytes())
+    factory = make_factory(source, pairs={"reader": "image_folder", "root": "memory://packed"})
+    training_set = merged(factory, ColourBackend)
+    storage.rm("/packed", recursive=True)
+    export_training_set(training_set, format_name, tmp_path / "out")
+    assert not (tmp_path / "out" / "skipped.jsonl").exists()
+    found = {image_identity(file.read_bytes()) for file in (tmp_path / "out").rglob("images/*/*")}
+    expected = {image_identity(file.read_bytes()) for file in (source / "images").glob("*.png")}
+    if format_name in ("open-clip-tsv", "open-clip-csv", "blip", "hf-imagefolder"):
+        assert found == expected
+    if format_name == "open-clip-tsv":
+        lines = (tmp_path / "out" / "pairs.tsv").read_text().splitlines()[1:]
+        paths = {line.split("\t")[0].strip('"') for line in lines}
+        assert {image_identity(Path(path).read_bytes()) for path in paths} == expected
 
 
 def test_what_one_factory_exports_another_imports(write_source, make_factory, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from caploom.locations import Location
 from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ExportImage, ImageStream, image_extension
 
@@ -33,7 +34,7 @@ class ImageFolder(ExportFormat):
                 name = f"images/{image.image_id[:2]}/{image.image_id}.{image_extension(data, image.path)}"
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                placed[_place(Path(image.path), data, target, symlink=self.symlink)] += 1
+                placed[_place(image.path, data, target, symlink=self.symlink)] += 1
                 metadata.write(json.dumps(self._line(name, image), ensure_ascii=False) + "\n")
                 written.images += 1
                 written.captions += len(image.captions)
@@ -52,9 +53,13 @@ class ImageFolder(ExportFormat):
         }
 
 
-def _place(source: Path, data: bytes, target: Path, *, symlink: bool) -> str:
+def _place(path: str, data: bytes, target: Path, *, symlink: bool) -> str:
     if target.is_symlink() or target.exists():
         return "repeated"  # of the same identity; writing to a hard link would write to the user's file
+    if Location.parse(path).offset is not None:  # in a container: there is no file of its own to link to
+        target.write_bytes(data)
+        return "copies"
+    source = Path(path)
     if symlink:
         target.symlink_to(source)
         return "symbolic_links"

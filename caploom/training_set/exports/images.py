@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from caploom.errors import StoreError
 from caploom.images import ImageFault, read_identified_image
+from caploom.locations import Location
 from caploom.progress import Progress
 from caploom.training_set.settings import Drawing
 
@@ -42,7 +43,7 @@ class ExportImage:
 
     image_id: str
     image: str  # the user's own path
-    path: str  # absolute path
+    path: str  # location (see caploom.locations)
     captions: list[str]
     sources: list[str]
     weights: list[float]
@@ -115,6 +116,25 @@ class ImageStream:
             if self._skipped is not None:
                 self._skipped.close()
 
+    def file_of(self, image: ExportImage, data: bytes, folder: Path, final: Path) -> str | None:
+        """A file that holds the image alone: where it lies; of one inside a container, a copy below `folder`.
+
+        `folder` is renamed to `final` later. None when it cannot be read: it is written down as skipped then.
+        """
+        if Location.parse(image.path).offset is None:
+            return image.path
+        try:
+            content = data or read_identified_image(image.path, image.image_id)
+        except ImageFault as fault:
+            self.skip(image, fault.reason, fault.detail)
+            return None
+        name = f"images/{image.image_id[:2]}/{image.image_id}.{image_extension(content, image.image)}"
+        target = folder / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return str(final / name)
+
     def skip(self, image: ExportImage, reason: str, detail: str) -> None:
         """Write down that an image's captions are not in the export."""
         self._write_skipped(image, reason, detail, len(image.captions))
@@ -156,11 +176,10 @@ class ImageStream:
         return replace(image, captions=prefixed)
 
     def _look(self, image: ExportImage) -> bytes:
-        path = Path(image.path)
         if self._check == "content":
-            return read_identified_image(path, image.image_id)
-        if self._check == "exists" and not path.is_file():
-            raise ImageFault("missing_image", f"{path}: there is no such file.")
+            return read_identified_image(image.path, image.image_id)
+        if self._check == "exists" and not Path(place := Location.parse(image.path).place).is_file():
+            raise ImageFault("missing_image", f"{place}: there is no such file.")
         return b""
 
     def _write_skipped(self, image: ExportImage, reason: str, detail: str, captions: int) -> None:

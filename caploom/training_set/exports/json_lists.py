@@ -61,10 +61,12 @@ class Blip(CaptionLines):
             raise ExportError(f"{root}: this image root is no folder; name the one that holds the images.")
         written = Written(files=["blip.json"], how_to_read=[f"train_file: [{str(final / 'blip.json')!r}]"])
         with json_list(folder / "blip.json") as write:
-            for image, _ in images:
-                name = image.path if root is None else _below(root, image)
+            for image, data in images:
+                name = images.file_of(image, data, folder, final) if root is None else _below(root, image)
                 if name is None:
-                    images.skip(image, "outside_image_root", f"{image.path}: it is not below the image root {root}.")
+                    if root is not None:
+                        detail = f"{image.path}: it is not below the image root {root}."
+                        images.skip(image, "outside_image_root", detail)
                     continue
                 written.images += 1
                 for caption, _ in self.entries(image, images):

@@ -35,10 +35,13 @@ class OpenClipTsv(CaptionLines):
             # Everything quoted: the writer would leave a lone carriage return bare, which ends a line for pandas.
             table = csv.writer(file, delimiter=self.separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
             table.writerow(("filepath", "title"))
-            for image, _ in images:
+            for image, data in images:
+                path = images.file_of(image, data, folder, final)
+                if path is None:
+                    continue
                 written.images += 1
                 for caption, _ in self.entries(image, images):
-                    table.writerow((image.path, _title(caption)))
+                    table.writerow((path, _title(caption)))
                     written.captions += 1
         return written
 
