@@ -55,6 +55,13 @@ PAIRS = pa.schema(
     ]
 )
 
+KEPT_IMAGES = pa.schema(
+    [
+        pa.field("location", pa.string(), nullable=False),  # where the image lay
+        pa.field("kept", pa.string(), nullable=False),  # where its copy is
+    ]
+)
+
 FAILURES = pa.schema(
     [
         pa.field("stage", pa.string(), nullable=False),

@@ -18,7 +18,7 @@ from caploom.readers.checked_images import IdentifiedImage, checked_images
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.shards import list_shards, shard_listing, shard_rows, source_fingerprint, source_of
 from caploom.readers.source_row import SourceRow
-from caploom.records import PAIRS, pair_identity
+from caploom.records import KEPT_IMAGES, PAIRS, pair_identity
 from caploom.store import Artifact, Draft, Plan
 from caploom.tables import count_rows, failure, read_table, table_of, write_failures, write_table
 
@@ -26,6 +26,7 @@ KIND = "raw_pairs"
 CODE_VERSION = "2"
 PACK = "images.pack"
 """Images one after another: of those that later stages may not or cannot read where they lie."""
+_KEPT = "kept.parquet"
 
 
 def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
@@ -51,7 +52,8 @@ def _plan_of(factory: Factory, listing: Artifact) -> Plan:
 def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None) -> Artifact:
     """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`.
 
-    Images that are not local files, and all of an inbox whose images are to be kept, are copied into `images.pack`.
+    Images that are not local files, and all of an inbox whose images are to be kept, are copied into `images.pack`. Of
+    those kept, an earlier version's copies are read again: the inbox may have been emptied since, or changed.
     """
     listing = shard_listing(factory, shard)
     plan = _plan_of(factory, listing)
@@ -59,10 +61,18 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
     def build(draft: Draft) -> None:
         rows = list(shard_rows(listing))
         keep_all = listing.manifest.configuration.get("keep") == "copy"
+        kept = _kept_before(factory, shard) if keep_all else {}
         with Pack(draft.folder / PACK, str(factory.store.path(plan.address) / PACK), everything=keep_all) as pack:
             pairs, failures = validate_rows(
-                rows, _pairs_of_other_shards(factory, shard), progress, bounds=factory.config.ingest, pack=pack
+                rows,
+                _pairs_of_other_shards(factory, shard),
+                progress,
+                bounds=factory.config.ingest,
+                pack=pack,
+                kept=kept,
             )
+        if keep_all:
+            write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
         write_table(table_of(pairs, PAIRS), draft.folder / "pairs.parquet")
         write_failures(failures, draft.folder)
         draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
@@ -73,6 +83,16 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
         draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
 
     return factory.store.make(plan, build)
+
+
+def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
+    """Where earlier versions of a shard's raw pairs keep the images that its rows name."""
+    kept: dict[str, str] = {}
+    for artifact in factory.store.list(KIND, source_of(factory, shard), shard):
+        if _KEPT in artifact.manifest.files:
+            table = read_table(artifact.file(_KEPT))
+            kept.update(zip(table["location"].to_pylist(), table["kept"].to_pylist(), strict=True))
+    return kept
 
 
 def ingested_shards(factory: Factory) -> list[Artifact]:
@@ -100,10 +120,12 @@ def validate_rows(
     *,
     bounds: IngestSettings | None = None,
     pack: "Pack | None" = None,
+    kept: Mapping[str, str] | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows.
 
-    An image is read once, however many captions it has: each caption is a pair of the one image.
+    An image is read once, however many captions it has: each caption is a pair of the one image. `kept` says of
+    locations where a copy of what they held is to be read instead.
     """
     bounds = bounds or IngestSettings()
     usable: dict[str, list[SourceRow]] = {}
@@ -115,12 +137,15 @@ def validate_rows(
         except ImageFault as fault:
             failed[positions[id(row)]] = fault
     made: dict[int, dict[str, Any]] = {}
-    for location, image in checked_images(usable):
+    copies = kept or {}
+    found = checked_images(copies.get(location, location) for location in usable)
+    for location, (_, image) in zip(usable, found, strict=True):
         try:
             if isinstance(image, ImageFault):
                 raise image
-            bounds.check_size(image.checked.width, image.checked.height, location)
+            # Before the bounds: other ones may let it in later, when the inbox is empty.
             path = pack.place(location, image) if pack is not None else location
+            bounds.check_size(image.checked.width, image.checked.height, location)
             made |= {positions[id(row)]: _pair(row, image, path) for row in usable[location]}
         except ImageFault as fault:
             failed |= {positions[id(row)]: fault for row in usable[location]}
@@ -186,6 +211,7 @@ class Pack(AbstractContextManager["Pack"]):
         self._path, self._final, self._everything = file, final, everything
         self._file: BinaryIO | None = None
         self._places: dict[str, str] = {}
+        self.kept: list[dict[str, str]] = []  # rows of KEPT_IMAGES
         self.size = 0
 
     def place(self, location: str, image: IdentifiedImage) -> str:
@@ -200,6 +226,7 @@ class Pack(AbstractContextManager["Pack"]):
             known = str(Location(self._final, offset=self.size, length=len(image.data)))
             self._places[image.image_id] = known
             self.size += len(image.data)
+        self.kept.append({"location": location, "kept": known})
         return known
 
     def __exit__(self, *_: object) -> None:

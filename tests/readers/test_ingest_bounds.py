@@ -6,8 +6,11 @@ import fsspec
 import pytest
 from PIL import Image
 
+from caploom.config import parse_config
 from caploom.errors import ConfigError
+from caploom.factory import Factory
 from caploom.images import read_identified_image
+from caploom.inbox.look import look_into_inbox
 from caploom.readers.ingest import ingest_shard, read_pairs, validate_rows
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.shards import cut_new_shards
@@ -91,3 +94,33 @@ def test_what_lies_on_disk_stays_there(make_factory, write_source):
     made = ingest_shard(factory, shard)
     assert not (made.folder / "images.pack").exists()
     assert len(read_table(made.file("failures.parquet"))) == 0
+
+
+def test_what_an_inbox_held_is_ingested_again_after_it_was_emptied(tmp_path):
+    (tmp_path / "inbox").mkdir()
+    for number, width in enumerate((20, 60)):
+        (tmp_path / "inbox" / f"{number}.png").write_bytes(encoded(width=width, height=width, number=number))
+        (tmp_path / "inbox" / f"{number}.txt").write_text(f"number {number}")
+
+    def factory(**ingest):
+        settings = {
+            "name": "fed",
+            "store": "store",
+            "inbox": {"folders": ["inbox"], "settle_seconds": 0, "gather_seconds": 0},
+            "ingest": ingest,
+            "trainers": {"tiny": {"model": "picture-book", "steps": 1, "batch_size": 1}},
+            "evaluation_sets": {"e": {"reader": "picture_book", "folder": "e", "split": "evaluation", "scenes": 5}},
+            "recipes": {"raw-only": {"captioners": []}},
+        }
+        return Factory.from_config(parse_config(settings, base=tmp_path, source="fed.yaml"))
+
+    look_into_inbox(factory())
+    strict = ingest_shard(factory(min_side=50), "inbox-00000")
+    assert (strict.manifest.rows.rows_out, strict.manifest.rows.reasons) == (1, {"image_too_small": 1})
+    for file in (tmp_path / "inbox").iterdir():
+        file.write_bytes(b"another file by now") if file.stem == "0" else file.unlink()
+    loose = ingest_shard(factory(), "inbox-00000")
+    assert loose.manifest.rows.rows_out == 2
+    for pair in read_pairs(loose).to_pylist():
+        read_identified_image(pair["path"], pair["image_id"])
+    assert loose.manifest.address != strict.manifest.address
