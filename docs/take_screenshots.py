@@ -212,7 +212,7 @@ def take_all(config: FactoryConfig, browser: Browser, url: str, folder: Path) ->
 def open_automation(page: Page, url: str, names: Sequence[str]) -> list[Locator]:
     """Open the page of sensors and schedules; returns the name of each of these."""
     page.goto(f"{url}/automation")
-    found = [page.get_by_role("link", name=name, exact=True).first for name in names]
+    found = [page.get_by_text(name, exact=True).first for name in names]
     for each in found:
         each.wait_for()
     page.wait_for_timeout(_SETTLE)

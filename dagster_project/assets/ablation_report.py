@@ -1,8 +1,11 @@
 """The `ablation_report` asset."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from caploom.config import FactoryConfig
+from caploom.errors import MissingArtifactError
 from caploom.lineage.fingerprints import fingerprint
 from caploom.lineage.report import make as report
 from caploom.lineage.report.markdown import without_files
@@ -12,7 +15,7 @@ from dagster_project.conditions import follow_new_measurements
 from dagster_project.freshness import freshness_of
 from dagster_project.report_pages import reports_url
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import asset_owners
+from dagster_project.tags import WHY_TAG, asset_owners
 
 ABLATION_REPORT = dg.AssetKey("ablation_report")
 
@@ -26,18 +29,26 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         code_version=fingerprint([report.CODE_VERSION, config.name]),
         automation_condition=follow_new_measurements(),
         freshness_policy=freshness_of(config, "ablation_report"),
+        output_required=False,  # see below
         group_name="experiments",
         owners=asset_owners(config),
         kinds={"html", "markdown"},
         metadata=_where(),
         description=f"What every recipe of {config.name} reached, in one table, and which won by how much.",
     )
-    def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
-        with user_errors():
-            artifact = report.make_report(factory.open(context.run.run_id))
-            text = without_files(artifact.file("report.md").read_text(encoding="utf-8"))
-            page = dg.MetadataValue.path(str(artifact.file("report.html")))
-            return result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
+    def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> Iterator[dg.MaterializeResult]:
+        try:
+            with user_errors(but=MissingArtifactError):
+                artifact = report.make_report(factory.open(context.run.run_id))
+                text = without_files(artifact.file("report.md").read_text(encoding="utf-8"))
+        except MissingArtifactError as error:
+            if WHY_TAG not in context.run.tags:
+                raise dg.Failure(description=str(error), allow_retries=False) from None
+            # Newer images came in after the measurement that asked for this report: the next one asks again.
+            context.log.warning(f"{error} New images are under way.")
+            return
+        page = dg.MetadataValue.path(str(artifact.file("report.html")))
+        yield result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
 
     return ablation_report
 

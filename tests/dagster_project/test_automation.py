@@ -247,3 +247,15 @@ def test_failed_images_are_asked_for_again_by_the_schedule(write, tmp_path, monk
     ]
     assert requests[0].tags[WHY_TAG] == "one failed on 3 images that may be tried again"
     assert requests[0].run_config["ops"] == {"captions__one": {"config": {"retry_failures": True}}}
+
+
+def test_a_report_that_came_too_early_is_no_fault_of_the_automation_and_one_of_a_person(write):
+    path = write()
+    definitions = definitions_of(path)
+    with dg.instance_for_test() as instance:
+        for tags, succeeds in (({WHY_TAG: "a recipe was measured"}, True), ({}, False)):
+            done = definitions.resolve_job_def("report").execute_in_process(
+                instance=instance, tags=tags, raise_on_error=False
+            )
+            assert done.success is succeeds
+            assert done.get_asset_materialization_events() == []
