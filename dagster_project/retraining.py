@@ -6,7 +6,7 @@ import dagster as dg
 
 from caploom.factory import Factory
 from caploom.training.growth import Growth, training_set_growth
-from dagster_project.tags import WHY_TAG, recipe_tags
+from dagster_project.tags import automatic_tags, recipe_tags
 
 
 def growths(factory: Factory) -> Iterator[Growth]:
@@ -24,7 +24,7 @@ def retraining_request(factory: Factory, growth: Growth) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{growth.recipe} on {growth.training_set}",
         partition_key=growth.recipe,
-        tags={**recipe_tags(factory.config.recipe(growth.recipe)), WHY_TAG: why(growth)},
+        tags={**recipe_tags(factory.config.recipe(growth.recipe)), **automatic_tags(why(growth))},
     )
 
 

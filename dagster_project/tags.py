@@ -8,6 +8,8 @@ from caploom.recipes import Recipe
 WHY_TAG = "caploom/why"
 """Says of a run that nobody launched by hand what it was launched for."""
 
+_RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
+
 _MOST = 63  # characters, of the part of a tag's key behind the slash
 
 
@@ -30,3 +32,11 @@ def recipe_tags(recipe: Recipe) -> dict[str, str]:
         "seed": str(recipe.seed),
         **captioner_tags(recipe.captioners),
     }
+
+
+def automatic_tags(why: str) -> dict[str, str]:
+    """The tags of a run that nobody launched by hand: why, and that it is launched again whatever failed it.
+
+    Nobody sits beside it; and when one step's process is killed, Dagster takes that for a failure of the step.
+    """
+    return {WHY_TAG: why, _RETRY_TAG: "true"}

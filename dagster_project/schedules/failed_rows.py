@@ -11,7 +11,7 @@ from dagster_project.assets.captions import captions_key
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import WHY_TAG, captioner_tags
+from dagster_project.tags import automatic_tags, captioner_tags
 
 _OFF_CRON = "0 2 * * *"  # of a schedule that is there to be switched on
 
@@ -54,7 +54,7 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
                     tags={
                         **shard_range_tags(order[first], order[last]),
                         **captioner_tags([captioner]),
-                        WHY_TAG: f"{captioner} failed on {images:,} images that may be tried again",
+                        **automatic_tags(f"{captioner} failed on {images:,} images that may be tried again"),
                     },
                 )
         if not asked:

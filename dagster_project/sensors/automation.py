@@ -1,6 +1,5 @@
 """The sensors that evaluate the assets' automation conditions, one for each automatism, so that each has its switch."""
 
-from collections.abc import Mapping
 from functools import partial
 
 import dagster as dg
@@ -11,7 +10,7 @@ from dagster_project.assets.captions import captions_key
 from dagster_project.assets.sheared import sheared_key, shears_of
 from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
 from dagster_project.assets.training_set import TRAINING_SET
-from dagster_project.tags import WHY_TAG
+from dagster_project.tags import automatic_tags
 
 
 def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
@@ -52,12 +51,11 @@ def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSens
 def _sensor(
     interval: int, name: str, target: dg.AssetSelection, *, on: bool, why: str, description: str
 ) -> dg.AutomationConditionSensorDefinition:
-    tags: Mapping[str, str] = {WHY_TAG: why}
     return dg.AutomationConditionSensorDefinition(
         name,
         target=target,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=interval,
-        run_tags=tags,
+        run_tags=automatic_tags(why),
         description=description,
     )

@@ -9,7 +9,7 @@ from caploom.inbox.look import InboxLook, look_into_inbox, unfinished_batches
 from dagster_project.jobs import INGEST_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import WHY_TAG
+from dagster_project.tags import automatic_tags
 
 
 def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
@@ -51,7 +51,7 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
             run_requests=[
                 dg.RunRequest(
                     run_key=batch,
-                    tags={**shard_range_tags(shards[0], shards[-1]), WHY_TAG: _why(shards)},
+                    tags={**shard_range_tags(shards[0], shards[-1]), **automatic_tags(_why(shards))},
                 )
                 for batch, shards in batches.items()
             ],

@@ -8,7 +8,7 @@ from caploom.readers.shards import cut_new_shards
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import WHY_TAG
+from dagster_project.tags import automatic_tags
 
 INTERVAL = 60  # seconds
 _AT_WORK = dg.RunsFilter(
@@ -47,7 +47,10 @@ def new_images(context: dg.SensorEvaluationContext, factory: FactoryResource) ->
         run_requests=[
             dg.RunRequest(
                 run_key=f"{new[0]}..{new[-1]}",
-                tags={**shard_range_tags(new[0], new[-1]), WHY_TAG: f"new rows of the source: {new[0]} to {new[-1]}"},
+                tags={
+                    **shard_range_tags(new[0], new[-1]),
+                    **automatic_tags(f"new rows of the source: {new[0]} to {new[-1]}"),
+                },
             )
         ],
     )
