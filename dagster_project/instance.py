@@ -21,6 +21,11 @@ run_monitoring:
   poll_interval_seconds: 30
   start_timeout_seconds: 180
   free_slots_after_run_end_seconds: 30
+# A code server that is being started again does not cost the runs that wait in the queue.
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {max_user_code_failure_retries: 20, user_code_failure_retry_delay: 5}
 run_retries:
   enabled: true
   max_retries: 3

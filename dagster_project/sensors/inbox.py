@@ -11,6 +11,9 @@ from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import automatic_tags
 
+BATCH_TAG = "caploom/batch"
+_MOST_RUNS = 10  # of one batch, whatever ended them
+
 
 def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     """The sensor of a factory that has an inbox."""
@@ -47,18 +50,33 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
             return dg.SensorResult(skip_reason=dg.SkipReason(_told(look)), cursor=look_cursor(look))
         return dg.SensorResult(
             dynamic_partitions_requests=[SHARDS.build_add_request(new)] if new else [],
-            # Asked for until they are ingested; a run that was launched under a key is not launched again.
             run_requests=[
                 dg.RunRequest(
-                    run_key=batch,
-                    tags={**shard_range_tags(shards[0], shards[-1]), **automatic_tags(_why(shards))},
+                    run_key=key,
+                    tags={
+                        **shard_range_tags(shards[0], shards[-1]),
+                        **automatic_tags(_why(shards)),
+                        BATCH_TAG: batch,
+                    },
                 )
                 for batch, shards in batches.items()
+                if (key := _run_key(context.instance, batch)) is not None
             ],
             cursor=look_cursor(look),
         )
 
     return [inbox]
+
+
+def _run_key(instance: dg.DagsterInstance, batch: str) -> str | None:
+    """The key of the next run that ingests a batch; None while one is at work, or when so many have failed.
+
+    Under one key Dagster launches one run: asked for again after a tick that was killed, it is launched once.
+    """
+    runs = instance.get_runs(dg.RunsFilter(tags={BATCH_TAG: batch}))
+    if any(not run.is_finished for run in runs) or len(runs) >= _MOST_RUNS:
+        return None
+    return batch if not runs else f"{batch}, run {len(runs) + 1}"
 
 
 def look_cursor(look: InboxLook) -> str:
