@@ -76,7 +76,12 @@ class Services:
         process.wait()
 
     def run_workers(self) -> list[psutil.Process]:
-        """The processes that carry runs out, whoever started them."""
+        """The processes that carry runs out below the present code server.
+
+        Of a run whose code server was killed before it, Dagster's default launcher does not notice the death
+        (docs/new-images.md), so such orphans are left to end by themselves.
+        """
+        server = self._processes["code"].pid
         found = []
         for process in psutil.process_iter(["cmdline", "environ"]):
             try:
@@ -86,7 +91,11 @@ class Services:
                 continue
             ours = environment.get("DAGSTER_HOME") == self._environment["DAGSTER_HOME"]
             if ours and ("execute_run" in command or "execute_step" in command or "spawn_main" in " ".join(command)):
-                found.append(process)
+                try:
+                    below = server in [parent.pid for parent in process.parents()]
+                except psutil.Error:
+                    continue
+                found += [process] if below else []
         return found
 
     def stop(self) -> None:
