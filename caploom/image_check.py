@@ -5,6 +5,7 @@ skips most of the arithmetic. Other formats are decoded whole.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caploom.errors import ImageFault
-from caploom.images import MAX_PIXELS, decode_image
+from caploom.images import MAX_PIXELS, decode_image, orientation_of, turned
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +23,6 @@ NO_HASH = 0
 
 _HASH_SIDE = 32  # pixels
 _FLAT = 2.0  # grey levels of standard deviation
-_EXIF_ORIENTATION = 0x0112
 _TURNED = {5, 6, 7, 8}  # orientations that swap width and height
 # Cameras pad their files, and phones append what no decoder reads: libjpeg warns of it, and nothing is missing.
 _HARMLESS = ("extraneous bytes before marker",)
@@ -82,9 +82,9 @@ def _check_jpeg(data: bytes, name: str) -> CheckedImage:
     except (ValueError, KeyError) as error:
         return _after_complaint(data, name, str(error))
     upright = Image.fromarray(grey[..., 0])
-    orientation = _orientation(data)
+    orientation = _orientation(data, name)
     if orientation != 1:
-        upright = _turned(upright, orientation)
+        upright = turned(upright, orientation)
     if orientation in _TURNED:
         width, height = height, width
     return CheckedImage(width, height, _hash_of(upright))
@@ -113,28 +113,18 @@ def _hash_of(grey: "Image") -> int:
     return perceptual_hash(np.asarray(small, np.float64))
 
 
-def _orientation(data: bytes) -> int:
-    if b"Exif\0\0" not in data[:65_536]:
+def _orientation(data: bytes, name: str) -> int:
+    if b"Exif\0\0" not in data and b"Orientation" not in data:  # the latter in XMP, which Pillow reads as well
         return 1
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(data)) as image:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
-
-
-def _turned(image: "Image", orientation: int) -> "Image":
-    from PIL import Image
-
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the rule
+            with Image.open(io.BytesIO(data)) as image:
+                return orientation_of(image)
+    except UnidentifiedImageError:
+        raise ImageFault("undecodable_image", f"{name}: it is of no image format that is known.") from None
 
 
 def _is_svg(data: bytes) -> bool:

@@ -12,8 +12,9 @@ from caploom.records import image_identity
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 200_000_000
-"""Images with more pixels are refused: a decompression bomb of a few kilobytes can ask for gigabytes."""
+MAX_PIXELS = 178_956_970
+"""Images with more pixels are refused: a bomb of a few kilobytes can ask for gigabytes (Pillow's bound)."""
+_ORIENTATION = 0x0112
 
 
 def read_image_file(location: str | Path) -> bytes:
@@ -27,6 +28,32 @@ def read_identified_image(location: str | Path, image_id: str) -> bytes:
     if image_identity(data) != image_id:
         raise ImageFault("image_changed", f"{location}: the file is no longer the image that was ingested.")
     return data
+
+
+def orientation_of(image: "Image") -> int:
+    """How an opened image must be turned, 1 to 8 as EXIF counts; 1, not at all, where that is not said or damaged."""
+    try:
+        said = image.getexif().get(_ORIENTATION, 1)
+    # Pillow's reading of damaged EXIF raises many kinds of error; the picture itself is not damaged by them.
+    except Exception:  # noqa: BLE001
+        return 1
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+
+
+def turned(image: "Image", orientation: int) -> "Image":
+    """The image turned upright. Pillow's `exif_transpose` also writes the EXIF again, and fails when it is damaged."""
+    from PIL import Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 def _in_eight_bits(image: "Image") -> "Image":
@@ -47,7 +74,7 @@ def decode_image(data: bytes, name: str, *, at_least: int | None = None) -> "Ima
     than `MAX_PIXELS`. With `at_least`, a JPEG may come at 1/2, 1/4 or 1/8 of its size, both sides no shorter than so
     many pixels: its decoder skips what a smaller image does not show, and is several times faster.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -61,7 +88,7 @@ def decode_image(data: bytes, name: str, *, at_least: int | None = None) -> "Ima
                 if at_least is not None:
                     image.draft(None, (at_least, at_least))
                 image.load()
-                upright = _in_eight_bits(ImageOps.exif_transpose(image))
+                upright = _in_eight_bits(turned(image, orientation_of(image)))
                 if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
                     layer = upright.convert("RGBA")
                     white = Image.new("RGBA", layer.size, (255, 255, 255, 255))

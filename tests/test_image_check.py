@@ -132,3 +132,53 @@ def test_the_hash_is_imagehash_s():
 
 def test_a_plain_colour_has_no_hash():
     assert check_image(encoded(Image.new("RGB", (50, 50), (200, 10, 10)), "PNG"), "x").phash == NO_HASH
+
+
+def with_segment(data: bytes, marker: int, payload: bytes) -> bytes:
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + data[2:]
+
+
+def rotated(**options) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(photo(), exif=exif, **options)
+
+
+XMP = (
+    b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='
+    b'"http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+    b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_segment(JPEGS["4:2:0"], 0xE1, XMP),
+        with_segment(with_segment(rotated(), 0xEF, b"q" * 60_000), 0xEF, b"q" * 60_000),
+        rotated().replace(struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHI4s", 0x0112, 2, 4, b"abc\0")),
+    ],
+    ids=["in XMP alone", "far behind", "as a text"],
+)
+def test_the_check_turns_a_picture_as_the_later_stages_do(data):
+    checked = check_image(data, "x")
+    assert (checked.width, checked.height) == decode_image(data, "x").size
+
+
+def test_a_picture_whose_exif_is_damaged_is_a_picture():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    data, choose = encoded(photo(), exif=exif), random.Random(9)
+    for _ in range(1_500):
+        damaged = bytearray(data)
+        damaged[choose.randrange(20, 20 + data.index(b"\xff\xdb"))] = choose.randrange(256)
+        if reason(bytes(damaged)) is None:
+            decode_image(bytes(damaged), "x")
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_the_bound_on_pixels_is_the_later_stages_bound(exif):
+    data = bytearray(rotated() if exif else JPEGS["4:2:0"])
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = struct.pack(">HH", 13_500, 14_000)
+    assert reason(bytes(data)) == "image_too_large"
