@@ -15,6 +15,9 @@ concurrency:
   pools:
     default_limit: 1
     granularity: op
+run_launcher:
+  module: dagster_project.run_launcher
+  class: WatchedRunLauncher
 # A run whose process was killed is found dead and launched again; one that failed by itself is not.
 run_monitoring:
   enabled: true

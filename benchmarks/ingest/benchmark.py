@@ -10,7 +10,7 @@ from benchmarks.ingest.sides import DAMAGED
 from benchmarks.pictures import write_pictures
 
 _IMG2DATASET = "CAPLOOM_BENCH_IMG2DATASET_PYTHON"
-_SIDES = ("caploom", "check_alone", "pillow_load", "simplejpeg_eighth", "by_hand", "damaged")
+_SIDES = ("caploom", "caploom_all_cores", "check_alone", "pillow_load", "simplejpeg_eighth", "by_hand", "damaged")
 _INBOX_FILES = 25  # times the size: 100,000 pictures, each with its text
 _HEADER = 700  # bytes that hold no picture
 

@@ -1,4 +1,4 @@
-"""The sides of the benchmark: each goes through the same files, read anew, on one core."""
+"""The sides of the benchmark: each goes through the same files, read anew, pinned to one core unless it says more."""
 
 import hashlib
 import io
@@ -13,6 +13,12 @@ DAMAGED = 200
 
 def caploom(job: Job) -> Done:
     """The ingest of a shard: every row checked, hashed and made a pair, as `raw_pairs` has it."""
+    _pin_to_one_core()
+    return caploom_all_cores(job)
+
+
+def caploom_all_cores(job: Job) -> Done:
+    """The same with a thread for each core."""
     from caploom.readers.ingest import validate_rows
     from caploom.readers.source_row import SourceRow
 
@@ -27,6 +33,7 @@ def caploom(job: Job) -> Done:
 
 def check_alone(job: Job) -> Done:
     """The full check, SHA-256 and the perceptual hash, one file after another."""
+    _pin_to_one_core()
     from caploom.image_check import check_image
 
     files, found = _files(job), {}
@@ -40,6 +47,7 @@ def check_alone(job: Job) -> Done:
 
 def pillow_load(job: Job) -> Done:
     """Decoding alone, as most code does it."""
+    _pin_to_one_core()
     from PIL import Image
 
     files = _files(job)
@@ -51,6 +59,7 @@ def pillow_load(job: Job) -> Done:
 
 def simplejpeg_eighth(job: Job) -> Done:
     """Decoding alone, as the check does it: strictly, to grey, at an eighth of the size."""
+    _pin_to_one_core()
     import simplejpeg
 
     files = _files(job)
@@ -63,6 +72,7 @@ def simplejpeg_eighth(job: Job) -> Done:
 
 def by_hand(job: Job) -> Done:
     """What people write: Pillow's load, hashlib, and imagehash on the picture."""
+    _pin_to_one_core()
     import imagehash
     from PIL import Image
 
@@ -79,6 +89,7 @@ def by_hand(job: Job) -> Done:
 
 def img2dataset(job: Job) -> Done:
     """img2dataset's step between download and shard: its decode and size checks, then SHA-256; no perceptual hash."""
+    _pin_to_one_core()
     import cv2
     from img2dataset.resizer import Resizer
 
@@ -151,6 +162,11 @@ def _refuses(look: object, data: bytes, fault: type[Exception]) -> bool:
     except (OSError, SyntaxError, ValueError, fault):
         return True
     return False
+
+
+def _pin_to_one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _files(job: Job) -> list[Path]:

@@ -12,8 +12,11 @@ from caploom.image_check import CheckedImage, check_image
 from caploom.locations import read_location
 from caploom.records import image_identity
 
-_THREADS = min(8, os.cpu_count() or 1)  # decoding and hashing leave Python's lock to the others
-_AHEAD = 4 * _THREADS
+_MOST_THREADS = 8
+# Images are handed to the threads by batches: one by one, that costs a third of checking them. A batch is bounded by
+# its bytes, so that large images are not many in memory.
+_FIRST_BATCH, _LARGEST_BATCH = 4, 64  # images
+_BATCH_BYTES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +28,47 @@ class IdentifiedImage:
     data: bytes
 
 
-def checked_images(locations: Iterable[str]) -> Iterator[tuple[str, IdentifiedImage | ImageFault]]:
+Found = tuple[str, IdentifiedImage | ImageFault]
+
+
+def checked_images(locations: Iterable[str]) -> Iterator[Found]:
     """Each location with its image, or with why it cannot be used; in order, only a few images in memory."""
-    source = iter(locations)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        waiting: deque[tuple[str, Future[IdentifiedImage | ImageFault]]] = deque(
-            (location, threads.submit(_identify, location)) for location in islice(source, _AHEAD)
-        )
-        while waiting:
-            location, future = waiting.popleft()
-            yield location, future.result()
-            for following in islice(source, 1):
-                waiting.append((following, threads.submit(_identify, following)))
+    threads = min(_MOST_THREADS, _cores())  # decoding and hashing leave Python's lock to the others
+    return _in_threads(locations, threads) if threads > 1 else map(_identify, locations)
 
 
-def _identify(location: str) -> IdentifiedImage | ImageFault:
+def _in_threads(locations: Iterable[str], count: int) -> Iterator[Found]:
+    source, size = iter(locations), _FIRST_BATCH
+    waiting: deque[Future[list[Found]]] = deque()
+    with ThreadPoolExecutor(count) as threads:
+        while True:
+            while len(waiting) < 2 * count and (batch := list(islice(source, size))):
+                waiting.append(threads.submit(_identify_all, batch))
+            if not waiting:
+                return
+            found = waiting.popleft().result()
+            size = _batch_size(found)
+            yield from found
+
+
+def _batch_size(found: list[Found]) -> int:
+    """How many images like those found make a batch."""
+    read = sum(len(image.data) for _, image in found if isinstance(image, IdentifiedImage))
+    return max(1, min(_LARGEST_BATCH, _BATCH_BYTES * len(found) // max(1, read)))
+
+
+def _identify_all(locations: list[str]) -> list[Found]:
+    return [_identify(location) for location in locations]
+
+
+def _identify(location: str) -> Found:
     try:
         data = read_location(location)
-        return IdentifiedImage(image_identity(data), check_image(data, location), data)
+        return location, IdentifiedImage(image_identity(data), check_image(data, location), data)
     except ImageFault as fault:
-        return fault
+        return location, fault
+
+
+def _cores() -> int:
+    """The cores that this process may use; fewer than the machine has where it is pinned to some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

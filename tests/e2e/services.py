@@ -76,12 +76,7 @@ class Services:
         process.wait()
 
     def run_workers(self) -> list[psutil.Process]:
-        """The processes that carry runs out below the present code server.
-
-        Of a run whose code server was killed before it, Dagster's default launcher does not notice the death
-        (docs/new-images.md), so such orphans are left to end by themselves.
-        """
-        server = self._processes["code"].pid
+        """The processes that carry runs and their steps out, those of a killed code server as well."""
         found = []
         for process in psutil.process_iter(["cmdline", "environ"]):
             try:
@@ -91,11 +86,7 @@ class Services:
                 continue
             ours = environment.get("DAGSTER_HOME") == self._environment["DAGSTER_HOME"]
             if ours and ("execute_run" in command or "execute_step" in command or "spawn_main" in " ".join(command)):
-                try:
-                    below = server in [parent.pid for parent in process.parents()]
-                except psutil.Error:
-                    continue
-                found += [process] if below else []
+                found.append(process)
         return found
 
     def stop(self) -> None:
