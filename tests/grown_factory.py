@@ -28,7 +28,7 @@ def grow(path: Path, numbers: range) -> None:
     (source / "captions.json").write_text(json.dumps(rows))
 
 
-def run(path: Path, *recipes: str, noise: float) -> Factory:
+def run(path: Path, *recipes: str, noise: float = 1.0) -> Factory:
     """Caption what is new, and measure recipes."""
     factory = captioned(path)
     for recipe in recipes:

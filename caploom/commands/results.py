@@ -13,13 +13,15 @@ from caploom.commands.user_errors import user_errors
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
     from caploom.factory import Factory
+    from caploom.lineage.newest_arms import newest_arms
     from caploom.lineage.report.tables import by_label, classification_table, markdown_table, recall_table
-    from caploom.lineage.results import classification_rows, finished_arms, result_rows, verdict
+    from caploom.lineage.results import classification_rows, result_rows, verdict
 
-    arms, waiting = finished_arms(Factory.from_yaml(config))
+    newest = newest_arms(Factory.from_yaml(config))
+    arms = newest.arms
     for name, rows in by_label(result_rows(arms)).items():
         click.echo(f"{name}\n{markdown_table(recall_table(rows))}\n{verdict(rows)}")
     for name, classified in by_label(classification_rows(arms)).items():
         click.echo(f"{name}\n{markdown_table(classification_table(classified))}")
-    if waiting:
-        click.echo(f"Not measured yet: {', '.join(recipe.name for recipe in waiting)}.")
+    for sentence in newest.sentences():
+        click.echo(sentence)

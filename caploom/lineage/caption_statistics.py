@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.captioning.caption_shard import captions_plan, read_captions
+from caploom.errors import StoreError
 from caploom.factory import Factory
 from caploom.lineage.gallery import markdown_text
 from caploom.readers.ingest import raw_pairs_plan, read_pairs
 from caploom.records import CAPTIONS, PAIRS
+from caploom.store import Artifact, Store
 
 REFUSAL_OPENINGS = (
     "I'm sorry",
@@ -118,8 +120,8 @@ def caption_statistics(
 
 def statistics_of_shards(factory: Factory, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
     """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'."""
-    captions, empty = _captions_of(factory, captioner, shards)
-    others = {name: _captions_of(factory, name, shards)[0] for name in factory.config.captioners if name != captioner}
+    captions, empty = _said(_made(factory, captioner, shards))
+    others = {name: _said(_made(factory, name, shards))[0] for name in factory.config.captioners if name != captioner}
     raw = [
         read_pairs(factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]"))
         for shard in shards
@@ -129,13 +131,32 @@ def statistics_of_shards(factory: Factory, captioner: str, shards: Sequence[str]
     return caption_statistics(captions, raw_captions, spoken, empty)
 
 
-def _captions_of(factory: Factory, captioner: str, shards: Sequence[str]) -> tuple[pa.Table, int]:
-    """A captioner's captions of those of the shards that it has captioned, and how many images it said nothing of."""
+def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> CaptionStatistics:
+    """The statistics of a captioner's finished captions, beside the raw ones that they were made from.
+
+    Raises `StoreError` when those are gone.
+    """
+    said, empty = _said(captions)
+    raw = [PAIRS.empty_table()]
+    for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
+        pairs = store.read(address)
+        if pairs is None:
+            raise StoreError(f"{address}: these raw pairs are gone, and captions are there that were made of them.")
+        raw.append(read_pairs(pairs))
+    return caption_statistics(said, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
+
+
+def _made(factory: Factory, captioner: str, shards: Sequence[str]) -> list[Artifact]:
+    """A captioner's present captions of those of the shards that it has captioned."""
     found = [factory.store.find(captions_plan(factory, captioner, shard)) for shard in shards]
-    made = [artifact for artifact in found if artifact is not None]
-    reasons = [artifact.manifest.rows.reasons for artifact in made if artifact.manifest.rows is not None]
+    return [artifact for artifact in found if artifact is not None]
+
+
+def _said(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
+    """All captions together, and how many images the captioner said nothing of."""
+    reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
     empty = sum(each.get("empty_caption", 0) for each in reasons)
-    return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, made)]), empty
+    return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, captions)]), empty
 
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:

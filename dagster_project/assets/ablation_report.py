@@ -44,8 +44,8 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         except MissingArtifactError as error:
             if WHY_TAG not in context.run.tags:
                 raise dg.Failure(description=str(error), allow_retries=False) from None
-            # Newer images came in after the measurement that asked for this report: the next one asks again.
-            context.log.warning(f"{error} New images are under way.")
+            # The YAML was edited after the measurement that asked for this report: the next one asks again.
+            context.log.warning(f"{error} The settings were changed since this was asked for.")
             return
         page = dg.MetadataValue.path(str(artifact.file("report.html")))
         yield result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})

@@ -1,14 +1,14 @@
 """The section on captioners: what their captions are like, how many failed, and how much of them is true."""
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from caploom.demo.captioner_truth import captioner_truths
 from caploom.factory import Factory
-from caploom.lineage.caption_statistics import statistics_of_shards
+from caploom.lineage.caption_statistics import statistics_of_artifacts
 from caploom.lineage.report.arms import Arm
 from caploom.lineage.report.sections import Cell, Row, Section
 from caploom.lineage.results import percent
-from caploom.readers.ingest import ingested_shards
 from caploom.store import Artifact
 
 _MOST_IMAGES = 20_000  # that captioners' figures are taken from: all their shards would take hours
@@ -24,11 +24,14 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     used = [name for name in used if captions[name]]
     if not used:
         return
-    shards = _sampled_shards(factory)
+    images = {
+        _shard(each): each.manifest.rows.rows_in for name in used for each in captions[name] if each.manifest.rows
+    }
+    sample = _sample(images)
     header = ["captioner", "captions", "failed", "words: mean", "median", "95 %", "refusals, %", "boilerplate, %"]
     table: list[Row] = [[*header, "shared with raw, %", "images/s"]]
     for name in used:
-        of = statistics_of_shards(factory, name, shards)
+        of = statistics_of_artifacts(factory.store, [each for each in captions[name] if _shard(each) in sample])
         manifests = [each.manifest for each in captions[name]]
         failed = sum(each.rows.rows_failed for each in manifests if each.rows is not None)
         made = sum(each.summary["generated"] for each in manifests)
@@ -41,8 +44,7 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
             f"{made / spent:,.1f}" if spent else "-",
         ]
         table.append([Cell(each, captions[name][0]) for each in (name, *numbers)])
-    sampled = len(shards) < len(ingested_shards(factory))
-    said = [f"Lengths and shares are of the first {len(shards)} shards."] if sampled else []
+    said = [f"Lengths and shares are of {len(sample)} of {len(images)} shards."] if len(sample) < len(images) else []
     yield Section("captioners", "What the captioners are like", sentences=said, table=table)
     truths = captioner_truths(factory)
     if truths:
@@ -62,14 +64,14 @@ def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:
     return list(found.values())
 
 
-def _sampled_shards(factory: Factory) -> list[str]:
-    shards, images = [], 0
-    for artifact in ingested_shards(factory):
-        shards.append(artifact.manifest.configuration["shard"])
-        images += artifact.manifest.summary["images"]
-        if images >= _MOST_IMAGES:
-            break
-    return shards
+def _shard(captions: Artifact) -> str:
+    return str(captions.manifest.configuration["shard"])
+
+
+def _sample(images: Mapping[str, int]) -> set[str]:
+    """The first of the shards, by their numbers of images, that have enough of them together."""
+    before = accumulate(images.values(), initial=0)
+    return {shard for shard, count in zip(images, before, strict=False) if count < _MOST_IMAGES}
 
 
 def _figure(value: float | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caploom.factory import Factory
+from caploom.lineage.newest_arms import NewestArms
 from caploom.lineage.report.arms import Arm, arms_of
 from caploom.lineage.report.captioners import captioner_sections
 from caploom.lineage.report.duplicates import duplicates_section
@@ -11,19 +12,18 @@ from caploom.lineage.report.measurement import Measurement
 from caploom.lineage.report.sections import Cell, Content, Row, Section
 from caploom.lineage.report.tables import by_label, classification_table
 from caploom.lineage.report.versions import versions_section
-from caploom.lineage.results import ArmResult, classification_rows, result_rows, verdict
+from caploom.lineage.results import classification_rows, result_rows, verdict
 from caploom.lineage.versions import RecipeVersions
-from caploom.recipes import Recipe
 from caploom.store import Artifact
 
 
 def report_content(
     factory: Factory,
-    results: Sequence[ArmResult],
-    waiting: Sequence[Recipe],
+    newest: NewestArms,
     versions: Mapping[str, RecipeVersions],
 ) -> Content:
     """Everything that the report says of the measured recipes; `versions` are those of which there are several."""
+    results = newest.arms
     arms = arms_of(factory, results)
     rows = by_label(result_rows(results))
     by_base: dict[str, list[Arm]] = {}
@@ -44,9 +44,8 @@ def report_content(
     sections.append(_training_section(by_base))
     duplicates = duplicates_section(by_base)
     sections += [duplicates] if duplicates is not None else []
-    if waiting:
-        missing = "Not measured yet: " + ", ".join(recipe.name for recipe in waiting) + "."
-        sections.append(Section("waiting", "Not measured yet", sentences=[missing]))
+    if sentences := newest.sentences():
+        sections.append(Section("waiting", "Not measured yet", sentences=sentences))
     pairs = [factory.config.pairs] if factory.config.pairs is not None else []
     readers = (*pairs, *factory.config.evaluation_sets.values())
     return Content(
@@ -58,6 +57,7 @@ def report_content(
             "factory": factory.config.name,
             "rows": [row.to_dict() for group in rows.values() for row in group],
             **figures,
+            **({"on_earlier_data": dict(newest.on_earlier_data)} if newest.on_earlier_data else {}),
             **({"versions": [each.to_dict() for each in versions.values()]} if versions else {}),
         },
         verdicts={label: verdict(group) for label, group in rows.items()},

@@ -6,45 +6,57 @@ from dataclasses import replace
 
 from caploom.errors import MissingArtifactError
 from caploom.factory import Factory
+from caploom.lineage.newest_arms import newest_arms
 from caploom.lineage.report.content import report_content
 from caploom.lineage.report.markdown import markdown_report
 from caploom.lineage.report.sections import Content
-from caploom.lineage.results import ArmResult, finished_arms
+from caploom.lineage.results import ArmResult
 from caploom.lineage.versions import LeftOut, RecipeVersions, data_versions
 from caploom.store import Artifact, Draft, Plan
 
 KIND = "ablation_report"
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 
-def make_report(factory: Factory, *, left_out: Mapping[str, Mapping[str, int]] | None = None) -> Artifact:
+def make_report(
+    factory: Factory,
+    *,
+    left_out: Mapping[str, Mapping[str, int]] | None = None,
+    on_earlier_data: Mapping[str, int] | None = None,
+) -> Artifact:
     """Write the report over all measured recipes, unless it is written.
 
     Files: `report.html`, which needs no other; `report.md` with `charts/*.svg`; `results.json`, every figure.
 
     Where a recipe was measured on earlier versions of its data, those measurements are inputs too, after the recipes'
-    own. `left_out` is what the store has besides, a recipe's `LeftOut` as numbers: looked up, unless given.
+    own. A recipe that is not measured on the present data yet is shown as it was last measured (see `newest_arms`).
+    `left_out` is what the store has besides, a recipe's `LeftOut` as numbers, and `on_earlier_data` what `NewestArms`
+    has: looked up, unless given.
     """
-    arms, waiting = finished_arms(factory)
+    found = newest_arms(factory)
+    if on_earlier_data is not None:
+        found = replace(found, on_earlier_data=on_earlier_data)
+    arms = found.arms
     if not arms:
         raise MissingArtifactError("No recipe has been measured yet: materialize retrieval_metrics of a recipe first.")
     versions = _several_versions(factory, arms, left_out)
     not_shown = {recipe: each.left_out.to_dict() for recipe, each in versions.items() if each.left_out.to_dict()}
     measured = [arm.metrics for arm in arms]
-    measured += [each for found in versions.values() for one in found.versions for each in one.metrics.values()]
+    measured += [each for recipe in versions.values() for one in recipe.versions for each in one.metrics.values()]
     plan = Plan(
         kind=KIND,
         code_version=CODE_VERSION,
         configuration={
             "factory": factory.config.name,
-            "waiting": [recipe.name for recipe in waiting],
+            "waiting": [recipe.name for recipe in found.waiting],
+            **({"on_earlier_data": dict(found.on_earlier_data)} if found.on_earlier_data else {}),
             **({"versions_left_out": not_shown} if not_shown else {}),
         },
         inputs=tuple({each.manifest.address: each.as_input() for each in measured}.values()),
     )
 
     def build(draft: Draft) -> None:
-        content = report_content(factory, arms, waiting, versions)
+        content = report_content(factory, found, versions)
         _write(draft, content)
         draft.summary = {"recipes": len({arm.recipe.base for arm in arms}), "verdicts": content.verdicts}
 

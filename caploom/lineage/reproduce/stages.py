@@ -311,11 +311,17 @@ def measure(work: Work) -> None:
 def report(work: Work) -> None:
     """`ablation_report`, beside the captions of recipes that were not measured yet.
 
-    What it did not show of earlier measurements is not there to be counted: it is as recorded.
+    What it did not show of earlier measurements is not there to be counted, nor the images that came in since: both
+    are as recorded.
     """
     from caploom.lineage.report.make import make_report
 
-    make_report(work.factory, left_out=work.configuration.get("versions_left_out", {}))
+    recorded = work.configuration
+    make_report(
+        work.factory,
+        left_out=recorded.get("versions_left_out", {}),
+        on_earlier_data=recorded.get("on_earlier_data", {}),
+    )
 
 
 def resize(work: Work) -> None:
