@@ -4,7 +4,7 @@ A place is an absolute local path or a URL that fsspec knows (`s3://bucket/key`,
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ def resolve_place(value: Any, info: ValidationInfo) -> Any:
 
 Place = Annotated[str, BeforeValidator(resolve_place)]
 """A place as a key of the YAML."""
+
+_MOST_FOLDERS = 65_536  # kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,49 @@ def folder_of(place: str) -> str:
     return place.rpartition("/")[0] or "/"
 
 
-def child(root: str, relative: str) -> str | None:
-    """The place `relative` below `root`; None when it would leave it: by `..`, an absolute path, or a link."""
-    if "\0" in relative:
-        return None
-    if is_url(root):
-        parts = [part for part in relative.split("/") if part not in ("", ".")]
-        if relative.startswith("/") or ".." in parts or not parts:
+class Below:
+    """Places below a root, of which millions may be asked for: each folder among them is resolved once."""
+
+    def __init__(self, root: str) -> None:
+        self._url = root.rstrip("/") if is_url(root) else None
+        self._root = os.path.realpath(root)
+        self._inside = self._root.rstrip("/") + "/"
+        self._folders: dict[str, str] = {}
+
+    def place(self, relative: str) -> str | None:
+        """The place `relative` below the root; None when it would leave it: by `..`, an absolute path, or a link."""
+        if "\0" in relative:
             return None
-        return "/".join([root.rstrip("/"), *parts])
-    # Resolved, so that neither `..` nor a link inside the root can reach a file outside it.
-    real_root = os.path.realpath(root)
-    path = os.path.realpath(os.path.join(real_root, relative))  # noqa: PTH118 - millions of them
-    return path if path.startswith(real_root.rstrip("/") + "/") else None
+        if self._url is not None:
+            parts = [part for part in relative.split("/") if part not in ("", ".")]
+            if relative.startswith("/") or ".." in parts or not parts:
+                return None
+            return "/".join([self._url, *parts])
+        path = self._resolved(relative)
+        return path if path.startswith(self._inside) else None
+
+    def _resolved(self, relative: str) -> str:
+        """The real path, so that neither `..` nor a link inside the root can reach a file outside it."""
+        folder, slash, name = relative.rpartition("/")
+        if name in ("", ".", "..") or (slash and not folder):
+            return os.path.realpath(os.path.join(self._root, relative))  # noqa: PTH118 - millions of them
+        real = self._folders.get(folder)
+        if real is None:
+            if len(self._folders) >= _MOST_FOLDERS:
+                self._folders.clear()
+            real = self._folders[folder] = os.path.realpath(os.path.join(self._root, folder))  # noqa: PTH118
+        path = f"{real.rstrip('/')}/{name}"
+        return os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
+
+
+def file_at(place: str) -> PlacedFile:
+    """What is known of one file without reading it; raises `SourceError` when it is not there."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            filesystem.invalidate_cache(folder_of(path))
+            return _placed_object(place, filesystem.info(path))
+        return _placed_file(place, Path(place).stat())
 
 
 def open_place(place: str) -> BinaryIO:
@@ -153,9 +185,7 @@ def _list_folder(
                 # A linked folder would be listed twice, or for ever.
                 below = [] if entry.is_symlink() else _entries(entry.path)
             elif entry.is_file():
-                status = entry.stat()
-                identity = f"{status.st_dev}:{status.st_ino}"
-                yield PlacedFile(entry.path, status.st_size, str(status.st_mtime_ns), identity)
+                yield _placed_file(entry.path, entry.stat())
                 continue
             else:
                 continue
@@ -180,11 +210,19 @@ def _list_objects(folder: str) -> Iterator[PlacedFile]:
         below = name[len(path.rstrip("/")) :].split("/")
         if any(part.startswith(".") for part in below) or told.get("type") == "directory":
             continue
-        version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
-        modified = str(version or told.get("created") or "")
-        # Objects are not renamed but copied: only a hash of the content, which an ETag mostly is, knows them again.
-        identity = str(told.get("ETag") or told.get("etag") or name)
-        yield PlacedFile(f"{scheme}://{name.lstrip('/')}", int(told.get("size") or 0), modified, identity)
+        yield _placed_object(f"{scheme}://{name.lstrip('/')}", told)
+
+
+def _placed_file(path: str, status: os.stat_result) -> PlacedFile:
+    return PlacedFile(path, status.st_size, str(status.st_mtime_ns), f"{status.st_dev}:{status.st_ino}")
+
+
+def _placed_object(place: str, told: Mapping[str, Any]) -> PlacedFile:
+    version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
+    modified = str(version or told.get("created") or "")
+    # Objects are not renamed but copied: only a hash of the content, which an ETag mostly is, knows them again.
+    identity = str(told.get("ETag") or told.get("etag") or place)
+    return PlacedFile(place, int(told.get("size") or 0), modified, identity)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from dagster_project.assets.settings import settings_asset
 from dagster_project.assets.sheared import sheared_assets
 from dagster_project.assets.sheared_captions import sheared_captions_asset
 from dagster_project.assets.training_set import training_set_asset
+from dagster_project.cutting import cut_shards_job
 from dagster_project.jobs import factory_jobs
 from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -30,13 +31,14 @@ from dagster_project.sensors.automation import automation_sensors
 from dagster_project.sensors.edited_settings import edited_settings
 from dagster_project.sensors.grown_training_sets import growth_sensors
 from dagster_project.sensors.inbox import inbox_sensors
-from dagster_project.sensors.new_images import new_images
+from dagster_project.sensors.new_images import new_images_sensor
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
 
 
 def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
     """The definitions of a factory; `resource` opens the same factory inside a run."""
+    jobs = [*factory_jobs(config), cut_shards_job, ask_job]
     return dg.Definitions(
         assets=[
             raw_pairs_asset(config),
@@ -49,11 +51,11 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             retrieval_metrics_asset(config),
             ablation_report_asset(config),
         ],
-        jobs=[*factory_jobs(config), ask_job],
+        jobs=jobs,
         sensors=[
-            new_images,
+            new_images_sensor(jobs),
             edited_settings,
-            *inbox_sensors(config),
+            *inbox_sensors(config, jobs),
             *automation_sensors(config),
             *growth_sensors(config),
             *alerts_sensors(config),

@@ -6,6 +6,7 @@ import dagster as dg
 
 from caploom.config import FactoryConfig
 
+CUT_SHARDS = "cut_shards"
 INGEST_SHARDS = "ingest_shards"
 CAPTION_SHARDS = "caption_shards"
 RUN_RECIPE = "run_recipe"

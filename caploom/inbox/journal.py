@@ -59,6 +59,11 @@ class Candidate:
     since: float
     rows_taken: int
 
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return int(self.version.partition(":")[0])  # see `Journal.see`
+
 
 class Journal:
     """The open journal. One process has it at a time (see `look`)."""

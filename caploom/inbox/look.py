@@ -34,6 +34,7 @@ class InboxLook:
         waiting: files that are not complete yet, or gather.
         said: what a person should know, in sentences, each told by one look only.
         faults: those of `said` that somebody must mend.
+        large: files that are complete and too large for this look, each with its version.
         busy: another process was looking, so nothing was done.
     """
 
@@ -42,13 +43,17 @@ class InboxLook:
     waiting: int = 0
     said: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    large: list[str] = field(default_factory=list)
     busy: bool = False
 
 
-def look_into_inbox(factory: Factory, *, now: float | None = None, gather: bool = True) -> InboxLook:
+def look_into_inbox(
+    factory: Factory, *, now: float | None = None, gather: bool = True, largest: int | None = None
+) -> InboxLook:
     """Look once; `now` is the monotonic clock in seconds, which no change of the wall clock moves.
 
-    Without `gather`, complete files do not wait for others. A folder that cannot be read is told once and does not keep
+    Without `gather`, complete files do not wait for others. Files of more than `largest` bytes are left to a look that
+    has no such bound: reading them takes long. A folder that cannot be read is told once and does not keep
     the others from being looked at.
     """
     settings = factory.config.inbox
@@ -62,7 +67,8 @@ def look_into_inbox(factory: Factory, *, now: float | None = None, gather: bool 
             for folder in settings.folders:
                 _compare_folder(journal, folder, settings, moment, look)
             _say_unknown_files(journal, look)
-            _cut(factory, journal, find_candidates(journal, settings, moment), moment if gather else inf, look)
+            found = find_candidates(journal, settings, moment)
+            _cut(factory, journal, found, moment if gather else inf, look, largest)
             for sentence in look.said:
                 journal.say(sentence)
     except Timeout:
@@ -137,7 +143,9 @@ def _say_unknown_files(journal: Journal, look: InboxLook) -> None:
         look.said.append(f"{new[0]}{more}: of no kind that is read (images with .txt, tables, tars, Parquet); ignored.")
 
 
-def _cut(factory: Factory, journal: Journal, found: Candidates, now: float, look: InboxLook) -> None:
+def _cut(
+    factory: Factory, journal: Journal, found: Candidates, now: float, look: InboxLook, largest: int | None
+) -> None:
     settings = factory.config.inbox
     assert settings is not None
     look.waiting = found.waiting
@@ -148,7 +156,9 @@ def _cut(factory: Factory, journal: Journal, found: Candidates, now: float, look
     if found.count < factory.config.shard_size and not gathered:
         look.waiting += found.count
         return
-    result = cut_files(factory, journal, found.first)
+    large = [each for each in found.first if largest is not None and each.size > largest]
+    look.large = [f"{each.place} {each.version}" for each in large]
+    result = cut_files(factory, journal, [each for each in found.first if each not in large])
     look.cut, look.files = result.shards, result.files
     look.waiting += found.count - len(found.first)
     for sentence in result.faults:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from caploom.errors import SourceError
-from caploom.places import child, exists, is_folder, name_of, open_place
+from caploom.places import Below, exists, is_folder, name_of, open_place
 from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
 
@@ -25,6 +26,10 @@ class CaptionRows:
     root: str
     rewritten: Callable[[str], str] | None = None
 
+    @cached_property
+    def _below(self) -> Below:
+        return Below(self.root)
+
     def of_image(
         self, number: int, image: Any, captions: Sequence[Any], *, image_key: str, caption_key: str
     ) -> Iterator[SourceRow]:
@@ -38,7 +43,7 @@ class CaptionRows:
         if refused := refused_by_name(place):
             yield bad_row(number, image, refused[0], f"{where}: {place!r}: {refused[1]}")
             return
-        path = child(self.root, place)
+        path = self._below.place(place)
         if path is None:
             became = f", rewritten to {place!r}," if place != image else ""
             detail = (

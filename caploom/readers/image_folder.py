@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from caploom.errors import SourceError
-from caploom.places import Place, child, exists, folder_of, is_folder, is_url, list_files, name_of
+from caploom.places import Below, Place, exists, folder_of, is_folder, is_url, list_files, name_of
 from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of
 from caploom.readers.caption_tables import TableForm, table_records
 from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
@@ -101,6 +101,7 @@ class ImageFolderReader(Settings):
     def _of_table(self, table: str, named: "_Names") -> Iterator[SourceRow]:
         keys = _CAPTION_KEYS if self.caption_key is None else (self.caption_key,)
         form = TableForm(image_key="file_name", caption_keys=keys)
+        below = Below(self.root)
         folder = self._relative(folder_of(table)) if folder_of(table) != self.root else ""
         for number, record in enumerate(table_records(table, form), start=1):
             where = f"{self._relative(table)}, row {number}"
@@ -117,11 +118,13 @@ class ImageFolderReader(Settings):
                 named.add(image)
                 key = form.caption_key(record) or keys[0]
                 said = record.get(key)
-                yield from self._of_image(image, said if isinstance(said, list) else [said], where=where, key=key)
+                captions = said if isinstance(said, list) else [said]
+                yield from self._of_image(below.place(image), image, captions, where=where, key=key)
 
-    def _of_image(self, image: str, captions: Sequence[Any], *, where: str, key: str) -> Iterator[SourceRow]:
-        """The rows of an image that a metadata file names, by its path below the root."""
-        path = child(self.root, image)
+    def _of_image(
+        self, path: str | None, image: str, captions: Sequence[Any], *, where: str, key: str
+    ) -> Iterator[SourceRow]:
+        """The rows of an image that a metadata file names, by its path below the root; `path` is where it lies."""
         if refused := refused_by_name(image):
             yield bad_row(0, image, refused[0], f"{where}: {image!r}: {refused[1]}")
         elif path is None:

@@ -37,11 +37,15 @@ class ParquetReader(Settings):
 
     def prepare(self) -> None:
         """Check that there is a file; raises `SourceError`."""
-        files_named(self.files, [".parquet"])
+        self.places()
+
+    def places(self) -> list[str]:
+        """Where the files lie."""
+        return files_named(self.files, [".parquet"])
 
     def rows(self) -> Iterator[SourceRow]:
         """A row for each caption of the files' rows, in their order. The images themselves are not read."""
-        return self.rows_of(files_named(self.files, [".parquet"]))
+        return self.rows_of(self.places())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these files; a damaged file is a bad row. Raises `SourceError` when one lacks its columns."""

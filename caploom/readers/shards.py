@@ -2,16 +2,19 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from caploom.errors import StoreError
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import fingerprint
 from caploom.locks import one_at_a_time
 from caploom.readers.source_row import SourceRow
+from caploom.readers.source_state import SourceState, remember_as_read, source_state, was_read
 from caploom.records import INBOX_FILES, SOURCE_ROWS
 from caploom.store import Artifact, Plan
 from caploom.tables import read_table, table_of, write_table
@@ -37,7 +40,7 @@ def source_of(factory: Factory, shard: str) -> str:
 def cut_new_shards(factory: Factory) -> list[str]:
     """Read the source and cut the rows that no shard holds yet into new shards; returns the names of the new ones.
 
-    An unchanged source gives none.
+    An unchanged source gives none, and mostly isn't read. Raises `SourceError` when it cannot be read.
     """
     if factory.config.pairs is None:
         return []
@@ -45,7 +48,9 @@ def cut_new_shards(factory: Factory) -> list[str]:
     made: list[str] = []
     reader = factory.config.pairs.fingerprinted()
     with one_at_a_time(cutting_lock(factory), "Another process is cutting shards of this source; waiting for it."):
-        number = next_number(list_shards(factory, source_fingerprint(factory)))
+        state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
+        listings = list_shards(factory, source_fingerprint(factory))
+        number = next_number(listings)
         for row in new_rows(factory):
             pending.append(row)
             if len(pending) == factory.config.shard_size:
@@ -53,7 +58,18 @@ def cut_new_shards(factory: Factory) -> list[str]:
                 pending = []
         if pending:
             made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
+        remember_as_read(_folder(factory), state, len(listings) + len(made))
     return made
+
+
+def unread_state(factory: Factory) -> SourceState | None:
+    """The state of the source that `cut_new_shards` would read; None of one that it wouldn't, or that has no state.
+
+    Raises `SourceError` when a file of the source is not there.
+    """
+    state = source_state(factory.config.pairs) if factory.config.pairs is not None else None
+    read = was_read(_folder(factory), state, len(list_shards(factory, source_fingerprint(factory)))) if state else True
+    return None if read else state
 
 
 def cutting_lock(factory: Factory) -> Path:
@@ -71,16 +87,36 @@ def new_rows(factory: Factory) -> Iterator[SourceRow]:
     """
     if factory.config.pairs is None:
         return
-    seen: Counter[bytes] = Counter()
-    for shard in list_shards(factory, source_fingerprint(factory)):
-        for row in shard_rows(shard):
-            seen[row_digest(row)] += 1
-    occurrences = Counter[bytes]()
-    for row in factory.config.pairs.rows():
-        digest = row_digest(row)
-        occurrences[digest] += 1
-        if occurrences[digest] > seen[digest]:
+    listings = list_shards(factory, source_fingerprint(factory))
+    if was_read(_folder(factory), source_state(factory.config.pairs), len(listings)):
+        return
+    held = (row_digest(row) for shard in listings for row in shard_rows(shard))
+    rows = factory.config.pairs.rows()
+    # Mostly a source has the rows of its shards in their order, and new ones after them: so far nothing is remembered.
+    for row, digest in zip_longest(rows, held):
+        if row is None:
+            return
+        if digest is None:
             yield row
+        elif row_digest(row) != digest:
+            left = Counter(chain([digest], held))
+            yield from _not_among(left, chain([row], rows))
+            return
+
+
+def _not_among(held: Counter[bytes], rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+    """The rows that are more often there than held."""
+    for row in rows:
+        digest = row_digest(row)
+        if held[digest]:
+            held[digest] -= 1
+        else:
+            yield row
+
+
+def _folder(factory: Factory) -> Path:
+    """What the listings of the source's shards lie in."""
+    return factory.store.path(f"{KIND}/{source_fingerprint(factory)}")
 
 
 def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
@@ -138,12 +174,17 @@ def write_shard(
         configuration={"shard": shard, **configuration, "rows": content},
     )
     with factory.store.writing(plan) as draft:
-        write_table(table_of((asdict(row) for row in rows), SOURCE_ROWS), draft.folder / "rows.parquet")
+        write_table(_listing(rows), draft.folder / "rows.parquet")
         if files is not None:
             write_table(table_of(files, INBOX_FILES), draft.folder / "files.parquet")
         draft.data_version = content
         draft.summary = {"rows": len(rows)}
     return shard
+
+
+def _listing(rows: Sequence[SourceRow]) -> pa.Table:
+    columns = {name: [getattr(row, name) for row in rows] for name in SOURCE_ROWS.names}
+    return pa.table(columns, schema=SOURCE_ROWS)
 
 
 def row_digest(row: SourceRow) -> bytes:

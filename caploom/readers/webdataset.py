@@ -47,11 +47,15 @@ class WebdatasetReader(Settings):
 
     def prepare(self) -> None:
         """Check that there is a tar; raises `SourceError`."""
-        files_named(self.tars, _TARS)
+        self.places()
+
+    def places(self) -> list[str]:
+        """Where the tars lie."""
+        return files_named(self.tars, _TARS)
 
     def rows(self) -> Iterator[SourceRow]:
         """A row for each image and caption of the tars, in their order; what is wrong with a member is a bad row."""
-        return self.rows_of(files_named(self.tars, _TARS))
+        return self.rows_of(self.places())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these tars. Raises `SourceError` when one cannot be opened."""

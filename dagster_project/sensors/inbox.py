@@ -1,12 +1,16 @@
 """The sensor that watches the inbox: what is complete becomes shards, and these are ingested."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import dagster as dg
 
 from caploom.alerts.inbox import tell_inbox_faults
 from caploom.config import FactoryConfig
 from caploom.errors import CaploomError
 from caploom.inbox.look import InboxLook, look_into_inbox, unfinished_batches
-from dagster_project.jobs import INGEST_SHARDS
+from dagster_project.cutting import LARGEST_IN_A_TICK, cutting_run
+from dagster_project.jobs import CUT_SHARDS, INGEST_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import automatic_tags
@@ -15,14 +19,14 @@ BATCH_TAG = "caploom/batch"
 _MOST_RUNS = 10  # of one batch, whatever ended them
 
 
-def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
-    """The sensor of a factory that has an inbox."""
+def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
+    """The sensor of a factory that has an inbox; it launches some of the factory's jobs."""
     if config.inbox is None:
         return []
 
     @dg.sensor(
         name="inbox",
-        job_name=INGEST_SHARDS,
+        jobs=[job for job in jobs if job.name in (INGEST_SHARDS, CUT_SHARDS)],
         minimum_interval_seconds=config.automatisms.interval_seconds,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if config.automatisms.ingest else dg.DefaultSensorStatus.STOPPED
@@ -36,7 +40,7 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
         except CaploomError as error:
             return dg.SkipReason(str(error))
         try:
-            look = look_into_inbox(opened)
+            look = look_into_inbox(opened, largest=LARGEST_IN_A_TICK)
             batches = unfinished_batches(opened)
         except CaploomError as error:
             tell_inbox_faults(opened, [str(error)], again=False)
@@ -46,21 +50,26 @@ def inbox_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
             context.log.info(sentence)
         known = set(context.instance.get_dynamic_partitions(SHARD))
         new = [shard for shards in batches.values() for shard in shards if shard not in known]
-        if not batches:
+        large = [cutting_run(each, f"a large file in the inbox: {each.rpartition(' ')[0]}") for each in look.large]
+        if not batches and not large:
             return dg.SensorResult(skip_reason=dg.SkipReason(_told(look)), cursor=look_cursor(look))
         return dg.SensorResult(
             dynamic_partitions_requests=[SHARDS.build_add_request(new)] if new else [],
             run_requests=[
-                dg.RunRequest(
-                    run_key=key,
-                    tags={
-                        **shard_range_tags(shards[0], shards[-1]),
-                        **automatic_tags(_why(shards)),
-                        BATCH_TAG: batch,
-                    },
-                )
-                for batch, shards in batches.items()
-                if (key := _run_key(context.instance, batch)) is not None
+                *large,
+                *(
+                    dg.RunRequest(
+                        run_key=key,
+                        job_name=INGEST_SHARDS,
+                        tags={
+                            **shard_range_tags(shards[0], shards[-1]),
+                            **automatic_tags(_why(shards)),
+                            BATCH_TAG: batch,
+                        },
+                    )
+                    for batch, shards in batches.items()
+                    if (key := _run_key(context.instance, batch)) is not None
+                ),
             ],
             cursor=look_cursor(look),
         )

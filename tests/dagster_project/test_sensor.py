@@ -3,16 +3,18 @@ import json
 import dagster as dg
 
 from caploom.readers.ingest import ingest_shard
+from dagster_project.cutting import cut_shards_job
 from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.sensors.new_images import new_images
+from dagster_project.sensors import new_images as sensor
+from dagster_project.sensors.new_images import new_images_sensor
 
 
 def tick(config, instance):
     with dg.build_sensor_context(
         instance=instance, resources={"factory": FactoryResource(config_path=str(config))}
     ) as context:
-        return new_images(context)
+        return new_images_sensor([cut_shards_job])(context)
 
 
 def apply(result, instance):
@@ -59,3 +61,25 @@ def test_a_source_that_cannot_be_read_is_said_and_does_not_crash(write_source, m
     (source / "captions.json").unlink()
     with dg.instance_for_test() as instance:
         assert "there is no such file" in tick(tmp_path / "factory.yaml", instance).skip_message
+
+
+def test_a_large_source_is_cut_by_a_run_and_asked_for_once(write_source, make_factory, tmp_path, monkeypatch):
+    monkeypatch.setattr(sensor, "LARGEST_IN_A_TICK", 100)
+    source = write_source(25)
+    make_factory(source)
+    config = tmp_path / "factory.yaml"
+    with dg.instance_for_test() as instance:
+        asked, again = tick(config, instance), tick(config, instance)
+        assert asked.job_name == "cut_shards"
+        assert asked.run_key == again.run_key
+        assert "the source is new or was changed" in asked.tags["caploom/why"]
+        resources = {"factory": FactoryResource(config_path=str(config))}
+        assert cut_shards_job.execute_in_process(instance=instance, resources=resources).success
+        assert tick(config, instance).dynamic_partitions_requests[0].partition_keys == [
+            "shard-00000",
+            "shard-00001",
+            "shard-00002",
+        ]
+        rows = json.loads((source / "captions.json").read_text())
+        (source / "captions.json").write_text(json.dumps([*rows, {"image": "0000.png", "caption": "new"}]))
+        assert tick(config, instance).run_key != asked.run_key

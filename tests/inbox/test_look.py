@@ -274,3 +274,16 @@ def test_a_read_only_inbox_is_read(fed):
     fed.inbox.chmod(0o755)
     assert fed.images() == ["a.png"]
     assert {path: path.stat().st_mtime_ns for path in Path(fed.inbox).rglob("*")} == before
+
+
+def test_a_file_too_large_for_the_look_is_left_to_one_without_a_bound(fed):
+    fed.drop("a.png", 1)
+    table = fed.inbox / "more" / "captions.jsonl"
+    fed.drop("more/b.png", 2, caption=None)
+    table.write_text('{"image": "b.png", "caption": "%s"}\n' % ("b" * 500))
+    look_into_inbox(fed.factory, now=fed.now)
+    look = look_into_inbox(fed.factory, now=fed.now + 11, largest=400)
+    assert [each.partition(" ")[0] for each in look.large] == [str(table)]
+    assert fed.images() == ["a.png"]
+    assert look_into_inbox(fed.factory, now=fed.now + 12).large == []
+    assert sorted(fed.images()) == ["a.png", "b.png"]
