@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from caploom.captioning.backend import CanaryRow, Captioned, Chunk, Failed, Generation, ImageRef, settled
-from caploom.captioning.endpoint_client import ERROR, GARBAGE, REFUSED, TIMEOUT, EndpointClient, EndpointFault
+from caploom.captioning.endpoint_client import ERROR, GARBAGE, REFUSED, TIMEOUT, EndpointFault
+from caploom.captioning.endpoint_servers import open_endpoint_client
 from caploom.captioning.settings import EndpointCaptioner
 from caploom.errors import CaptionerError
 from caploom.images import ImageFault, decode_image, read_identified_image
@@ -47,7 +48,7 @@ class EndpointBackend:
         self.device = "endpoint"
         self.facts: dict[str, Any] = {}
         self._settings = settings
-        self._client = EndpointClient(settings)
+        self._client = open_endpoint_client(settings)
         self._kept = 0
         # Images since the last caption that got no answer, and images refused before any was captioned.
         self._unanswered = 0
@@ -130,12 +131,14 @@ class EndpointBackend:
         return captioned, failed, trouble
 
     def _trouble_of(self, held: Sequence[tuple[float, Failed]]) -> CaptionerError | None:
-        url, model = self._settings.url, self._settings.model
+        url, model = ", ".join(self._settings.urls), self._settings.model
+        many = len(self._settings.urls) > 1
         if self._unanswered >= IN_A_ROW:
             self._unanswered = 0
             return CaptionerError(
-                f"{url}: the endpoint does not answer any more ({held[-1][1].detail.rstrip('.')}); "
-                f"{self._kept:,} captions of this run are kept: run it again when it is back."
+                f"{url}: the endpoint{'s do' if many else ' does'} not answer any more "
+                f"({held[-1][1].detail.rstrip('.')}); {self._kept:,} captions of this run are kept: run it again when "
+                f"{'one of them' if many else 'it'} is back."
             )
         if self._refused >= IN_A_ROW and not self._takes_images:
             self._refused = 0

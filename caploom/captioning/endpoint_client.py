@@ -61,25 +61,28 @@ class _Chunk:
 class EndpointClient:
     """Asks one server about one image at a time; many threads may share it.
 
-    Making one raises `CaptionerError` when the key's environment variable is not set or nothing answers at the url.
+    `url` is the server's, one of the settings'; `retries` are tries of this server, the settings' unless given. Making
+    one raises `CaptionerError` when the key's environment variable is not set or nothing answers at the url.
     """
 
-    def __init__(self, settings: EndpointCaptioner) -> None:
+    def __init__(self, settings: EndpointCaptioner, url: str, *, retries: int | None = None) -> None:
         import openai
 
         self._settings = settings
-        self._key = _key(settings)
+        self._url = url
+        self._retries = settings.retries if retries is None else retries
+        self._key = _key(settings, url)
         try:
             self._client = openai.OpenAI(
                 api_key=self._key or _NO_KEY,
-                base_url=settings.url,
-                max_retries=settings.retries,
+                base_url=url,
+                max_retries=self._retries,
                 timeout=openai.Timeout(settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)),
                 # A redirect to another host would take the prompt and the images along, and the key with some clients.
                 http_client=openai.DefaultHttpxClient(follow_redirects=False),
             )
         except (ValueError, ImportError) as error:
-            raise CaptionerError(f"{settings.url}: no connection can be made to it ({error}).") from None
+            raise CaptionerError(f"{url}: no connection can be made to it ({error}).") from None
         # Some versions of the client let a stream's errors through as their httpx (or its successor) raised them.
         transport = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
         self._broken_stream = (openai.APIError, transport.RequestError)
@@ -160,7 +163,7 @@ class EndpointClient:
 
     def _streamed(self, fields: Mapping[str, Any]) -> Generation:
         """Read a text as it grows, and hang up as soon as no shear needs more of it."""
-        for left in range(self._settings.retries, -1, -1):
+        for left in range(self._retries, -1, -1):
             # Until the stream begins, the client tries again itself; a stream that breaks off it leaves to us.
             client = self._client.with_options(max_retries=left)
             deadline = time.monotonic() + self._settings.timeout
@@ -174,7 +177,7 @@ class EndpointClient:
                 except self._broken_stream as error:
                     broken, reason = error, ERROR
             if left:
-                time.sleep(min(0.5 * 2 ** (self._settings.retries - left), 8.0))
+                time.sleep(min(0.5 * 2 ** (self._retries - left), 8.0))
         raise EndpointFault(reason, f"the answer broke off ({self._message(str(broken))}).")
 
     def _read_stream(self, stream: "openai.Stream[Any]", deadline: float) -> Generation:
@@ -221,7 +224,7 @@ class EndpointClient:
     def _fault_of_status(self, status: int, message: str) -> Exception:
         said = f"the server says {status}: {message or 'nothing more'}"
         if status in _WRONG_FOR_ALL:
-            return CaptionerError(f"{self._settings.url}: {said}; {self._advice(status)}.")
+            return CaptionerError(f"{self._url}: {said}; {self._advice(status)}.")
         if status >= 500 or status in _PASSING:
             return EndpointFault(ERROR, f"{said}.")
         return EndpointFault(REFUSED, f"{said}.")
@@ -239,17 +242,17 @@ class EndpointClient:
             return f'put a key that may use "{settings.model}" into {where}'
         if status == 402:
             return "the account behind the key has nothing left to pay with"
-        models = self._models() if status == 404 else []
+        models = self.models()[:10] if status == 404 else []
         has = f"; it has: {', '.join(models)}" if models else ""
         return f'correct the captioner\'s `url` or its `model`, "{settings.model}"{has}'
 
-    def _models(self) -> list[str]:
-        """What the server says that it has, at most ten; nothing when it does not say."""
+    def models(self) -> list[str]:
+        """What the server says that it has; nothing when it does not say."""
         import openai
 
         try:
             listed = json.loads(self._quickly().models.with_raw_response.list().content)
-            return sorted(self._message(model["id"]) for model in listed["data"])[:10]
+            return sorted(self._message(model["id"]) for model in listed["data"])
         except (openai.OpenAIError, ValueError, KeyError, TypeError):
             return []
 
@@ -269,12 +272,12 @@ class EndpointClient:
             return
         self._client.close()
         raise CaptionerError(
-            f"{self._settings.url}: nothing answers there ({why}); start the server or correct the captioner's `url`."
+            f"{self._url}: nothing answers there ({why}); start the server or correct the captioner's `url`."
         )
 
     def _quickly(self) -> "openai.OpenAI":
         seconds = min(self._settings.timeout, _CONNECT_SECONDS)
-        return self._client.with_options(max_retries=min(1, self._settings.retries), timeout=seconds)
+        return self._client.with_options(max_retries=min(1, self._retries), timeout=seconds)
 
     def _message(self, body: Any) -> str:
         """The sentence in a server's error, on one line, short, without the key."""
@@ -300,17 +303,15 @@ def request_seed(image_id: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{image_id}\n{seed}".encode()).digest()[:4], "big") >> 1
 
 
-def _key(settings: EndpointCaptioner) -> str | None:
+def _key(settings: EndpointCaptioner, url: str) -> str | None:
     if settings.api_key_env is None:
         return None
     key = os.environ.get(settings.api_key_env, "").strip()
     if not key:
-        raise CaptionerError(
-            f"{settings.url}: the environment variable {settings.api_key_env} is not set; put the key into it."
-        )
+        raise CaptionerError(f"{url}: the environment variable {settings.api_key_env} is not set; put the key into it.")
     if not (key.isascii() and key.isprintable()):
         raise CaptionerError(
-            f"{settings.url}: the environment variable {settings.api_key_env} holds characters that no key has; "
+            f"{url}: the environment variable {settings.api_key_env} holds characters that no key has; "
             "put the bare key into it."
         )
     return key

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -70,14 +70,15 @@ class Question:
 
 
 class EndpointServer(ThreadingHTTPServer):
-    """Answers `POST /v1/chat/completions` with `reply(question)` and `GET /v1/models` with two models."""
+    """Answers `POST /v1/chat/completions` with `reply(question)` and `GET /v1/models` with its models."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, reply: Callable[[Question], None]) -> None:
+    def __init__(self, reply: Callable[[Question], None], models: Sequence[str] = ("tiny-llava", "tiny-otter")) -> None:
         self.reply = reply
+        self.models = models
         self.lock = threading.Lock()
         self.asked: Counter[int] = Counter()
         self.headers: list[dict[str, str]] = []
@@ -108,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        data = json.dumps({"data": [{"id": "tiny-llava"}, {"id": "tiny-otter"}]}).encode()
+        data = json.dumps({"data": [{"id": model} for model in self.server.models]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
