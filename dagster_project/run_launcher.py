@@ -5,11 +5,17 @@ keep its place in the pool.
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import GetCurrentRunsResult
+from dagster._serdes import deserialize_value
 
 _HERE = {"localhost", "127.0.0.1", "::1"}
 # The code server starts the process of a run by Python's multiprocessing: another program has taken the number over
@@ -20,7 +26,8 @@ _OF_A_RUN = "multiprocessing"
 class WatchedRunLauncher(DefaultRunLauncher):
     """Runs on the code server, as by default; Dagster's run monitoring finds those whose process is gone.
 
-    Only runs of a code server on this machine can be watched; of others it says that they are at work, as before.
+    A code server on another machine (or in another container) is asked which runs it has; when nobody can say, a run is
+    taken to be at work.
     """
 
     @property
@@ -30,7 +37,10 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a started run is alive."""
-        process = self._process_of(run) if _is_here(run) else None
+        server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+        if server.get("host") not in _HERE:
+            return _as_its_server_says(run, server)
+        process = self._process_of(run)
         if process is None or _is_alive(process):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"process {process} is gone; it was killed")
@@ -45,9 +55,18 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return None
 
 
-def _is_here(run: dg.DagsterRun) -> bool:
-    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
-    return server.get("host") in _HERE
+def _as_its_server_says(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckRunHealthResult:
+    """A server that was started again has none of its earlier runs: their processes died with its container."""
+    if not server.get("port"):
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    client = DagsterGrpcClient(host=server["host"], port=server["port"], use_ssl=bool(server.get("use_ssl")))
+    try:
+        said = deserialize_value(client.get_current_runs(), GetCurrentRunsResult)
+    except DagsterUserCodeUnreachableError:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    if said.serializable_error_info is not None or run.run_id in said.current_runs:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.FAILED, f"the code server at {server['host']} has it no more")
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import socket
 import subprocess
 import sys
 import time
@@ -62,9 +63,26 @@ def test_another_program_with_the_number_of_a_dead_process_is_not_it(instance):
             other.kill()
 
 
-@pytest.mark.parametrize("server", [{"host": "code.example", "port": 4000}, None])
-def test_runs_elsewhere_and_headless_ones_are_not_judged(instance, server):
+@pytest.mark.parametrize("server", [{"host": "0.0.0.0", "port": 9}, {"host": "elsewhere", "socket": "/any"}, None])
+def test_runs_of_a_server_that_cannot_be_asked_and_headless_ones_are_not_judged(instance, server):
     assert said_of(instance, 2**22 + 1, server).status is WorkerStatus.RUNNING
+
+
+def test_a_server_elsewhere_is_asked_which_runs_it_has(instance, tmp_path):
+    (tmp_path / "nothing.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-f", "nothing.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as server:
+        try:
+            deadline = time.monotonic() + 60
+            # Another name of this machine: as if the server were in another container.
+            while said_of(instance, 1, {"host": "0.0.0.0", "port": port}).status is WorkerStatus.RUNNING:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            server.kill()
 
 
 def test_run_that_has_not_said_its_process_is_not_judged(instance):
