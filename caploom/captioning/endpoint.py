@@ -131,8 +131,8 @@ class EndpointBackend:
         return captioned, failed, trouble
 
     def _trouble_of(self, held: Sequence[tuple[float, Failed]]) -> CaptionerError | None:
-        url, model = ", ".join(self._settings.urls), self._settings.model
-        many = len(self._settings.urls) > 1
+        url, model = ", ".join(self._settings.url), self._settings.model
+        many = len(self._settings.url) > 1
         if self._unanswered >= IN_A_ROW:
             self._unanswered = 0
             return CaptionerError(

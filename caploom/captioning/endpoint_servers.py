@@ -45,7 +45,7 @@ class EndpointServers:
     def __init__(self, settings: EndpointCaptioner) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._servers = [_Server(url, pause=_FIRST_PAUSE) for url in settings.urls]
+        self._servers = [_Server(url, pause=_FIRST_PAUSE) for url in settings.url]
         faults = [self._open(server) for server in self._servers]
         if all(faults):
             self.close()
@@ -145,4 +145,4 @@ class EndpointServers:
 
 def open_endpoint_client(settings: EndpointCaptioner) -> EndpointClient | EndpointServers:
     """The client of the captioner's server, or of its servers."""
-    return EndpointServers(settings) if len(settings.urls) > 1 else EndpointClient(settings, settings.urls[0])
+    return EndpointServers(settings) if len(settings.url) > 1 else EndpointClient(settings, settings.url[0])

@@ -211,7 +211,7 @@ class EndpointCaptioner(PromptedSettings):
 
     backend: Literal["openai"]
     model: str = Field(description="The model's name as the server knows it.")
-    url: str | list[str] = Field(
+    url: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
         description="Base of the API, such as `http://127.0.0.1:8000/v1`; or a list, of servers with the same model."
     )
     api_key_env: str | None = Field(
@@ -232,22 +232,17 @@ class EndpointCaptioner(PromptedSettings):
 
     @field_validator("url")
     @classmethod
-    def _are_addresses_without_a_password(cls, value: str | list[str]) -> str | list[str]:
+    def _are_addresses_without_a_password(cls, value: list[str]) -> list[str]:
         # The value is not quoted: what should not stand in the YAML should not stand in a log either.
-        for url in [value] if isinstance(value, str) else value:
+        for url in value:
             if not re.fullmatch(r"https?://[^@\s/]+(/\S*)?", url):
                 raise ValueError(
                     "it must be an http(s) address such as http://127.0.0.1:8000/v1, without user or password (a key "
                     "goes into the environment variable that api_key_env names)"
                 )
-        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+        if not value or len(set(value)) < len(value):
             raise ValueError("a list of addresses must name at least one, and each once")
         return value
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The servers' addresses, one or several."""
-        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
     @model_validator(mode="after")
     def _protocol_has_a_field_for_it(self) -> Self:

@@ -84,7 +84,7 @@ def test_the_services_find_each_other():
     assert SERVICES["webserver"]["ports"] == ["127.0.0.1:3000:3000"]  # nobody else may launch runs
     factory = load_config(DEPLOY / "factory.yaml")
     captioner = factory.captioners["qwen-vl"]
-    assert captioner.urls == ("http://vllm:8000/v1",)
+    assert captioner.url == ["http://vllm:8000/v1"]
     assert f"--served-model-name={captioner.model}" in SERVICES["vllm"]["command"]
     assert str(factory.store).startswith("/data/")
     assert any(volume.endswith(":/data") for volume in SERVICES["code"]["volumes"])
