@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from caploom.captioning.settings import RAW_CAPTION, CaptionerSettings
+from caploom.images import decode_image, read_identified_image
 from caploom.store import Store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
@@ -16,7 +20,8 @@ _TAG = re.compile(r"<[^<>\s]{1,40}>")
 class ImageRef:
     """An image to caption: its identity, where it lies, and what the user calls it.
 
-    `raw_caption` is one that the image came with, and `width` and `height` are in pixels as ingested.
+    `raw_caption` is one that the image came with, and `width` and `height` are in pixels as ingested. `pixels` is the
+    image where somebody has decoded it already.
     """
 
     image_id: str
@@ -25,6 +30,13 @@ class ImageRef:
     raw_caption: str = ""
     width: int = 0
     height: int = 0
+    pixels: "Image | None" = field(default=None, compare=False, repr=False)
+
+    def opened(self) -> "Image":
+        """The image, RGB; raises `ImageFault` when its file is gone, changed or cannot be decoded."""
+        if self.pixels is not None:
+            return self.pixels
+        return decode_image(read_identified_image(self.path, self.image_id), self.image)
 
     def prompted(self, prompt: str) -> str:
         """The captioner's prompt for this image, its raw caption filled in without tags.

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from caploom.captioning.backend import CanaryRow, Captioned, Chunk, Failed, Generation, ImageRef, settled
@@ -17,7 +16,7 @@ from caploom.captioning.endpoint_client import ERROR, GARBAGE, REFUSED, TIMEOUT,
 from caploom.captioning.endpoint_servers import open_endpoint_client
 from caploom.captioning.settings import EndpointCaptioner
 from caploom.errors import CaptionerError
-from caploom.images import ImageFault, decode_image, read_identified_image
+from caploom.images import ImageFault
 from caploom.store import Store
 
 IN_A_ROW = 8
@@ -91,10 +90,8 @@ class EndpointBackend:
         self._client.close()
 
     def _caption_one(self, ref: ImageRef) -> Generation | Failed:
-        path = Path(ref.path)
         try:
-            image = decode_image(read_identified_image(path, ref.image_id), ref.image)
-            return self._client.ask(ref, image)
+            return self._client.ask(ref, ref.opened())
         except ImageFault as fault:
             return Failed(ref, fault.reason, fault.detail)
         except EndpointFault as fault:

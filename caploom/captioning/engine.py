@@ -7,12 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from caploom.captioning.backend import Captioned, Chunk, Failed, Generation, ImageRef, settled
 from caploom.errors import CaptionerError
-from caploom.images import ImageFault, decode_image, read_identified_image
+from caploom.images import ImageFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +113,7 @@ class BatchEngine:
         images = []
         for ref in refs:
             try:
-                images.append(decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path))
+                images.append(ref.opened())
                 batch.refs.append(ref)
             except ImageFault as fault:
                 batch.failed.append(Failed(ref, fault.reason, fault.detail))

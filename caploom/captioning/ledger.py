@@ -93,20 +93,34 @@ class Ledger:
         pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/*/*/captions.parquet"
         return [path for path in glob.glob(pattern) if Path(path).with_name(MANIFEST).is_file()]  # noqa: PTH207
 
-    def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""
+    def append(self, shard: str, rows: Sequence[Mapping[str, Any]], *, part: str | None = None) -> None:
+        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full.
+
+        Under the same name of the part they are kept once, however often they are appended.
+        """
         if not rows:
             return
-        part = io.BytesIO()
-        pq.write_table(table_of(rows, CAPTIONS), part)
-        folder = self._pending / shard
+        data = io.BytesIO()
+        pq.write_table(table_of(rows, CAPTIONS), data)
+        folder = self.under_way(shard)
         with full_disk_explained(self._root):
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{uuid.uuid4().hex}.parquet", part.getvalue())
+            write_atomically(folder / f"{part or uuid.uuid4().hex}.parquet", data.getvalue())
+
+    def under_way(self, shard: str) -> Path:
+        """The folder of what is kept of a shard until it is finished."""
+        return self._pending / shard
+
+    def kept_of(self, shard: str) -> set[str]:
+        """The images that parts of this shard have captions of."""
+        kept: set[str] = set()
+        for path in glob.iglob(f"{glob.escape(str(self.under_way(shard)))}/*.parquet"):  # noqa: PTH207
+            kept.update(pq.read_table(path, columns=["image_id"], partitioning=None)["image_id"].to_pylist())
+        return kept
 
     def sweep(self, shard: str) -> None:
         """Delete the parts of a shard whose artifact is finished (it holds the same rows)."""
-        shutil.rmtree(self._pending / shard, ignore_errors=True)
+        shutil.rmtree(self.under_way(shard), ignore_errors=True)
 
     @contextmanager
     def claimed(self, shard: str) -> Iterator[None]:
