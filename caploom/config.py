@@ -16,6 +16,7 @@ from caploom.automation import AutomationSettings
 from caploom.captioning.settings import Captioner, PromptedSettings
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
+from caploom.executors import Executor, LocalExecutor
 from caploom.grid import GridParts, GridSettings, expand_grid
 from caploom.inbox.settings import InboxSettings
 from caploom.lineage.mlflow_settings import MlflowSettings
@@ -57,6 +58,7 @@ class FactoryConfig(Settings):
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where it says what went wrong.")
     freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old what it made may get.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
+    executor: Executor = Field(default_factory=LocalExecutor, description="Where captioners run: here, or on Ray.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]

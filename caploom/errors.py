@@ -25,6 +25,10 @@ class CaptionerError(CaploomError):
     """A captioner's model cannot be loaded or used (a single failing image is a failure row instead)."""
 
 
+class ClusterError(CaploomError):
+    """A cluster cannot be reached or used as the YAML asks."""
+
+
 class CanaryError(CaptionerError):
     """A captioner says other things in a batch than of the same images alone: its batches cannot be trusted."""
 

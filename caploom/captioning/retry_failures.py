@@ -43,16 +43,10 @@ def retry_failures(
     Their new captions and what still fails make a new artifact of the shard; the old one stays. None when the shard is
     not captioned yet or has nothing to redo. Raises what `caption_shard` raises.
     """
-    plan = captions_plan(factory, captioner, shard)
-    artifact = factory.store.find(plan)
-    if artifact is None:
-        return None
-    limit = factory.config.captioners[captioner].max_attempts
-    failures = read_failures(artifact)
-    tried = {row["key"] for row in failures if row["attempt"] < limit}
+    tried = ask_to_retry(factory, captioner, shard)
     if not tried:
         return None
-    ask_again(factory.store, captioner, plan.configuration["captioner_fingerprint"], shard)
+    limit = factory.config.captioners[captioner].max_attempts
     made = caption_shard(factory, captioner, shard, load, progress)
     still = read_failures(made)
     return Retried(
@@ -61,6 +55,21 @@ def retry_failures(
         captioned=len(tried - {row["key"] for row in still}),
         given_up=sum(row["attempt"] >= limit for row in still),
     )
+
+
+def ask_to_retry(factory: Factory, captioner: str, shard: str) -> set[str]:
+    """Have a finished shard's captions be a new artifact, still to be made, in which some failed images are redone.
+
+    Those are returned: the images that failed fewer than `max_attempts` times. Without any, nothing is asked for.
+    """
+    plan = captions_plan(factory, captioner, shard)
+    artifact = factory.store.find(plan)
+    limit = factory.config.captioners[captioner].max_attempts
+    failures = read_failures(artifact) if artifact is not None else []
+    tried = {row["key"] for row in failures if row["attempt"] < limit}
+    if tried:
+        ask_again(factory.store, captioner, plan.configuration["captioner_fingerprint"], shard)
+    return tried
 
 
 def retry_every_shard(

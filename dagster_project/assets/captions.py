@@ -8,10 +8,12 @@ from pydantic import Field
 from caploom.captioning.backend import Backend
 from caploom.captioning.caption_shard import CODE_VERSION, caption_shard
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.retry_failures import retry_failures
+from caploom.captioning.on_ray.pipeline import caption_shards_on_ray
+from caploom.captioning.retry_failures import ask_to_retry
 from caploom.captioning.settings import CaptionerSettings, PromptedSettings
 from caploom.config import FactoryConfig
 from caploom.errors import CanaryError
+from caploom.executors import Executor, LocalExecutor, RayExecutor
 from caploom.lineage.checks import BATCHED_EQUALS_SINGLE, ORPHAN_FREE, ROWS_ACCOUNTED, check_captions
 from caploom.lineage.fingerprints import fingerprint
 from caploom.progress import StageBar, track
@@ -22,6 +24,7 @@ from dagster_project.conditions import caption_new_shards
 from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
+from dagster_project.ray_cluster import ray_of_the_run
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import asset_owners, captioner_tags
@@ -80,12 +83,18 @@ def _captions_asset(
         def load() -> Backend:
             return captioner_models.load(settings, opened.store)
 
+        # Captions that exist already are read where they lie.
+        executor = opened.config.executor if settings.backend != "import" else LocalExecutor()
         try:
-            with user_errors(but=CanaryError), _bar(context, captioner) as bar:
+            with user_errors(but=CanaryError), _bar(context, captioner, executor) as bar:
                 if config.retry_failures:
                     for shard in shards:
-                        retry_failures(opened, captioner, shard, load, bar.part())
-                made = {shard: caption_shard(opened, captioner, shard, load, bar.part()) for shard in shards}
+                        ask_to_retry(opened, captioner, shard)
+                if isinstance(executor, RayExecutor):
+                    with ray_of_the_run(executor, context):
+                        made = caption_shards_on_ray(opened, captioner, shards, bar.part())
+                else:
+                    made = {shard: caption_shard(opened, captioner, shard, load, bar.part()) for shard in shards}
         except CanaryError as error:
             yield failed_check(key, BATCHED_EQUALS_SINGLE, str(error))
             raise dg.Failure(description=str(error), allow_retries=False) from None
@@ -97,8 +106,9 @@ def _captions_asset(
     return captions
 
 
-def _bar(context: dg.AssetExecutionContext, captioner: str) -> AbstractContextManager[StageBar]:
-    return track(f"captions/{captioner}", "images", parts=len(context.partition_keys), log=context.log.info)
+def _bar(context: dg.AssetExecutionContext, captioner: str, executor: Executor) -> AbstractContextManager[StageBar]:
+    parts = 1 if isinstance(executor, RayExecutor) else len(context.partition_keys)  # a cluster has all of them at once
+    return track(f"captions/{captioner}", "images", parts=parts, log=context.log.info)
 
 
 def _definition_metadata(settings: CaptionerSettings) -> dict[str, str]:

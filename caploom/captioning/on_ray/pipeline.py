@@ -1,0 +1,173 @@
+"""Captions shards on a Ray cluster: tasks list and decode, workers caption into the ledger, tasks write the tables.
+
+What passes through this process is a row for each batch: how many images it had and why some failed.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+from caploom.captioning.caption_shard import captions_plan, ledger_of
+from caploom.captioning.on_ray.cluster import connected
+from caploom.captioning.on_ray.worker import (
+    CaptionWorker,
+    Lister,
+    RayTask,
+    ask_the_canary,
+    decode,
+    finish_shard,
+)
+from caploom.captioning.settings import EndpointCaptioner, TransformersCaptioner
+from caploom.captioning.shard_work import Outcome
+from caploom.errors import CaploomError
+from caploom.executors import RayExecutor
+from caploom.factory import Factory
+from caploom.progress import Progress
+from caploom.readers.ingest import raw_pairs_plan
+from caploom.store import Artifact
+
+_BATCHES = (
+    4  # of the captioner, in what a worker is handed at once: it decodes nothing, so there is nothing to wait for
+)
+_IN_FLIGHT = 2  # such hands of a worker: the one that it is at, and the next
+
+
+def caption_shards_on_ray(
+    factory: Factory, captioner: str, shards: Sequence[str], progress: Progress | None = None
+) -> dict[str, Artifact]:
+    """The captions of some shards, as `caption_shard` makes them, made on the cluster of `executor`.
+
+    Raises `ClusterError` when it cannot be used, `CanaryError` and `CaptionerError` as `caption_shard` does.
+    """
+    executor = factory.config.executor
+    assert isinstance(executor, RayExecutor)
+    plans = {shard: captions_plan(factory, captioner, shard) for shard in shards}
+    with ExitStack() as claims:
+        made = {shard: factory.store.find(plan) for shard, plan in plans.items()}
+        for shard in [shard for shard, artifact in made.items() if artifact is None]:
+            claims.enter_context(ledger_of(factory, plans[shard]).claimed(shard))
+            made[shard] = factory.store.find(plans[shard])  # whoever had it may have finished it
+        waiting = [shard for shard, artifact in made.items() if artifact is None]
+        if waiting:
+            with connected(executor) as ray:
+                _Run(ray, factory, captioner, executor).run(waiting, progress)
+        found = {
+            shard: artifact or factory.store.require(plans[shard], make_with=f"materialize captions/{captioner}")
+            for shard, artifact in made.items()
+        }
+    for shard in waiting:
+        found[shard].reused = False
+    return found
+
+
+class _Run:
+    """One captioner over some shards."""
+
+    def __init__(self, ray: ModuleType, factory: Factory, captioner: str, executor: RayExecutor) -> None:
+        self._ray = ray
+        self._factory = factory
+        self._settings = factory.config.captioners[captioner]
+        self._executor = executor
+        self._task = RayTask(factory.config, captioner, factory.store.run_id)
+        self._held = {"num_cpus": executor.cpus_per_worker, "num_gpus": executor.gpus_per_worker}
+
+    def run(self, shards: Sequence[str], progress: Progress | None) -> None:
+        """Caption and finish them all."""
+        started = time.perf_counter()
+        self._wait([self._remote(ask_the_canary, **self._held).remote(self._task, list(shards))])
+        outcomes = {shard: _Gathered() for shard in shards}
+        total, done, failed = self._images(shards), 0, 0
+        for row in self._results(shards):
+            outcomes[row["shard"]].add(row)
+            done += row["asked"]
+            failed += len(outcomes[row["shard"]].newest)
+            if progress is not None:
+                progress(done, total, failed)
+        wall = time.perf_counter() - started
+        finish = self._remote(finish_shard, num_cpus=1)
+        self._wait([finish.remote(self._task, shard, gathered.outcome(wall)) for shard, gathered in outcomes.items()])
+        if progress is not None:
+            progress(total, total, failed)
+
+    def _results(self, shards: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        data = self._ray.data
+        size = _BATCHES * self._batch()
+        listed = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+            Lister(self._task), batch_size=1, batch_format="pyarrow", num_cpus=1
+        )
+        decoded = listed.repartition(target_num_rows_per_block=size).map_batches(
+            decode,
+            batch_size=size,
+            batch_format="pyarrow",
+            num_cpus=1,
+            compute=data.TaskPoolStrategy(size=self._executor.decoders),
+        )
+        captioned = decoded.map_batches(
+            CaptionWorker,
+            fn_constructor_args=(self._task,),
+            batch_size=size,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=self._executor.workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
+            **self._held,
+        )
+        try:
+            yield from captioned.iter_rows()
+        except self._ray.exceptions.RayError as error:
+            raise _own(error) or error from None
+
+    def _batch(self) -> int:
+        if isinstance(self._settings, TransformersCaptioner):
+            return self._settings.batch_size
+        return self._settings.concurrency if isinstance(self._settings, EndpointCaptioner) else 256
+
+    def _images(self, shards: Sequence[str]) -> int:
+        found = (self._factory.store.find(raw_pairs_plan(self._factory, shard)) for shard in shards)
+        return sum(artifact.manifest.summary["images"] for artifact in found if artifact is not None)
+
+    def _remote(self, function: Any, **resources: float) -> Any:
+        return self._ray.remote(function).options(**resources)
+
+    def _wait(self, results: Sequence[Any]) -> None:
+        try:
+            self._ray.get(list(results))
+        except self._ray.exceptions.RayError as error:
+            raise _own(error) or error from None
+
+
+class _Gathered:
+    """What came of a shard's images so far."""
+
+    def __init__(self) -> None:
+        self._asked, self._seconds = 0, 0.0
+        self._failures: list[dict[str, Any]] = []
+        self._facts: Mapping[str, Any] | None = None
+        self._devices: set[str] = set()
+        self.newest: list[dict[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row of RESULTS in."""
+        self.newest = json.loads(row["failures"])
+        self._failures += self.newest
+        self._asked += row["asked"]
+        self._seconds += row["seconds"]
+        self._facts = json.loads(row["facts"])
+        self._devices.add(row["device"])
+
+    def outcome(self, wall: float) -> Outcome:
+        """All of it; `wall` are the seconds of the whole run."""
+        device = ", ".join(sorted(self._devices)) or None
+        return Outcome(self._asked, self._failures, self._seconds, wall, self._facts, device)
+
+
+def _own(error: BaseException) -> CaploomError | None:
+    """The error of ours that Ray wrapped, once or several times; None when it is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, CaploomError):
+            return seen
+        inner = getattr(seen, "cause", None)
+        seen = inner if isinstance(inner, BaseException) and inner is not seen else seen.__cause__
+    return None

@@ -1,0 +1,35 @@
+"""The Ray cluster of a run, connected by dagster-ray: its tags and Dagster's variables go to the cluster with it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from caploom.captioning.on_ray.cluster import connecting, init_options
+from caploom.executors import RayExecutor
+
+
+@contextmanager
+def ray_of_the_run(executor: RayExecutor, context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Connected to the YAML's cluster while the block lasts; raises `ClusterError` as `connected` does."""
+    with connecting(executor) as ray:
+        resource = _resource(executor)
+        resource.connect(context)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _resource(executor: RayExecutor) -> Any:
+    from dagster_ray import LocalRay
+
+    class Cluster(LocalRay):
+        """A cluster that is there already, or one of this machine's own."""
+
+        @property
+        def ray_address(self) -> Any:
+            return executor.address or "local"
+
+    return Cluster(ray_init_options={key: each for key, each in init_options(executor).items() if key != "address"})
