@@ -1,6 +1,7 @@
 """Connecting to the Ray cluster that the YAML names; what is wrong with it is one sentence."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -9,6 +10,8 @@ from typing import Any
 
 from caploom.errors import ClusterError
 from caploom.executors import RayExecutor
+
+_KNOCK_SECONDS = 5.0
 
 
 @contextmanager
@@ -37,8 +40,9 @@ def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
     ray = _ray()
     where = executor.address or "this machine"
     try:
+        _knock(executor.address)
         yield ray
-    except ConnectionError as error:
+    except (ConnectionError, OSError) as error:
         raise ClusterError(
             f"{where}: no Ray cluster answers there ({_first_line(error)}); start it or correct `executor.address`."
         ) from None
@@ -49,6 +53,13 @@ def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
             f"{where}: the cluster's Ray or Python is of another version than here ({_first_line(error)}); install the "
             "same on both sides."
         ) from None
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` when nobody listens at an address of a cluster: Ray itself goes on trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def init_options(executor: RayExecutor) -> dict[str, Any]:
