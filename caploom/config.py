@@ -21,10 +21,11 @@ from caploom.grid import GridParts, GridSettings, expand_grid
 from caploom.inbox.settings import InboxSettings
 from caploom.lineage.mlflow_settings import MlflowSettings
 from caploom.names import RAW_SOURCE
+from caploom.places import resolve_store
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.registry import Reader
 from caploom.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, seeds_differ
-from caploom.settings import Name, Settings, check_known, describe_validation_error, nearest, resolve_path
+from caploom.settings import Name, Settings, check_known, describe_validation_error, nearest
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.duplicate_settings import DuplicateSettings
@@ -41,8 +42,9 @@ class FactoryConfig(Settings):
     owners: list[Owner] = Field(
         default=[], description="Who answers for its assets, as the UI shows: e-mail addresses and `team:<name>`s."
     )
-    store: Annotated[Path, BeforeValidator(resolve_path)] = Field(
-        description="Folder of all artifacts; a relative path is relative to the YAML's own folder."
+    store: Annotated[Path | str, BeforeValidator(resolve_store)] = Field(
+        description="Folder of all artifacts, or URL (s3://bucket/prefix); a relative path is relative to the YAML's "
+        "own folder."
     )
     pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, beside an inbox.")
     inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from caploom.errors import ImageFault, SourceError
-from caploom.places import is_url, open_place
+from caploom.places import is_url, open_place, read_range
 
 if TYPE_CHECKING:
     from caploom.readers.parquet_values import ColumnValues
@@ -75,6 +75,8 @@ def read_location(text: str) -> bytes:
 
 def _file_bytes(location: Location) -> bytes:
     try:
+        if is_url(location.place) and location.offset is not None:
+            return read_range(location.place, location.offset, location.length or 0)
         with open_place(location.place) if is_url(location.place) else open(location.place, "rb") as file:  # noqa: PTH123
             if location.offset is None:
                 return file.read()

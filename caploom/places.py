@@ -27,6 +27,11 @@ def resolve_place(value: Any, info: ValidationInfo) -> Any:
     return str(resolved) if isinstance(resolved, Path) else resolved
 
 
+def resolve_store(value: Any, info: ValidationInfo) -> Any:
+    """Make a local folder of the YAML absolute and a `Path`; a URL stays a text."""
+    return resolve_place(value, info) if isinstance(value, str) and is_url(value) else resolve_path(value, info)
+
+
 Place = Annotated[str, BeforeValidator(resolve_place)]
 """A place as a key of the YAML."""
 
@@ -118,6 +123,13 @@ def open_place(place: str) -> BinaryIO:
             filesystem, path = file_system(place)
             return cast(BinaryIO, filesystem.open(path, "rb"))
         return Path(place).open("rb")
+
+
+def read_range(place: str, offset: int, length: int) -> bytes:
+    """A range of a URL's bytes, and no byte more: opening it would read ahead by megabytes."""
+    with _explained(place):
+        filesystem, path = file_system(place)
+        return bytes(filesystem.cat_file(path, start=offset, end=offset + length))
 
 
 def exists(place: str) -> bool:

@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import caploom
 from caploom.errors import MissingArtifactError, StoreError
 from caploom.lineage.fingerprints import file_sha256, fingerprint
+from caploom.places import is_url
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -106,7 +107,7 @@ class Artifact:
     """A finished artifact: its folder and its manifest. `reused` says that it was there already."""
 
     def __init__(self, folder: Path, manifest: Manifest, *, reused: bool) -> None:
-        self.folder = folder
+        self._folder = folder
         self.manifest = manifest
         self.reused = reused
 
@@ -117,6 +118,16 @@ class Artifact:
     def data_version(self) -> str:
         """Hash of what was written."""
         return self.manifest.data_version
+
+    @property
+    def folder(self) -> Path:
+        """The local folder of its files."""
+        return self._folder
+
+    @property
+    def manifest_path(self) -> Path:
+        """The local file of its manifest."""
+        return self._folder / MANIFEST
 
     def file(self, name: str) -> Path:
         """The path of one of its files; raises `StoreError` when it is gone."""
@@ -186,13 +197,17 @@ class Store:
         self.run_id = run_id
 
     @classmethod
-    def opened(cls, root: Path, *, run_id: str | None = None) -> Self:
-        """The store at `root`, its folder made when missing; raises `StoreError` when that is not possible."""
+    def opened(cls, root: Path | str, *, run_id: str | None = None) -> "Store":
+        """The store at a folder, made when missing, or at a URL; raises `StoreError` when that is not possible."""
+        if is_url(str(root)):
+            from caploom.object_store import ObjectStore
+
+            return ObjectStore.at(str(root), run_id=run_id)
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
-        return cls(root, run_id=run_id)
+        return cls(Path(root), run_id=run_id)
 
     def path(self, address: str) -> Path:
         """The folder of an address; raises `StoreError` when it would leave the store."""
@@ -224,17 +239,49 @@ class Store:
         manifest = parse_manifest(text, manifest_path)
         return Artifact(folder, manifest, reused=True)
 
+    def refresh(self, *parts: str) -> None:
+        """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
+
+    def fetch_tables(self) -> None:
+        """Before many tables are queried: have those of a store at a URL lie in its folders."""
+
+    def file(self, address: str, name: str) -> Path:
+        """The path of an artifact's file, which need not be there."""
+        return self.path(address) / name
+
+    def place(self, address: str, name: str) -> str:
+        """Where a file of an artifact will lie, as tables name it."""
+        return str(self.path(address) / name)
+
+    def sizes(self, address: str) -> dict[str, int]:
+        """The files of an artifact that are there, and their bytes."""
+        folder = self.path(address)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+    def share(self, path: Path, data: bytes) -> None:
+        """Keep a small file that is no artifact's, whole or not at all."""
+        write_atomically(path, data)
+
+    def bring(self, pattern: str) -> None:
+        """Before shared files are read (a pattern below the root): have them be those of a store at a URL."""
+
+    def unshare(self, folder: Path) -> None:
+        """Delete the shared files below a folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+
     def list(self, *parts: str) -> list[Artifact]:
         """Every finished artifact below a kind or name, in the order of their addresses."""
+        return [*self._listed(*parts)]
+
+    def _listed(self, *parts: str) -> Iterator[Artifact]:
         folder = self.path("/".join(parts))
-        found = []
         for manifest in sorted(folder.rglob(MANIFEST)):
             if any(part.startswith(".") for part in manifest.relative_to(folder).parts):
                 continue
-            artifact = self.read(manifest.parent.relative_to(self.root.resolve()).as_posix())
-            if artifact is not None:
-                found.append(artifact)
-        return found
+            with suppress(FileNotFoundError):
+                parsed = parse_manifest(manifest.read_bytes(), manifest)
+                yield Artifact(manifest.parent, parsed, reused=True)
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[Draft]:
@@ -262,7 +309,7 @@ class Store:
             manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
             with full_disk_explained(self.root):
                 write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
-            _publish(draft.folder, target)
+            self._publish(draft.folder, target)
         finally:
             shutil.rmtree(draft.folder, ignore_errors=True)
 
@@ -280,6 +327,9 @@ class Store:
             )
         made.reused = False
         return made
+
+    def _publish(self, folder: Path, target: Path) -> None:
+        _publish(folder, target)
 
     def _manifest(self, plan: Plan, draft: Draft, started: datetime, seconds: float) -> Manifest:
         files = {

@@ -32,9 +32,9 @@ def reports_url() -> str | None:
 
 
 @contextmanager
-def serving_reports(root: Path, host: str) -> Iterator[str]:
+def serving_reports(root: Path | str, host: str) -> Iterator[str]:
     """Serve the reports of the store at `root` on a free port of the host; gives the address of the newest report."""
-    handler = type("_ReportsOf", (_Reports,), {"store": Store(root)})
+    handler = type("_ReportsOf", (_Reports,), {"store": Store.opened(root)})
     server = http.server.ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)

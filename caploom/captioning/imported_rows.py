@@ -206,8 +206,11 @@ def _room_for_it(file: str) -> Iterator[None]:
 
 def _ingested_files(store: Store) -> list[Path]:
     # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing.
-    found = store.path(RAW_PAIRS).glob("*/*/[!.]*/pairs.parquet")
-    return sorted(path for path in found if path.with_name(MANIFEST).is_file())
+    store.refresh(RAW_PAIRS)
+    found = store.path(RAW_PAIRS).glob(f"*/*/[!.]*/{MANIFEST}")
+    root = store.root.resolve()
+    files = (store.file(path.parent.relative_to(root).as_posix(), "pairs.parquet") for path in found)
+    return sorted(path for path in files if path.is_file())
 
 
 def _table(rows: Sequence[SourceRow]) -> pa.Table:

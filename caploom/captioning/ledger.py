@@ -6,7 +6,6 @@ written whole or not at all. Together they are the ledger of a captioner. Parts 
 
 import glob
 import io
-import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 
 from caploom.locks import one_at_a_time
 from caploom.records import CAPTIONS
-from caploom.store import MANIFEST, Store, full_disk_explained, write_atomically
+from caploom.store import MANIFEST, Store, full_disk_explained
 from caploom.tables import table_of
 
 KIND = "captions"
@@ -38,7 +37,7 @@ class Ledger:
     def __init__(self, store: Store, captioner: str, fingerprint: str) -> None:
         self._captioner = captioner
         self._fingerprint = fingerprint
-        self._root = store.root
+        self._store = store
         self._kind_folder = store.path(KIND)
         self._pending = store.path(f"{KIND}/{captioner}/{fingerprint}/{_PENDING}")
 
@@ -82,6 +81,7 @@ class Ledger:
         """The captions of shards under way, of any run."""
         # The glob module passes over folders that vanish under it, where pathlib raises.
         pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/{_PENDING}/*/*.parquet"
+        self._store.bring(f"{KIND}/*/{self._fingerprint}/{_PENDING}/*/*.parquet")
         tables = [pa.schema([CAPTIONS.field(name) for name in columns]).empty_table()]
         for path in glob.iglob(pattern):  # noqa: PTH207
             with suppress(FileNotFoundError):
@@ -91,7 +91,13 @@ class Ledger:
     def _finished(self) -> list[str]:
         """The files of finished shards; a hidden folder is an artifact under way, and `*` does not match it."""
         pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/*/*/captions.parquet"
-        return [path for path in glob.glob(pattern) if Path(path).with_name(MANIFEST).is_file()]  # noqa: PTH207
+        self._store.refresh(KIND)
+        # A manifest shows a finished one also where its captions were not fetched yet.
+        manifests = glob.glob(pattern.removesuffix("captions.parquet") + MANIFEST)  # noqa: PTH207
+        root = self._store.root.resolve()
+        addresses = [Path(path).parent.relative_to(root).as_posix() for path in manifests]
+        files = [self._store.file(address, "captions.parquet") for address in addresses]
+        return [str(path) for path in files if path.is_file()]
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]], *, part: str | None = None) -> None:
         """Keep some captions, whatever happens next; raises `StoreError` when the disk is full.
@@ -103,9 +109,9 @@ class Ledger:
         data = io.BytesIO()
         pq.write_table(table_of(rows, CAPTIONS), data)
         folder = self.under_way(shard)
-        with full_disk_explained(self._root):
+        with full_disk_explained(self._store.root):
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{part or uuid.uuid4().hex}.parquet", data.getvalue())
+            self._store.share(folder / f"{part or uuid.uuid4().hex}.parquet", data.getvalue())
 
     def under_way(self, shard: str) -> Path:
         """The folder of what is kept of a shard until it is finished."""
@@ -113,14 +119,28 @@ class Ledger:
 
     def kept_of(self, shard: str) -> set[str]:
         """The images that parts of this shard have captions of."""
+        self._bring(shard, "*.parquet")
         kept: set[str] = set()
-        for path in glob.iglob(f"{glob.escape(str(self.under_way(shard)))}/*.parquet"):  # noqa: PTH207
+        for path in self.under_way(shard).glob("*.parquet"):
             kept.update(pq.read_table(path, columns=["image_id"], partitioning=None)["image_id"].to_pylist())
         return kept
 
+    def mark(self, shard: str, name: str) -> int:
+        """Leave a mark beside the parts of a shard; how many of this name there were before. They go with the parts."""
+        self._bring(shard, f"{name}-*")
+        folder = self.under_way(shard)
+        before = sum(1 for _ in folder.glob(f"{name}-*"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._store.share(folder / f"{name}-{uuid.uuid4().hex[:8]}", b"")
+        return before
+
     def sweep(self, shard: str) -> None:
         """Delete the parts of a shard whose artifact is finished (it holds the same rows)."""
-        shutil.rmtree(self.under_way(shard), ignore_errors=True)
+        self._store.unshare(self.under_way(shard))
+
+    def _bring(self, shard: str, pattern: str) -> None:
+        below = self.under_way(shard).relative_to(self._store.root.resolve()).as_posix()
+        self._store.bring(f"{below}/{pattern}")
 
     @contextmanager
     def claimed(self, shard: str) -> Iterator[None]:

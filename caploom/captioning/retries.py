@@ -3,12 +3,14 @@
 import json
 
 from caploom.captioning.ledger import KIND
-from caploom.store import Store, write_atomically
+from caploom.store import Store
 
 
 def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str) -> int:
     """How often, so far; 0 for almost every shard."""
-    path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
+    name = f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json"
+    store.bring(name)
+    path = store.path(name)
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["retries"])
     except FileNotFoundError:
@@ -19,4 +21,4 @@ def ask_again(store: Store, captioner: str, fingerprint: str, shard: str) -> Non
     """Ask once more: the shard's captions become a new artifact, made of the ledger and of the failures redone."""
     path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
     retries = retries_asked(store, captioner, fingerprint, shard) + 1
-    write_atomically(path, json.dumps({"retries": retries}).encode())
+    store.share(path, json.dumps({"retries": retries}).encode())

@@ -108,6 +108,7 @@ def unfinished_batches(factory: Factory) -> dict[str, list[str]]:
 def _recall(factory: Factory, journal: Journal) -> None:
     """What listings hold and the journal does not know: a look was killed before it wrote that down, or it was lost."""
     known = {name for (name,) in journal.rows("select name from shards")}
+    factory.store.refresh("shards", INBOX)
     for folder in sorted(factory.store.path(f"shards/{INBOX}").glob("*")):
         if folder.name in known or folder.name.startswith("."):
             continue

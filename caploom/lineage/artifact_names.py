@@ -79,6 +79,8 @@ def find_artifact(store: Store, text: str) -> Artifact:
     kind = wanted.split("/")[0]
     if _is_fingerprint(wanted):
         return _by_fingerprint(store, wanted)
+    if "/" not in wanted:
+        store.refresh(kind)
     found = list(artifacts_below(store, kind)) if "/" in wanted or (store.root / kind).is_dir() else []
     versions = [each for each in found if wanted in (each.plain, "/".join(each.parts[:-1]))]
     if versions:
@@ -88,11 +90,13 @@ def find_artifact(store: Store, text: str) -> Artifact:
 
 def artifacts_below(store: Store, *parts: str) -> Iterator[Found]:
     """Every folder with a manifest below a kind or a name; nothing is read of them."""
+    store.refresh(*parts)
     yield from _walk(store.root.joinpath(*parts), parts)
 
 
 def kinds(store: Store) -> list[str]:
     """The kinds of artifacts of which there are some."""
+    store.refresh()
     try:
         entries = sorted(os.scandir(store.root), key=lambda entry: entry.name)
     except FileNotFoundError:

@@ -27,12 +27,13 @@ def checked_manifest(root: Path, address: str) -> Manifest:
 def missing_files(store: Store, manifest: Manifest) -> list[str]:
     """The files that a manifest names and that are gone, or of another size; raises `StoreError` outside its folder."""
     folder = store.path(manifest.address)
+    there = store.sizes(manifest.address)
     gone = []
     for name, record in manifest.files.items():
         path = (folder / name).resolve()
         if not path.is_relative_to(folder):
             raise StoreError(f"{folder / MANIFEST}: it names the file {name}, which leaves its folder.")
-        if not path.is_file() or path.stat().st_size != record.size:
+        if there.get(name) != record.size:
             gone.append(name)
     return gone
 

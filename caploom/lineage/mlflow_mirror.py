@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from caploom.factory import Factory
 from caploom.lineage.mlflow_settings import MlflowSettings
 from caploom.recipes import Recipe
-from caploom.store import MANIFEST, Artifact, InputRecord, Store
+from caploom.store import Artifact, InputRecord, Store
 from caploom.training.checkpoint import FINE_TUNED, FINETUNED_KIND
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _mirror(
     started = int(time.time() * 1000)
     run = client.create_run(experiment, run_name=recipe.name, tags=_tags(store, recipe, metrics), start_time=started)
     _log(client, run.info.run_id, store, recipe, metrics)
-    client.log_artifact(run.info.run_id, str(metrics.folder / MANIFEST))
+    client.log_artifact(run.info.run_id, str(metrics.manifest_path))
     if report is not None:
         client.log_artifacts(run.info.run_id, str(report.folder), "ablation_report")
     client.set_terminated(run.info.run_id)

@@ -19,7 +19,7 @@ from caploom.lineage.report.differences import Difference, Hits, difference, hit
 from caploom.lineage.results import DIRECTIONS
 from caploom.lineage.status.versions import Versions
 from caploom.recipes import Recipe
-from caploom.store import MANIFEST, Artifact
+from caploom.store import Artifact
 
 MOST_VERSIONS = 10
 """Of a recipe, the newest that are looked at."""
@@ -197,7 +197,7 @@ def _unmeasured(factory: Factory, base: str, store: Versions, wanted: Settings, 
 
 def _measured(chain: Chain) -> tuple[str, int, str]:
     """When it was measured; within one second, the file's own time tells."""
-    written = (chain.metrics.folder / MANIFEST).stat().st_mtime_ns
+    written = chain.metrics.manifest_path.stat().st_mtime_ns
     return chain.metrics.manifest.started, written, chain.metrics.manifest.address
 
 

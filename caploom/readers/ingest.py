@@ -62,7 +62,7 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
         rows = list(shard_rows(listing))
         keep_all = listing.manifest.configuration.get("keep") == "copy"
         kept = _kept_before(factory, shard) if keep_all else {}
-        with Pack(draft.folder / PACK, str(factory.store.path(plan.address) / PACK), everything=keep_all) as pack:
+        with Pack(draft.folder / PACK, factory.store.place(plan.address, PACK), everything=keep_all) as pack:
             pairs, failures = validate_rows(
                 rows,
                 _pairs_of_other_shards(factory, shard),

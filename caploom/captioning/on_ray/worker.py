@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ from caploom.captioning.backend import Chunk, Failed, ImageRef, load_backend
 from caploom.captioning.canary_gate import canary_plan, pass_canary
 from caploom.captioning.caption_shard import captions_plan, ledger_of, shard_work
 from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.ledger import Ledger
 from caploom.captioning.shard_work import LedgerRows, Outcome
 from caploom.config import FactoryConfig
 from caploom.factory import Factory
@@ -145,15 +144,14 @@ class CaptionWorker:
         )
         refs = [_ref(row) for row in rows if row["reason"] is None]
         failed = [Failed(_ref(row), row["reason"], row["detail"]) for row in rows if row["reason"] is not None]
-        marks = _Marks(ledger.under_way(shard))
         batch = hashlib.sha256("\n".join(row["image_id"] for row in rows).encode()).hexdigest()[:24]
-        deaths = marks.add(f"begun-{batch}")
+        deaths = ledger.mark(shard, f"begun-{batch}")
         if deaths:
             kept = ledger.kept_of(shard)
             refs = [ref for ref in refs if ref.image_id not in kept]
         seconds = 0.0
         for number, chunk in enumerate(
-            self._alone(refs, marks) if deaths >= _TOGETHER else self._backend.caption(refs)
+            self._alone(refs, ledger, shard) if deaths >= _TOGETHER else self._backend.caption(refs)
         ):
             ledger.append(shard, [made.of(item) for item in chunk.captioned], part=f"{batch}-{deaths}-{number}")
             failed += chunk.failed
@@ -167,28 +165,14 @@ class CaptionWorker:
             "device": self._backend.device,
         }
 
-    def _alone(self, refs: Iterable[ImageRef], marks: "_Marks") -> Iterator[Chunk]:
+    def _alone(self, refs: Iterable[ImageRef], ledger: Ledger, shard: str) -> Iterator[Chunk]:
         for ref in refs:
-            deaths = marks.add(f"alone-{ref.image_id}")
+            deaths = ledger.mark(shard, f"alone-{ref.image_id}")
             if deaths < _ALONE:
                 yield from self._backend.caption([ref])
             else:
                 detail = f"{ref.image}: the captioner's process died {deaths} times over this image alone."
                 yield Chunk([], [Failed(ref, "captioner_died", detail)])
-
-
-@dataclass(frozen=True)
-class _Marks:
-    """Marks of what was begun, beside the parts of a shard under way; they go when the shard is finished."""
-
-    folder: Path
-
-    def add(self, name: str) -> int:
-        """Leave a mark; how many there were before."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        before = sum(1 for _ in self.folder.glob(f"{name}-*"))
-        (self.folder / f"{name}-{uuid.uuid4().hex[:8]}").touch()
-        return before
 
 
 def _ref(row: dict[str, Any]) -> ImageRef:

@@ -41,6 +41,8 @@ def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
 
     What may be out of date is the content of tables that the manifests name, since only manifests are looked at.
     """
+    store.refresh()
+    store.fetch_tables()
     root = store.root.resolve()
     path = root / CATALOG_FILE
     with ExitStack() as stack:

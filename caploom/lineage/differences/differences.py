@@ -134,7 +134,7 @@ def _version(store: Store, text: str) -> Artifact:
     label = artifact_label(newest.manifest)
     read = (store.read(each.address) for each in artifacts_below(store, newest.manifest.kind))
     versions = [each for each in read if each is not None and artifact_label(each.manifest) == label]
-    versions.sort(key=lambda each: (each.manifest.started, (each.folder / "manifest.json").stat().st_mtime_ns))
+    versions.sort(key=lambda each: (each.manifest.started, each.manifest_path.stat().st_mtime_ns))
     back = int(asked["back"])
     if back >= len(versions):
         count = len(versions)

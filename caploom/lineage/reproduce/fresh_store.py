@@ -89,7 +89,7 @@ def link_into(store: Store, artifacts: Iterable[Artifact]) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to((artifact.folder / name).resolve())
-        shutil.copyfile(artifact.folder / MANIFEST, target / MANIFEST)
+        shutil.copyfile(artifact.manifest_path, target / MANIFEST)
 
 
 def ask_as_often(store: Store, artifacts: Iterable[Artifact]) -> None:

@@ -32,6 +32,7 @@ class Versions:
         self._read: dict[str, Artifact | None] = {}
         self._folders: dict[Path, list[Path]] = {}
         self._problems: dict[str, str] = {}
+        store.refresh()
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -81,4 +82,4 @@ class Versions:
 
 def _age(artifact: Artifact) -> tuple[str, int]:
     """When it was made; of two within the same second, the later written."""
-    return artifact.manifest.started, (artifact.folder / MANIFEST).stat().st_mtime_ns
+    return artifact.manifest.started, artifact.manifest_path.stat().st_mtime_ns

@@ -25,7 +25,7 @@ class TraceContext:
 
     def rows(self, address: str, file: str, column: str = "image_id") -> list[dict[str, Any]]:
         """The image's rows in a table of an artifact."""
-        return self.rows_of(self.store.path(address) / file, column)
+        return self.rows_of(self.store.file(address, file), column)
 
     def rows_of(self, path: Path, column: str = "image_id") -> list[dict[str, Any]]:
         """The image's rows in a table."""

@@ -66,7 +66,7 @@ class ImageFinder:
         holders = self._catalog.execute(
             "select distinct address from images where word between ?::ubigint and ?::ubigint limit 100", [low, high]
         ).fetchall()
-        files = [self._store.path(address) / "pairs.parquet" for (address,) in holders]
+        files = [self._store.file(address, "pairs.parquet") for (address,) in holders]
         files += [file for _, file in self._evaluation_files()]
         found: set[str] = set()
         for file in files:
@@ -108,7 +108,7 @@ class ImageFinder:
         rows = self._catalog.execute(
             "select address, is_latest from manifests where kind = 'raw_pairs' order by started desc"
         ).fetchall()
-        latest = {str(self._store.path(address) / "pairs.parquet"): is_latest for address, is_latest in rows}
+        latest = {str(self._store.file(address, "pairs.parquet")): is_latest for address, is_latest in rows}
         if not latest:
             return []
         there = [file for file in latest if Path(file).is_file()]
@@ -139,7 +139,7 @@ def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list
         "select address, kind from manifests where is_latest and kind in (select unnest(?::text[])) order by address",
         [list(EVALUATION_FILES)],
     ).fetchall()
-    files = [(address, store.path(address) / EVALUATION_FILES[kind]) for address, kind in rows]
+    files = [(address, store.file(address, EVALUATION_FILES[kind])) for address, kind in rows]
     return [(address, file) for address, file in files if file.is_file()]
 
 
@@ -148,7 +148,7 @@ def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: 
     rows = catalog.execute(
         "select address from manifests where kind = 'raw_pairs' and rows_failed > 0 order by started"
     ).fetchall()
-    files = {str(store.path(address) / "failures.parquet"): address for (address,) in rows}
+    files = {str(store.file(address, "failures.parquet")): address for (address,) in rows}
     files = {file: address for file, address in files.items() if Path(file).is_file()}
     if not files:
         return []

@@ -61,7 +61,7 @@ def _ranks(context: TraceContext, image: EvaluatedImage, address: str, recipe: s
                 found.append(TracedRank(recipe, image.name, stage, "cosine", row["rank"], (), address, **words))
             continue
         try:
-            table = read_table(context.store.path(address) / file)
+            table = read_table(context.store.file(address, file))
         except StoreError as error:
             context.notes.append(str(error))
             continue

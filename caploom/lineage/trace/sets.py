@@ -84,7 +84,7 @@ def _files(context: TraceContext, address: str, what: str) -> list[Path]:
     rows = context.catalog.execute(
         "select name from files where address = ? and starts_with(name, ?) order by name", [address, f"{what}-"]
     ).fetchall()
-    return [context.store.path(address) / name for (name,) in rows]
+    return [context.store.file(address, name) for (name,) in rows]
 
 
 def _dropped(context: TraceContext, files: list[Path]) -> dict[_Said, str]:

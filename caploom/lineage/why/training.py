@@ -156,7 +156,7 @@ def _samples(store: Store, manifest: Manifest) -> tuple[dict[str, float], dict[s
 
     samples = Samples()
     for file in _row_files(manifest):
-        samples.add(read_table(store.path(manifest.address) / file, ["image_id", "sources", "weights"]))
+        samples.add(read_table(store.file(manifest.address, file), ["image_id", "sources", "weights"]))
     return samples.shares(list(samples.drawn)), dict(samples.images)
 
 
@@ -164,7 +164,7 @@ def _first_rows(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
     files = _row_files(manifest)
     if not files:
         return []
-    rows = read_first(store.path(manifest.address) / files[0], _EXHIBITS).to_pylist()
+    rows = read_first(store.file(manifest.address, files[0]), _EXHIBITS).to_pylist()
     return [
         {
             "image_id": row["image_id"],

@@ -1,0 +1,264 @@
+"""The store in object storage: a real S3 server on loopback and fsspec's storage in memory, real files in a mirror."""
+
+import shutil
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from caploom.captioning.ledger import Ledger
+from caploom.captioning.retries import ask_again, retries_asked
+from caploom.errors import StoreError
+from caploom.locations import Location, read_location
+from caploom.object_store import ObjectStore
+from caploom.store import MANIFEST, Plan, Store
+from tests.object_storage import serve
+
+
+@pytest.fixture(scope="module")
+def server():
+    pytest.importorskip("moto")
+    started, stop = serve()
+    yield started
+    stop()
+
+
+@pytest.fixture
+def s3(server, monkeypatch, tmp_path):
+    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name."""
+    import s3fs
+
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "CAPLOOM_MIRROR": str(tmp_path / "mirrors"),
+    }.items():
+        monkeypatch.setenv(key, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"b{uuid.uuid4().hex[:10]}"
+    s3fs.S3FileSystem().mkdir(bucket)
+    server.seen.clear()
+    yield server, bucket
+    server.spoil, server.code = (lambda method, path: None), "InternalError"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def url(request, monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "mirrors"))
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}/factory"
+    return f"s3://{request.getfixturevalue('s3')[1]}/factory"
+
+
+def plan(size=1):
+    return Plan(kind="things", name=("a",), code_version="1", configuration={"size": size})
+
+
+def write(draft, text="hello"):
+    (draft.folder / "thing.txt").write_text(text)
+    (draft.folder / "below").mkdir()
+    (draft.folder / "below" / "other.txt").write_text("other")
+
+
+def elsewhere(url, tmp_path, name="other"):
+    """The same store as another machine has it: with a mirror of its own."""
+    return ObjectStore(url, tmp_path / name)
+
+
+def keys(store):
+    return list(store.bucket.list(""))
+
+
+def test_an_artifact_is_made_once_and_found_on_another_machine(url, tmp_path):
+    store = Store.opened(url)
+    assert not store.make(plan(), write).reused
+    other = elsewhere(url, tmp_path)
+    found = other.make(plan(), lambda draft: pytest.fail("it was made twice"))
+    assert found.reused
+    assert not (other.root / plan().address / "thing.txt").exists(), "a file was fetched that nobody asked for"
+    assert found.file("thing.txt").read_text() == "hello"
+    assert (found.folder / "below" / "other.txt").read_text() == "other"
+    assert [each.manifest.address for each in other.list("things")] == [plan().address]
+
+
+def test_the_manifest_is_that_of_a_local_store(url, tmp_path):
+    local, far = Store.opened(tmp_path / "local").make(plan(), write), Store.opened(url).make(plan(), write)
+    told = {"started", "seconds"}
+    assert local.manifest.model_dump(exclude=told) == far.manifest.model_dump(exclude=told)
+
+
+def test_what_is_deleted_in_the_bucket_is_gone(url):
+    store = Store.opened(url)
+    store.make(plan(), write)
+    for key in keys(store):
+        store.bucket.delete(key)
+    assert store.list("things") == []
+    assert store.find(plan()) is None
+    assert not store.make(plan(), write).reused
+
+
+def test_a_mirror_may_be_deleted_at_any_time(url):
+    store = Store.opened(url)
+    store.make(plan(), write)
+    shutil.rmtree(store.root)
+    again = Store.opened(url).find(plan())
+    assert again.file("thing.txt").read_text() == "hello"
+
+
+def test_a_killed_upload_counts_for_nothing_and_the_next_one_is_whole(url, tmp_path, monkeypatch):
+    store = Store.opened(url)
+
+    def killed(key, data):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.bucket, "create", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.make(plan(), write)
+    assert len(keys(store)) == 2
+    assert store.find(plan()) is None and store.list("things") == []
+    assert elsewhere(url, tmp_path).make(plan(), write).file("thing.txt").read_text() == "hello"
+
+
+def test_of_two_writers_the_first_stays_and_its_files_are_whole(url, tmp_path):
+    one, two = Store.opened(url), elsewhere(url, tmp_path)
+
+    def slow(draft):
+        write(draft, "mine")
+        assert not one.make(plan(), lambda inner: write(inner, "theirs")).reused
+
+    found = two.make(plan(), slow)
+    assert found.file("thing.txt").read_text() == "theirs"
+    assert elsewhere(url, tmp_path, "third").find(plan()).file("thing.txt").read_text() == "theirs"
+
+
+def test_a_writer_that_lost_between_its_look_and_its_manifest_leaves_the_first(s3, tmp_path, monkeypatch):
+    url = f"s3://{s3[1]}/factory"
+    one, two = Store.opened(url), elsewhere(url, tmp_path)
+    create = two.bucket.create
+
+    def later(key, data):
+        one.make(plan(), lambda draft: write(draft, "theirs"))
+        return create(key, data)
+
+    monkeypatch.setattr(two.bucket, "create", later)
+    assert two.make(plan(), lambda draft: write(draft, "mine")).file("thing.txt").read_text() == "theirs"
+    assert elsewhere(url, tmp_path, "third").find(plan()).file("thing.txt").read_text() == "theirs"
+
+
+def test_a_damaged_object_is_named_and_never_kept(url, tmp_path):
+    store = Store.opened(url)
+    store.make(plan(), write)
+    (key,) = (key for key in keys(store) if key.endswith("thing.txt"))
+    store.bucket.write(key, b"hellO")
+    other = elsewhere(url, tmp_path).find(plan())
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"thing\.txt: it is not what its manifest says"):
+            other.file("thing.txt")
+    store.bucket.delete(key)
+    with pytest.raises(StoreError, match=r"thing\.txt: the manifest names this file and it is gone"):
+        other.file("thing.txt")
+
+
+@pytest.mark.slow
+def test_more_than_a_page_of_artifacts_is_listed_and_fetched_once(s3, tmp_path):
+    server, bucket = s3
+    store = Store.opened(f"s3://{bucket}/factory")
+    text = store.make(plan(), write).manifest
+    many = {f"things/a/{number:016x}": number for number in range(1100)}
+
+    def put(address):
+        manifest = text.model_copy(update={"address": address})
+        store.bucket.write(f"{address}/{MANIFEST}", manifest.model_dump_json().encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, many))
+    other = elsewhere(store.bucket.url, tmp_path)
+    server.seen.clear()
+    assert len(other.list("things")) == 1101
+    pages = [query for _, path, query in server.seen if "list-type" in query]
+    assert len(pages) == 2 and "continuation-token" in pages[1]
+    server.seen.clear()
+    assert len(other.list("things")) == 1101
+    assert len(server.seen) == 2, "manifests that were there have been fetched again"
+
+
+@pytest.mark.slow
+def test_a_storage_that_fails_now_and_then_loses_nothing(s3, tmp_path):
+    server, bucket = s3
+    store = Store.opened(f"s3://{bucket}/factory")
+    count = iter(range(10**6))
+    server.code = "SlowDown"
+    server.spoil = lambda method, path: (500, 503)[next(count) % 2] if next(count) % 3 == 0 else None
+    store.make(plan(), write)
+    assert elsewhere(store.bucket.url, tmp_path).find(plan()).file("thing.txt").read_text() == "hello"
+
+
+@pytest.mark.slow
+def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, monkeypatch):
+    server, bucket = s3
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = Store.opened(f"s3://{bucket}/factory")
+    server.spoil = lambda method, path: 500 if method == "PUT" else None
+    with pytest.raises(StoreError, match=r"s3://.*: the storage failed and went on failing .*; run again"):
+        store.make(plan(), write)
+    server.spoil = lambda method, path: None
+    assert store.find(plan()) is None
+    assert not store.make(plan(), write).reused
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken"])
+def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
+    server, bucket = s3
+    store = Store.opened(f"s3://{bucket}/factory")
+    server.code, server.spoil = code, lambda method, path: 403 if method == "PUT" else None
+    with pytest.raises(StoreError, match=r"s3://.*the storage denies it .*credentials in the environment"):
+        store.make(plan(), write)
+    server.spoil = lambda method, path: None
+    assert keys(store) == []
+
+
+def test_a_bucket_that_is_not_there_is_named(s3):
+    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct `store`"):
+        Store.opened("s3://nowhere-at-all/factory")
+
+
+def caption(number):
+    return {
+        "image_id": f"{number:032x}",
+        "captioner": "c",
+        "fingerprint": "f" * 16,
+        "text": f"Caption {number}.",
+        "finish_reason": "stop",
+        "attempt": 1,
+        "tokens": 3,
+    }
+
+
+def test_the_ledgers_parts_are_known_on_every_machine_until_they_are_swept(url, tmp_path):
+    here, there = (Ledger(store, "c", "f" * 16) for store in (Store.opened(url), elsewhere(url, tmp_path)))
+    ids = [caption(number)["image_id"] for number in range(3)]
+    here.append("shard-00000", [caption(0)])
+    there.append("shard-00000", [caption(1), caption(0)])
+    for ledger in (here, there):
+        assert ledger.missing(ids) == [ids[2]]
+        assert sorted(ledger.find(ids)["image_id"].to_pylist()) == ids[:2]
+    here.sweep("shard-00000")
+    assert there.missing(ids) == ids
+
+
+def test_retries_are_asked_for_on_every_machine(url, tmp_path):
+    here, there = Store.opened(url), elsewhere(url, tmp_path)
+    ask_again(here, "c", "f" * 16, "shard-00000")
+    ask_again(there, "c", "f" * 16, "shard-00000")
+    assert retries_asked(here, "c", "f" * 16, "shard-00000") == 2
+
+
+def test_an_image_of_a_pack_in_the_bucket_is_read_by_its_range(url):
+    store = Store.opened(url)
+    place = store.place(plan().address, "images.pack")
+    store.make(plan(), lambda draft: (draft.folder / "images.pack").write_bytes(b"0123456789"))
+    assert read_location(str(Location(place, offset=3, length=4))) == b"3456"
