@@ -119,6 +119,7 @@ def served_file(store: Store, name: str) -> Path | None:
             inside = "/".join(parts[depth:])
             if inside != MANIFEST and inside not in artifact.manifest.files:
                 return None
-            path = (artifact.folder / inside).resolve()
-            return path if path.is_relative_to(artifact.folder) and path.is_file() else None
+            folder = artifact.manifest_path.parent
+            path = store.file(artifact.manifest.address, inside).resolve()
+            return path if path.is_relative_to(folder) and path.is_file() else None
     return None

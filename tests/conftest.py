@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import yaml
 from hypothesis import settings as hypothesis_settings
+from object_storage import S3, serve
 from small_factory import picture, settings_of
 
 from caploom.config import load_config
@@ -68,3 +70,34 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount the small file system that this test fills")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """An S3 server on loopback."""
+    pytest.importorskip("moto")
+    started, stop = serve()
+    yield started
+    stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[S3, str]]:
+    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name."""
+    import s3fs
+
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "CAPLOOM_MIRROR": str(tmp_path / "mirrors"),
+    }.items():
+        monkeypatch.setenv(key, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"b{uuid.uuid4().hex[:10]}"
+    s3fs.S3FileSystem().mkdir(bucket)
+    s3_server.seen.clear()
+    yield s3_server, bucket
+    s3_server.spoil, s3_server.code = (lambda method, path: None), "InternalError"
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -12,37 +12,6 @@ from caploom.errors import StoreError
 from caploom.locations import Location, read_location
 from caploom.object_store import ObjectStore
 from caploom.store import MANIFEST, Plan, Store
-from tests.object_storage import serve
-
-
-@pytest.fixture(scope="module")
-def server():
-    pytest.importorskip("moto")
-    started, stop = serve()
-    yield started
-    stop()
-
-
-@pytest.fixture
-def s3(server, monkeypatch, tmp_path):
-    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name."""
-    import s3fs
-
-    for key, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server.endpoint,
-        "CAPLOOM_MIRROR": str(tmp_path / "mirrors"),
-    }.items():
-        monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    bucket = f"b{uuid.uuid4().hex[:10]}"
-    s3fs.S3FileSystem().mkdir(bucket)
-    server.seen.clear()
-    yield server, bucket
-    server.spoil, server.code = (lambda method, path: None), "InternalError"
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -235,6 +204,8 @@ def caption(number):
         "finish_reason": "stop",
         "attempt": 1,
         "tokens": 3,
+        "seconds": 0.1,
+        "pair_id": None,
     }
 
 
