@@ -58,7 +58,7 @@ def cut_new_shards(factory: Factory) -> list[str]:
                 pending = []
         if pending:
             made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
-        remember_as_read(_folder(factory), state, len(listings) + len(made))
+        remember_as_read(factory.store, _address(factory), state, len(listings) + len(made))
     return made
 
 
@@ -68,8 +68,10 @@ def unread_state(factory: Factory) -> SourceState | None:
     Raises `SourceError` when a file of the source is not there.
     """
     state = source_state(factory.config.pairs) if factory.config.pairs is not None else None
-    read = was_read(_folder(factory), state, len(list_shards(factory, source_fingerprint(factory)))) if state else True
-    return None if read else state
+    if state is None:
+        return None
+    cut = len(list_shards(factory, source_fingerprint(factory)))
+    return None if was_read(factory.store, _address(factory), state, cut) else state
 
 
 def cutting_lock(factory: Factory) -> Path:
@@ -88,7 +90,7 @@ def new_rows(factory: Factory) -> Iterator[SourceRow]:
     if factory.config.pairs is None:
         return
     listings = list_shards(factory, source_fingerprint(factory))
-    if was_read(_folder(factory), source_state(factory.config.pairs), len(listings)):
+    if was_read(factory.store, _address(factory), source_state(factory.config.pairs), len(listings)):
         return
     held = (row_digest(row) for shard in listings for row in shard_rows(shard))
     rows = factory.config.pairs.rows()
@@ -114,9 +116,9 @@ def _not_among(held: Counter[bytes], rows: Iterable[SourceRow]) -> Iterator[Sour
             yield row
 
 
-def _folder(factory: Factory) -> Path:
-    """What the listings of the source's shards lie in."""
-    return factory.store.path(f"{KIND}/{source_fingerprint(factory)}")
+def _address(factory: Factory) -> str:
+    """What the listings of the source's shards lie below."""
+    return f"{KIND}/{source_fingerprint(factory)}"
 
 
 def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import caploom
@@ -12,7 +11,7 @@ from caploom.places import PlacedFile, file_at
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
-from caploom.store import write_atomically
+from caploom.store import Store
 
 if TYPE_CHECKING:
     from caploom.readers.registry import Reader
@@ -42,21 +41,23 @@ def source_state(reader: "Reader") -> SourceState | None:
     return SourceState(version, sum(file.size for file in files))
 
 
-def was_read(folder: Path, state: SourceState | None, shards: int) -> bool:
-    """Whether the rows of a source in this state have all been cut, and the shards of the folder are those of then."""
+def was_read(store: Store, address: str, state: SourceState | None, shards: int) -> bool:
+    """Whether the rows of a source in this state have all been cut, and the shards at the address are those of then."""
     if state is None:
         return False
+    store.bring(f"{address}/{_RECORD}")
     try:
-        recorded = json.loads((folder / _RECORD).read_bytes())
+        recorded = json.loads((store.path(address) / _RECORD).read_bytes())
     except (FileNotFoundError, ValueError):
         return False
     return bool(recorded == _record(state, shards))
 
 
-def remember_as_read(folder: Path, state: SourceState | None, shards: int) -> None:
+def remember_as_read(store: Store, address: str, state: SourceState | None, shards: int) -> None:
     """Write down that the rows of a source in this state have all been cut into so many shards."""
+    folder = store.path(address)
     if state is not None and folder.is_dir():
-        write_atomically(folder / _RECORD, json.dumps(_record(state, shards)).encode())
+        store.share(folder / _RECORD, json.dumps(_record(state, shards)).encode())
 
 
 def _record(state: SourceState, shards: int) -> dict[str, str | int]:
