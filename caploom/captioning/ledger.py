@@ -99,11 +99,8 @@ class Ledger:
         files = [self._store.file(address, "captions.parquet") for address in addresses]
         return [str(path) for path in files if path.is_file()]
 
-    def append(self, shard: str, rows: Sequence[Mapping[str, Any]], *, part: str | None = None) -> None:
-        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full.
-
-        Under the same name of the part they are kept once, however often they are appended.
-        """
+    def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""
         if not rows:
             return
         data = io.BytesIO()
@@ -111,7 +108,7 @@ class Ledger:
         folder = self.under_way(shard)
         with full_disk_explained(self._store.root):
             folder.mkdir(parents=True, exist_ok=True)
-            self._store.share(folder / f"{part or uuid.uuid4().hex}.parquet", data.getvalue())
+            self._store.share(folder / f"{uuid.uuid4().hex}.parquet", data.getvalue())
 
     def under_way(self, shard: str) -> Path:
         """The folder of what is kept of a shard until it is finished."""

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
+import pyarrow.compute as pc
+
 from caploom.captioning.caption_shard import captions_plan, ledger_of
 from caploom.captioning.on_ray.cluster import connected
 from caploom.captioning.on_ray.worker import (
@@ -28,11 +30,13 @@ from caploom.factory import Factory
 from caploom.progress import Progress
 from caploom.readers.ingest import raw_pairs_plan
 from caploom.store import Artifact
+from caploom.tables import read_table
 
-_BATCHES = (
-    4  # of the captioner, in what a worker is handed at once: it decodes nothing, so there is nothing to wait for
-)
-_IN_FLIGHT = 2  # such hands of a worker: the one that it is at, and the next
+_HAND_BATCHES = 4
+_HAND_BYTES = 64_000_000
+"""What a worker is handed at once: so many of the captioner's batches, and no more decoded pixels than that."""
+_LOOKED_AT = 8  # shards, to know how large the images are
+_IN_FLIGHT = 2  # hands of a worker: the one that it is at, and the next
 
 
 def caption_shards_on_ray(
@@ -94,7 +98,7 @@ class _Run:
 
     def _results(self, shards: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         data = self._ray.data
-        size = _BATCHES * self._batch()
+        size = self._hand(shards)
         listed = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
             Lister(self._task), batch_size=1, batch_format="pyarrow", num_cpus=1
         )
@@ -117,6 +121,18 @@ class _Run:
             yield from captioned.iter_rows()
         except self._ray.exceptions.RayError as error:
             raise _own(error) or error from None
+
+    def _hand(self, shards: Sequence[str]) -> int:
+        """How many images a worker is handed at once."""
+        largest = 0.0
+        for shard in shards[:_LOOKED_AT]:
+            raw_pairs = self._factory.store.require(
+                raw_pairs_plan(self._factory, shard), make_with="materialize raw_pairs"
+            )
+            sides = read_table(raw_pairs.file("pairs.parquet"), ["width", "height"])
+            pixels = pc.mean(pc.multiply(sides["width"], sides["height"])).as_py()
+            largest = max(largest, pixels or 0.0)
+        return max(1, min(_HAND_BATCHES * self._batch(), int(_HAND_BYTES / (3 * largest or 1))))
 
     def _batch(self) -> int:
         if isinstance(self._settings, TransformersCaptioner):

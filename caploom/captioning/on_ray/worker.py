@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.captioning.backend import Chunk, Failed, ImageRef, load_backend
 from caploom.captioning.canary_gate import canary_plan, pass_canary
 from caploom.captioning.caption_shard import captions_plan, ledger_of, shard_work
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.ledger import Ledger
+from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.captioning.shard_work import LedgerRows, Outcome
 from caploom.config import FactoryConfig
 from caploom.factory import Factory
@@ -134,7 +135,7 @@ class CaptionWorker:
         return pa.Table.from_pylist([self._caption(shard, images) for shard in shards], schema=RESULTS)
 
     def _caption(self, shard: str, images: pa.Table) -> dict[str, Any]:
-        rows = [row for row in images.to_pylist() if row["shard"] == shard]
+        rows = images.filter(pc.equal(images["shard"], shard)).to_pylist()
         ledger = ledger_of(self._factory, captions_plan(self._factory, self._task.captioner, shard))
         made = LedgerRows(
             self._task.captioner,
@@ -150,12 +151,16 @@ class CaptionWorker:
             kept = ledger.kept_of(shard)
             refs = [ref for ref in refs if ref.image_id not in kept]
         seconds = 0.0
-        for number, chunk in enumerate(
-            self._alone(refs, ledger, shard) if deaths >= _TOGETHER else self._backend.caption(refs)
-        ):
-            ledger.append(shard, [made.of(item) for item in chunk.captioned], part=f"{batch}-{deaths}-{number}")
-            failed += chunk.failed
-            seconds += sum(item.seconds for item in chunk.captioned)
+        alone = deaths >= _TOGETHER
+        with LedgerWriter(ledger, shard) as writer:
+            for chunk in self._alone(refs, ledger, shard) if alone else self._backend.caption(refs):
+                captions = [made.of(item) for item in chunk.captioned]
+                if alone:  # kept before the next image may kill the process: else it would count against this one
+                    ledger.append(shard, captions)
+                else:
+                    writer.append(captions)
+                failed += chunk.failed
+                seconds += sum(item.seconds for item in chunk.captioned)
         return {
             "shard": shard,
             "asked": len(rows),

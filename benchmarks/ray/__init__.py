@@ -1,0 +1,1 @@
+"""Captioning on Ray against captioning in one process: what the cluster costs."""
