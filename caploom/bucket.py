@@ -49,7 +49,7 @@ class Bucket:
         if filesystem.protocol in ("memory", ("memory",)) or not container:
             return
         if not self._ask("", lambda: filesystem.exists(container)):
-            raise StoreError(f"{self.url}: there is no bucket {container}; make it, or correct `store`.")
+            raise StoreError(f"{self.url}: there is no bucket {container}; make it, or correct the address.")
 
     def read(self, key: str) -> bytes | None:
         """The bytes of an object; None when there is none."""
@@ -85,6 +85,11 @@ class Bucket:
         filesystem, path = self._at(key)
         self._ask(key, lambda: filesystem.get_file(path, str(file)))
 
+    def open(self, key: str, read_ahead: int) -> Any:
+        """An object, opened for reading by ranges of at least so many bytes."""
+        filesystem, path = self._at(key)
+        return self._ask(key, lambda: filesystem.open(path, "rb", block_size=read_ahead, cache_type="readahead"))
+
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
         filesystem, path = self._at(key)
@@ -119,7 +124,9 @@ class Bucket:
         try:
             self._ask(key, call)
         except FileNotFoundError:
-            raise StoreError(f"{self.place(key)}: it cannot be written, its bucket is gone; correct `store`.") from None
+            raise StoreError(
+                f"{self.place(key)}: it cannot be written, its bucket is gone; correct the address."
+            ) from None
 
     def _ask(self, key: str, call: Callable[[], _T]) -> _T:
         attempts = Retrying(

@@ -60,7 +60,10 @@ class FactoryConfig(Settings):
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where it says what went wrong.")
     freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old what it made may get.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
-    executor: Executor = Field(default_factory=LocalExecutor, description="Where captioners run: here, or on Ray.")
+    executor: Executor = Field(
+        default_factory=LocalExecutor,
+        description="Where captioners and trainings of several nodes run: here, or on Ray.",
+    )
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]
@@ -149,6 +152,16 @@ class FactoryConfig(Settings):
         twice = [name for name in arms if arms.count(name) > 1]
         if twice:
             raise ValueError(f'recipes: with their seeds two of them would be called "{twice[0]}": rename one')
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_are_somebody_s(self) -> Self:
+        for name, trainer in self.trainers.items():
+            if trainer.nodes > 1 and self.executor.kind != "ray":
+                raise ValueError(
+                    f"trainers.{name}.nodes: {trainer.nodes} machines are a cluster's: write `executor: "
+                    "{kind: ray, address: ...}`, or leave `nodes` out"
+                )
         return self
 
     def _check_recipe(self, where: str, recipe: RecipeSettings) -> None:

@@ -13,12 +13,16 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from caploom.bucket import Bucket, StoredObject
 from caploom.errors import StoreError
 from caploom.lineage.fingerprints import file_sha256
 from caploom.store import MANIFEST, Artifact, Manifest, Store, full_disk_explained, parse_manifest, write_atomically
+from caploom.stored_tables import ROOT, StoredTables
+
+if TYPE_CHECKING:
+    import duckdb
 
 _AT_ONCE = 8  # requests: each waits for the network and not for a core
 _PLAIN_KEYS = frozenset({"images.pack"})
@@ -137,17 +141,25 @@ class ObjectStore(Store):
             for each in [pool.submit(self.fetched, *one) for one in missing]:
                 each.result()
 
-    def fetch_tables(self) -> None:
-        """Have the mirror hold every Parquet file of the finished artifacts, for queries over many of them."""
-        tables = []
-        for path in self.root.resolve().rglob(MANIFEST):
-            address = path.parent.relative_to(self.root.resolve()).as_posix()
-            if any(part.startswith(".") for part in address.split("/")):
-                continue
-            with suppress(StoreError):  # a damaged manifest is named by who reads it
-                names = parse_manifest(path.read_bytes(), path).files
-                tables += [(address, name) for name in names if name.endswith(".parquet")]
-        self.fetch(tables)
+    @property
+    def tables_root(self) -> str:
+        """See `StoredTables`."""
+        return ROOT
+
+    def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Have a connection read the tables where they lie: in the bucket, unless the mirror has them."""
+        connection.register_filesystem(StoredTables(self))
+
+    def open_object(self, manifest: Manifest, name: str, read_ahead: int) -> Any:
+        """A file of an artifact, opened in the bucket for reading by ranges."""
+        return self.bucket.open(object_key(manifest.address, name, manifest), read_ahead)
+
+    def holds(self, address: str, name: str) -> bool:
+        """Whether the manifest of an artifact, as the mirror has it, names the file."""
+        manifest = self.path(address) / MANIFEST
+        with suppress(FileNotFoundError):
+            return name in parse_manifest(manifest.read_bytes(), manifest).files
+        return False
 
     def file(self, address: str, name: str) -> Path:
         """The path of an artifact's file; in the mirror after it was fetched. It need not be there."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,9 @@ import caploom
 from caploom.errors import MissingArtifactError, StoreError
 from caploom.lineage.fingerprints import file_sha256, fingerprint
 from caploom.places import is_url
+
+if TYPE_CHECKING:
+    import duckdb
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -242,12 +245,21 @@ class Store:
     def refresh(self, *parts: str) -> None:
         """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
 
-    def fetch_tables(self) -> None:
-        """Before many tables are queried: have those of a store at a URL lie in its folders."""
+    @property
+    def tables_root(self) -> str:
+        """What the names of all tables begin with, for DuckDB."""
+        return str(self.root.resolve())
+
+    def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Have a connection read the tables below `tables_root`."""
 
     def file(self, address: str, name: str) -> Path:
         """The path of an artifact's file, which need not be there."""
         return self.path(address) / name
+
+    def holds(self, address: str, name: str) -> bool:
+        """Whether an artifact's file is there."""
+        return (self.path(address) / name).is_file()
 
     def place(self, address: str, name: str) -> str:
         """Where a file of an artifact will lie, as tables name it."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.captioning.on_ray.cluster import connecting, init_options
 from caploom.executors import RayExecutor
+from caploom.ray_cluster import connecting, init_options
 
 
 @contextmanager

@@ -5,12 +5,19 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from small_factory import settings_of
 
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.retries import ask_again, retries_asked
+from caploom.config import parse_config
 from caploom.errors import StoreError
+from caploom.factory import Factory
+from caploom.lineage.catalog.catalog import open_catalog
+from caploom.lineage.catalog.query import ask
 from caploom.locations import Location, read_location
 from caploom.object_store import ObjectStore
+from caploom.readers.ingest import ingest_shard
+from caploom.readers.shards import cut_new_shards
 from caploom.store import MANIFEST, Plan, Store
 
 
@@ -191,7 +198,7 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
 
 
 def test_a_bucket_that_is_not_there_is_named(s3):
-    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct `store`"):
+    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct the address"):
         Store.opened("s3://nowhere-at-all/factory")
 
 
@@ -233,3 +240,87 @@ def test_an_image_of_a_pack_in_the_bucket_is_read_by_its_range(url):
     place = store.place(plan().address, "images.pack")
     store.make(plan(), lambda draft: (draft.folder / "images.pack").write_bytes(b"0123456789"))
     assert read_location(str(Location(place, offset=3, length=4))) == b"3456"
+
+
+@pytest.fixture
+def far_factory(write_source, url):
+    """A factory of three shards whose store is at the URL."""
+    source = write_source(7)
+    settings = settings_of(source, store=url, shard_size=3)
+    factory = Factory.from_config(parse_config(settings, base=source.parent, source="far.yaml"))
+    for shard in cut_new_shards(factory):
+        ingest_shard(factory, shard)
+    return factory
+
+
+def test_duckdb_reads_the_tables_where_they_lie(far_factory, tmp_path):
+    other = elsewhere(far_factory.config.store, tmp_path)
+    question = "select shard, count(*), min(raw_caption) from pairs group by shard order by shard"
+    told = [("shard-00000", 3, "photo 0"), ("shard-00001", 3, "photo 3"), ("shard-00002", 1, "photo 6")]
+    for _ in range(2):  # the catalog is written, and then found
+        with open_catalog(other) as catalog:
+            assert ask(catalog, other, question).rows == told
+            assert ask(catalog, other, "select count(distinct image) from images").rows == [(7,)]
+            assert ask(catalog, other, "select * from failures").rows == []
+            with pytest.raises(StoreError, match="DuckDB cannot answer"):
+                ask(catalog, other, f"select * from read_csv('{tmp_path}/source/captions.json')")
+    assert not list(other.root.rglob("*.parquet")), "a table was fetched whole"
+    shutil.rmtree(other.root)
+    with open_catalog(other) as catalog:
+        assert ask(catalog, other, question).rows == told
+
+
+def test_a_query_over_a_store_that_changes_sees_what_is_there_now(far_factory, tmp_path, write_source):
+    other = elsewhere(far_factory.config.store, tmp_path)
+    question = "select count(*) from pairs"
+    with open_catalog(other) as catalog:
+        assert ask(catalog, other, question).rows == [(7,)]
+    write_source(9)
+    for shard in cut_new_shards(far_factory):
+        ingest_shard(far_factory, shard)
+    with open_catalog(other) as catalog:
+        assert ask(catalog, other, question).rows == [(9,)]
+    gone = far_factory.store.list("raw_pairs")[0].manifest.address
+    far_factory.store.bucket.delete(f"{gone}/manifest.json")
+    with open_catalog(other) as catalog:
+        assert ask(catalog, other, question).rows[0][0] < 9
+
+
+def test_a_table_that_is_damaged_in_the_bucket_is_named(far_factory, tmp_path):
+    store = far_factory.store
+    (pairs, *_) = [key for key in store.bucket.list("raw_pairs") if key.endswith("/pairs.parquet")]
+    store.bucket.write(pairs, b"no table at all" * 20)
+    other = elsewhere(far_factory.config.store, tmp_path)
+    with open_catalog(other) as catalog:
+        assert ask(catalog, other, "select count(*) from pairs").rows[0][0] in (4, 6)
+        ((problem,),) = ask(catalog, other, "select distinct problem from damaged").rows
+    assert "it is no table that can be read" in problem
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back_whole(s3, tmp_path):
+    server, bucket = s3
+    store = Store.opened(f"s3://{bucket}/factory")
+    data = bytes(range(256)) * 4096 * 60  # 63 MB
+
+    def write_large(draft):
+        (draft.folder / "weights.bin").write_bytes(data)
+
+    store.make(plan(), write_large)
+    assert [query for method, path, query in server.seen if method == "PUT" and "partNumber" in query]
+    assert elsewhere(f"s3://{bucket}/factory", tmp_path).read(plan().address).file("weights.bin").read_bytes() == data
+
+
+def test_a_storage_that_does_not_answer_for_a_while_loses_nothing(s3, tmp_path, monkeypatch):
+    import fsspec
+    import s3fs
+
+    server, bucket = s3
+    patient = {"config_kwargs": {"read_timeout": 0.5, "retries": {"max_attempts": 1}}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", patient)
+    s3fs.S3FileSystem.clear_instance_cache()
+    silent = iter(range(2))
+    server.spoil = lambda method, path: 0 if method == "PUT" and next(silent, None) is not None else None
+    store = Store.opened(f"s3://{bucket}/factory")
+    assert store.make(plan(), write).file("thing.txt").read_text() == "hello"
+    assert next(silent, None) is None, "no answer was held back"
+    assert elsewhere(f"s3://{bucket}/factory", tmp_path).read(plan().address).file("thing.txt").read_text() == "hello"

@@ -70,8 +70,8 @@ def local(job: Job) -> Done:
 
 def on_ray(job: Job) -> Done:
     """One worker on a cluster of this machine's own; Ray's own start is measured apart, by connecting to it before."""
-    from caploom.captioning.on_ray.cluster import connected
     from caploom.captioning.on_ray.pipeline import caption_shards_on_ray
+    from caploom.ray_cluster import connected
 
     executor = {"kind": "ray", "workers": 1, "gpus_per_worker": 0, "decoders": 2}
     with _served(job, executor=executor) as (made, shards):

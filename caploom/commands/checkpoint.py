@@ -1,7 +1,6 @@
 """`caploom checkpoint`: a recipe's trained model, in a folder of its own, for other tools."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import click
@@ -18,30 +17,29 @@ _HOW_TO_LOAD = {
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe")
-@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="Folder to make; new or empty.")
+@click.option("--to", "folder", required=True, help="Folder to make, or URL; new or empty.")
 @click.option("--format", "format_name", type=click.Choice(list(_HOW_TO_LOAD)), default="open_clip", show_default=True)
 @click.option("--stage", type=click.Choice(["zero-shot", "fine-tuned"]), default="zero-shot", show_default=True)
 @user_errors
-def checkpoint(config: Path, recipe: str, folder: Path, format_name: str, stage: str) -> None:
+def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: str) -> None:
     """Write a recipe's checkpoint for open_clip or for transformers."""
     from caploom.factory import Factory
+    from caploom.places import is_url
     from caploom.training.checkpoint import checkpoint_plan, finetuned_plan
+    from caploom.whole_folder import absolute, written_whole
 
-    folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(f"{folder}: it is there already and not empty; name a new folder.")
     factory = Factory.from_yaml(config)
     plan_of = checkpoint_plan if stage == "zero-shot" else finetuned_plan
     plan = plan_of(factory, factory.config.recipe(recipe))
     made = factory.store.require(plan, make_with=f"materialize checkpoint [{recipe}]")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        how = _write(made.folder, Path(scratch), format_name)
-        folder.mkdir(exist_ok=True)
-        for file in Path(scratch).iterdir():
-            file.rename(folder / file.name)
-    click.echo(f"{folder}: the checkpoint of {recipe} ({stage}) as {format_name}.")
-    click.echo(f"load with: {how.format(folder=folder)}")
+    final = absolute(folder)
+    with written_whole(final) as scratch:
+        how = _write(made.folder, scratch, format_name)
+    click.echo(f"{final}: the checkpoint of {recipe} ({stage}) as {format_name}.")
+    if is_url(final):
+        click.echo("fetch it into a folder to load it")
+        return
+    click.echo(f"load with: {how.format(folder=final)}")
 
 
 def _write(checkpoint: Path, folder: Path, format_name: str) -> str:

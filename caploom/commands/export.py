@@ -15,7 +15,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe")
 @click.option("--format", "format_name", required=True, help=f"One of {', '.join(EXPORTS)}.")
-@click.option("--out", type=_FOLDER, required=True, help="Folder to make; new or empty.")
+@click.option("--out", required=True, help="Folder to make, or URL; new or empty.")
 @click.option("--check", help="Of the image files: content (default), exists or none. Not where images are exported.")
 @click.option("--one-per-image", is_flag=True, default=None, help="One drawn caption of each image, instead of all.")
 @click.option("--seed", type=int, help="Of the draw; 0 unless said.")
@@ -24,7 +24,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--samples-a-tar", type=int, help="webdataset: images in a tar; 10000 unless said.")
 @click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic instead of hard links.")
 @user_errors
-def export(config: Path, recipe: str, format_name: str, out: Path, **options: Any) -> None:
+def export(config: Path, recipe: str, format_name: str, out: str, **options: Any) -> None:
     """Write a recipe's training set in a format that another tool reads.
 
     The folder gets an export.json that says what was exported, and skipped.jsonl with every image that was not.

@@ -15,8 +15,8 @@ from pydantic import (
 from caploom.settings import Settings, resolve_path
 
 _NOT_FINGERPRINTED = {
-    "device", "processes", "workers", "image_cache_mb", "resized_cache", "micro_batch", "gradient_checkpointing",
-    "save_every",
+    "device", "processes", "nodes", "workers", "image_cache_mb", "resized_cache", "micro_batch",
+    "gradient_checkpointing", "save_every",
 }  # fmt: skip
 
 
@@ -61,7 +61,12 @@ class TrainingSettings(Settings):
         default=1000, description="Steps between checkpoints to resume from; none are written with null."
     )
     device: str = Field(default="auto", description="`auto` is the GPU when there is one, else the CPU.")
-    processes: PositiveInt = Field(default=1, description="Processes of `accelerate launch`, one a device.")
+    processes: PositiveInt = Field(
+        default=1, description="Processes of `accelerate launch`, one a device, over all nodes."
+    )
+    nodes: PositiveInt = Field(
+        default=1, description="Machines that the processes are spread over, as many on each; they are the executor's."
+    )
     workers: int = Field(
         default=0, ge=0, description="Processes that decode images, of each training process; 0: none."
     )
@@ -82,6 +87,8 @@ class TrainingSettings(Settings):
     def _processes_share_the_batch(self) -> Self:
         if self.batch_size % self.processes:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of processes ({self.processes})")
+        if self.processes % self.nodes:
+            raise ValueError(f"processes ({self.processes}) must be a multiple of nodes ({self.nodes})")
         return self
 
     def fingerprinted(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from caploom.evaluation.measure import measure_recipe
+from caploom.executors import RayExecutor
 from caploom.factory import Factory
 from caploom.lineage.plots import loss_curve
 from caploom.progress import Progress, StageBar
@@ -13,10 +14,13 @@ from caploom.store import Artifact
 from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Report, launch_training
+from caploom.training.on_ray import launch_on_ray
 from caploom.training.target_set import target_set
 from dagster_project.assets.materialization import picture
+from dagster_project.ray_cluster import ray_of_the_run
 
 _PROCESS = "dagster_project.training_process"
+_MESSAGES = "messages.jsonl"
 _OBSERVATIONS = 10  # of a training, so that a long one does not fill the event log
 
 
@@ -29,9 +33,9 @@ class Trainer(dg.ConfigurableResource):
         """The recipe's checkpoints by their stage; see `train_recipe` and `finetune_recipe`."""
         if recipe.finetune is not None:
             target_set(factory, recipe.finetune.target_set)  # what is wrong with it shows before hours of training
-        trained = {ZERO_SHOT: train_recipe(factory, recipe, _report(bar.part()), launch=_PipesLaunch(context))}
+        trained = {ZERO_SHOT: train_recipe(factory, recipe, _report(bar.part()), launch=_PipesLaunch(context, factory))}
         if recipe.finetune is not None:
-            launch = _PipesLaunch(context)
+            launch = _PipesLaunch(context, factory)
             trained[FINE_TUNED] = finetune_recipe(factory, recipe, _report(bar.part()), launch=launch)
         return trained
 
@@ -47,8 +51,8 @@ def _report(progress: Progress) -> Report:
 class _PipesLaunch:
     """Launches the trainer in a Pipes session: its log lines stream into the run, its curve into observations."""
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._context = context
+    def __init__(self, context: dg.AssetExecutionContext, factory: Factory) -> None:
+        self._context, self._executor = context, factory.config.executor
         self._curve: list[tuple[int, float]] = []
 
     def __call__(self, job: TrainingJob, folder: Path, report: Report) -> TrainingResult:
@@ -56,11 +60,15 @@ class _PipesLaunch:
             report(event)
             self._observe(event)
 
-        with dg.open_pipes_session(
-            self._context, dg.PipesEnvContextInjector(), dg.PipesTempFileMessageReader()
-        ) as session:
+        cluster = self._executor if job.settings.nodes > 1 and isinstance(self._executor, RayExecutor) else None
+        # Of several nodes another one may hold the process that speaks: it writes where all of them look.
+        reader = dg.PipesFileMessageReader(str(folder / _MESSAGES)) if cluster else dg.PipesTempFileMessageReader()
+        with dg.open_pipes_session(self._context, dg.PipesEnvContextInjector(), reader) as session:
             environment = session.get_bootstrap_env_vars()
-            return launch_training(job, folder, observe, module=_PROCESS, environment=environment)
+            if cluster is None:
+                return launch_training(job, folder, observe, module=_PROCESS, environment=environment)
+            with ray_of_the_run(cluster, self._context):
+                return launch_on_ray(job, folder, observe, executor=cluster, module=_PROCESS, environment=environment)
 
     def _observe(self, event: TrainingEvent) -> None:
         self._curve.append((event.step, event.loss))

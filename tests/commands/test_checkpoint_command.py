@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from transformers import CLIPModel
 
+from caploom.bucket import Bucket
 from caploom.cli import main
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards, shard_names
@@ -63,6 +64,21 @@ def test_transformers_loads_what_is_written(trained, tmp_path: Path, monkeypatch
     done = run(config, "raw-only", "--to", ".", "--format", "transformers")
     assert done.exit_code == 0, done.output
     assert CLIPModel.from_pretrained(tmp_path / "here").config.projection_dim == 16
+    assert sorted(path.name for path in Path.cwd().iterdir()), "whoever stands there stands in a folder that is gone"
+
+
+def test_a_checkpoint_is_written_to_object_storage(trained, tmp_path: Path, s3) -> None:
+    place = f"s3://{s3[1]}/models/clip"
+    done = run(trained(), "raw-only", "--to", place)
+    assert done.exit_code == 0, done.output
+    assert f'load with: open_clip.create_model_and_transforms("local-dir:{place}")' not in done.output
+    Bucket(place).download("open_clip_config.json", tmp_path / "open_clip_config.json")
+    Bucket(place).download("model.safetensors", tmp_path / "model.safetensors")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    assert model.visual.output_dim == 16
+    again = run(str(tmp_path / "factory.yaml"), "raw-only", "--to", place)
+    assert again.exit_code == 2
+    assert f"{place}: there is something here already; name a prefix that is new or empty." in again.output
 
 
 def test_what_cannot_be_exported_leaves_nothing(trained, tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_what_cannot_be_exported_leaves_nothing(trained, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["raw-only", "--to", "full"], "full: it is there already and not empty; name a new folder."),
+        (["raw-only", "--to", "full"], "full: there is something here already; name a folder that is new or empty."),
         (["sheared", "--to", "new"], "materialize captions/colours [shard-00000] first"),
         (["raw-only", "--to", "new", "--stage", "fine-tuned"], "The recipe raw-only has no second stage"),
         (["nobody", "--to", "new"], 'There is no recipe "nobody"'),

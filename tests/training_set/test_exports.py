@@ -9,10 +9,11 @@ from export_sets import TrainingSets
 from PIL import Image
 from small_factory import ColourBackend, settings_of
 
+from caploom.bucket import Bucket
 from caploom.captioning.backend import load_backend
 from caploom.captioning.caption_shard import caption_shard
 from caploom.cli import main
-from caploom.errors import ExportError
+from caploom.errors import ExportError, StoreError
 from caploom.factory import Factory
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
@@ -219,6 +220,42 @@ def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_taken(sets
     with pytest.raises(ExportError, match="name a folder that is new or empty"):
         export_training_set(training_set, "seed-json", out)
     assert not (out / "merged.json").exists()
+
+
+@pytest.mark.parametrize("format_name", EXPORTS)
+def test_an_export_to_object_storage_is_that_of_a_folder_and_its_manifest_comes_last(sets, s3, tmp_path, format_name):
+    server, name = s3
+    training_set = sets.finished(sets.plain(3))
+    there, here = f"s3://{name}/out", tmp_path / "out"
+    made = export_training_set(training_set, format_name, there)
+    assert export_training_set(training_set, format_name, here).files == made.files
+    bucket = Bucket(there)
+    local = {path.relative_to(here).as_posix(): path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    far = {key: bucket.read(key) for key in bucket.list("")}
+    manifests = [{**json.loads(files.pop("export.json")), "how_to_read": []} for files in (local, far)]
+    assert manifests[0] == manifests[1]
+    assert {key: data.replace(there.encode(), str(here).encode()) for key, data in far.items()} == local
+    written = [path for method, path, _ in server.seen if method == "PUT"]
+    assert written[-1].endswith("out/export.json")
+    with pytest.raises(ExportError, match=f"{there}: there is something here already; name a prefix that is new"):
+        export_training_set(training_set, format_name, there)
+
+
+def test_what_a_killed_export_left_in_object_storage_is_written_over(sets, s3, monkeypatch):
+    training_set, there = sets.finished(sets.plain(3)), f"s3://{s3[1]}/out"
+    Bucket(there).write("images/left-over", b"half")
+    export_training_set(training_set, "seed-json", there)
+    assert sorted(Bucket(there).list("")) == ["export.json", "merged.json"]
+
+
+def test_denied_uploads_and_symbolic_links_to_object_storage_are_sentences(sets, s3):
+    server, name = s3
+    training_set = sets.finished(sets.plain(2))
+    with pytest.raises(ExportError, match="object storage holds no symbolic links"):
+        export_training_set(training_set, "hf-imagefolder", f"s3://{name}/out", symlink=True)
+    server.code, server.spoil = "AccessDenied", lambda method, path: 403 if method == "PUT" else None
+    with pytest.raises(StoreError, match=r"the storage denies it .*credentials in the environment"):
+        export_training_set(training_set, "seed-json", f"s3://{name}/out")
 
 
 def test_a_place_where_no_folder_can_be_is_a_sentence(sets, tmp_path):

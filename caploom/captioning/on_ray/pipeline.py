@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.compute as pc
 
 from caploom.captioning.caption_shard import captions_plan, ledger_of
-from caploom.captioning.on_ray.cluster import connected
 from caploom.captioning.on_ray.worker import (
     CaptionWorker,
     Lister,
@@ -28,13 +27,15 @@ from caploom.errors import CaploomError
 from caploom.executors import RayExecutor
 from caploom.factory import Factory
 from caploom.progress import Progress
+from caploom.ray_cluster import check_workers, connected
 from caploom.readers.ingest import raw_pairs_plan
 from caploom.store import Artifact
 from caploom.tables import read_table
 
-_HAND_BATCHES = 4
+_HAND_BATCHES, _HANDS = 32, 4
 _HAND_BYTES = 64_000_000
-"""What a worker is handed at once: so many of the captioner's batches, and no more decoded pixels than that."""
+"""What a worker is handed at once: so many of the captioner's batches that it waits little between two hands, no more
+decoded pixels than that, and so few that each worker gets some hands."""
 _LOOKED_AT = 8  # shards, to know how large the images are
 _IN_FLIGHT = 2  # hands of a worker: the one that it is at, and the next
 
@@ -57,6 +58,7 @@ def caption_shards_on_ray(
         waiting = [shard for shard, artifact in made.items() if artifact is None]
         if waiting:
             with connected(executor) as ray:
+                check_workers(ray, executor)
                 _Run(ray, factory, captioner, executor).run(waiting, progress)
         found = {
             shard: artifact or factory.store.require(plans[shard], make_with=f"materialize captions/{captioner}")
@@ -126,13 +128,13 @@ class _Run:
         """How many images a worker is handed at once."""
         largest = 0.0
         for shard in shards[:_LOOKED_AT]:
-            raw_pairs = self._factory.store.require(
-                raw_pairs_plan(self._factory, shard), make_with="materialize raw_pairs"
-            )
+            raw_pairs = self._factory.store.require(raw_pairs_plan(self._factory, shard), make_with="ingest")
             sides = read_table(raw_pairs.file("pairs.parquet"), ["width", "height"])
             pixels = pc.mean(pc.multiply(sides["width"], sides["height"])).as_py()
             largest = max(largest, pixels or 0.0)
-        return max(1, min(_HAND_BATCHES * self._batch(), int(_HAND_BYTES / (3 * largest or 1))))
+        fair = self._images(shards) // (_HANDS * self._executor.workers)
+        batch = self._batch()
+        return max(1, min(max(batch, min(_HAND_BATCHES * batch, fair)), int(_HAND_BYTES / (3 * largest or 1))))
 
     def _batch(self) -> int:
         if isinstance(self._settings, TransformersCaptioner):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from caploom.captioning.backend import Chunk, Failed, ImageRef, load_backend
 from caploom.captioning.canary_gate import canary_plan, pass_canary
-from caploom.captioning.caption_shard import captions_plan, ledger_of, shard_work
+from caploom.captioning.caption_shard import captions_plan, shard_work
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.captioning.shard_work import LedgerRows, Outcome
@@ -128,6 +128,7 @@ class CaptionWorker:
         settings = task.config.captioners[task.captioner]
         self._fingerprint = captioner_fingerprint(settings)
         self._backend = load_backend(settings, self._factory.store)
+        self._ledger = Ledger(self._factory.store, task.captioner, self._fingerprint)
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """RESULTS of DECODED."""
@@ -136,7 +137,7 @@ class CaptionWorker:
 
     def _caption(self, shard: str, images: pa.Table) -> dict[str, Any]:
         rows = images.filter(pc.equal(images["shard"], shard)).to_pylist()
-        ledger = ledger_of(self._factory, captions_plan(self._factory, self._task.captioner, shard))
+        ledger = self._ledger
         made = LedgerRows(
             self._task.captioner,
             self._fingerprint,

@@ -42,17 +42,17 @@ def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
     What may be out of date is the content of tables that the manifests name, since only manifests are looked at.
     """
     store.refresh()
-    store.fetch_tables()
     root = store.root.resolve()
     path = root / CATALOG_FILE
     with ExitStack() as stack:
         connection = _current(path, root, stamps(root))
         if connection is None:
-            connection = _renewed(path, root)
+            connection = _renewed(path, store)
         if connection is None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caploom-catalog-"))) / CATALOG_FILE
-            _write(path, root, stamps(root), base=root / CATALOG_FILE)
+            _write(path, store, stamps(root), base=root / CATALOG_FILE)
             connection = attached(path)
+        store.open_to(connection)
         stack.callback(connection.close)
         try:
             yield connection
@@ -83,54 +83,57 @@ def _current(path: Path, root: Path, seen: Stamps) -> duckdb.DuckDBPyConnection 
     return None
 
 
-def _renewed(path: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
+def _renewed(path: Path, store: Store) -> duckdb.DuckDBPyConnection | None:
     """The same after the file was replaced, one process at a time; None when the store cannot be written."""
+    root = store.root.resolve()
     try:
         with one_at_a_time(root / LOCK, _BUSY):
             seen = stamps(root)
             connection = _current(path, root, seen)  # another process may have done it meanwhile
             if connection is not None:
                 return connection
-            _write(path, root, seen, base=path)
+            _write(path, store, seen, base=path)
             return attached(path)
     except (OSError, NotImplementedError, duckdb.Error) as error:
         _LOG.debug("The catalog cannot be kept at %s: %s", path, error)
         return None
 
 
-def _write(path: Path, root: Path, seen: Stamps, base: Path) -> None:
+def _write(path: Path, store: Store, seen: Stamps, base: Path) -> None:
     """Write a catalog under another name and rename it: `base` brought up to date, or made from nothing."""
     temporary = new_file(path)
     try:
-        if not _updated(base, temporary, root, seen):
+        if not _updated(base, temporary, store, seen):
             discard(temporary)
             with duckdb.connect(str(temporary)) as connection:
+                store.open_to(connection)
                 connection.execute("begin")
-                create_tables(connection, root)
-                bring_up_to_date(connection, root, {}, seen)
+                create_tables(connection, store)
+                bring_up_to_date(connection, store, {}, seen)
                 connection.execute("commit")
-                create_views(connection, root)
+                create_views(connection, store.tables_root)
         log_of(path).unlink(missing_ok=True)
         temporary.replace(path)
     finally:
         discard(temporary)
 
 
-def _updated(base: Path, temporary: Path, root: Path, seen: Stamps) -> bool:
+def _updated(base: Path, temporary: Path, store: Store, seen: Stamps) -> bool:
     """Whether `base` is sound and has been copied and brought up to date."""
     if not base.is_file() or log_of(base).exists():
         return False
     try:
         with attached(base) as connection:  # which fails while another process writes it
-            known = known_stamps(connection, root)
+            known = known_stamps(connection, store.root.resolve())
             if known is None:
                 return False
             shutil.copyfile(base, temporary)
         with duckdb.connect(str(temporary)) as connection:
+            store.open_to(connection)
             connection.execute("begin")
-            bring_up_to_date(connection, root, known, seen)
+            bring_up_to_date(connection, store, known, seen)
             connection.execute("commit")
-            create_views(connection, root)
+            create_views(connection, store.tables_root)
     except duckdb.Error as error:
         _LOG.debug("The catalog %s is made anew: %s", base, error)
         return False

@@ -34,7 +34,7 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
         StoreError: with DuckDB's own words, if it refuses the query or the query gives no table.
     """
     try:
-        _confine(catalog, str(store.root.resolve()))
+        _confine(catalog, store.tables_root)
         statements = catalog.extract_statements(query)
         # A store may be read with it and not written to: `copy ... to` would be allowed in the store's own folder.
         if len(statements) != 1 or statements[0].type not in _ASKING:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,7 +14,7 @@ from caploom.lineage.catalog.files import Stamps
 from caploom.lineage.catalog.schema import DAMAGED, FILES, IMAGES, INPUTS, MANIFESTS, STAMPS, TABLES, VERSION
 from caploom.lineage.catalog.views import UNREADABLE, as_pattern, describe
 from caploom.lineage.manifest_checks import checked_manifest
-from caploom.store import MANIFEST, Manifest
+from caploom.store import MANIFEST, Manifest, Store
 
 _PAIRS_KIND, _PAIRS = "raw_pairs", "pairs.parquet"
 _AT_ONCE = 4000  # manifests whose rows are held in memory
@@ -31,22 +30,22 @@ _ARROW = {
 }
 
 
-def create_tables(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
+def create_tables(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """The tables of an empty catalog."""
     for table in TABLES:
         columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
         connection.execute(f"create table {table.name} ({columns})")
         describe(connection, "table", table)
-    connection.execute("insert into about values (?, ?)", [VERSION, str(root)])
+    connection.execute("insert into about values (?, ?)", [VERSION, str(store.root.resolve())])
 
 
-def bring_up_to_date(connection: duckdb.DuckDBPyConnection, root: Path, known: Stamps, seen: Stamps) -> None:
+def bring_up_to_date(connection: duckdb.DuckDBPyConnection, store: Store, known: Stamps, seen: Stamps) -> None:
     """Have a writable catalog that knew some manifests know those that are there."""
     stale = [address for address in known if seen.get(address) != known[address]]
     fresh = sorted(address for address in seen if known.get(address) != seen[address])
     _forget(connection, stale)
     for start in range(0, len(fresh), _AT_ONCE):
-        _read(connection, root, fresh[start : start + _AT_ONCE], seen)
+        _read(connection, store, fresh[start : start + _AT_ONCE], seen)
     _mark_latest(connection)
 
 
@@ -57,7 +56,8 @@ def _forget(connection: duckdb.DuckDBPyConnection, addresses: list[str]) -> None
         connection.execute(f"delete from {table.name} where address in (select unnest(?::text[]))", [addresses])
 
 
-def _read(connection: duckdb.DuckDBPyConnection, root: Path, addresses: Sequence[str], seen: Stamps) -> None:
+def _read(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str], seen: Stamps) -> None:
+    root = store.root.resolve()
     rows: dict[str, list[tuple[Any, ...]]] = {table.name: [] for table in (MANIFESTS, INPUTS, FILES, DAMAGED, STAMPS)}
     for address in addresses:
         try:
@@ -73,7 +73,7 @@ def _read(connection: duckdb.DuckDBPyConnection, root: Path, addresses: Sequence
         rows[STAMPS.name].append((address, *seen[address]))
     for table in (MANIFESTS, INPUTS, FILES, DAMAGED, STAMPS):
         _insert(connection, table.name, [(column.name, column.type) for column in table.columns], rows[table.name])
-    _read_images(connection, root, [row[0] for row in rows["manifests"] if row[1] == _PAIRS_KIND])
+    _read_images(connection, store, [row[0] for row in rows["manifests"] if row[1] == _PAIRS_KIND])
 
 
 def _manifest_row(manifest: Manifest) -> tuple[Any, ...]:
@@ -140,27 +140,26 @@ def _mark_latest(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _read_images(connection: duckdb.DuckDBPyConnection, root: Path, addresses: Sequence[str]) -> None:
+def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
     """Which images the pairs of these artifacts have; pairs that cannot be read go to the damaged."""
-    there = [address for address in addresses if (root / address / _PAIRS).is_file()]
+    there = [address for address in addresses if store.holds(address, _PAIRS)]
     try:
-        _insert_images(connection, root, there)
+        _insert_images(connection, store, there)
     except duckdb.Error:  # one of them is no such table, and the others are
         for address in there:
             try:
-                _insert_images(connection, root, [address])
+                _insert_images(connection, store, [address])
             except duckdb.Error:
-                path = root / address / _PAIRS
-                connection.execute(
-                    "insert into damaged values (?, ?, ?)", [address, str(path), f"{path}: {UNREADABLE}"]
-                )
+                path = f"{store.tables_root}/{address}/{_PAIRS}"
+                connection.execute("insert into damaged values (?, ?, ?)", [address, path, f"{path}: {UNREADABLE}"])
 
 
-def _insert_images(connection: duckdb.DuckDBPyConnection, root: Path, addresses: Sequence[str]) -> None:
+def _insert_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
     if not addresses:
         return
     # Read whole before anything is written: an error within the transaction would end it.
-    before, after = len(str(root)) + 2, len(_PAIRS) + 2
+    root = store.tables_root
+    before, after = len(root) + 2, len(_PAIRS) + 2
     files = [as_pattern(f"{root}/{address}/{_PAIRS}") for address in addresses]
     query = f"""
         select distinct ('0x' || image_id[:16])::ubigint, string_split(held, '/')[-2], held from (
@@ -169,6 +168,7 @@ def _insert_images(connection: duckdb.DuckDBPyConnection, root: Path, addresses:
         ) order by 3, 1
     """
     with duckdb.connect() as reader:
+        store.open_to(reader)
         images = reader.sql(query, params={"files": files}).to_arrow_table()
     connection.register("_rows", images)
     connection.execute(f"insert into {IMAGES.name} select * from _rows")

@@ -4,7 +4,6 @@ A view names files by a pattern and takes those that belong to a finished artifa
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -107,8 +106,8 @@ UNREADABLE = "it is no table that can be read; delete its folder and make the ar
 """What is said of a damaged table."""
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """Make the catalog's views anew, as the artifacts are now."""
+def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Make the catalog's views anew, as the artifacts are now; `root` is what the names of their tables begin with."""
     recalls = ",\n    ".join(
         f"(m -> '{direction}' ->> 'recall@{k}')::double as r{k}_{short}"
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
@@ -153,7 +152,7 @@ _Sources = list[tuple[list[str], bool]]
 """Patterns of files, and whether they were written by several versions of the code."""
 
 
-def _sources(connection: duckdb.DuckDBPyConnection, root: Path, tables: _Tables) -> _Sources:
+def _sources(connection: duckdb.DuckDBPyConnection, root: str, tables: _Tables) -> _Sources:
     kinds = connection.execute(
         "select m.kind, len(m.name), count(distinct m.code_version) > 1 from files f join manifests m using (address)"
         " where f.name glob ? and (?::text is null or m.kind = ?) group by all order by all",
@@ -161,18 +160,17 @@ def _sources(connection: duckdb.DuckDBPyConnection, root: Path, tables: _Tables)
     ).fetchall()
     # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
     return [
-        ([f"{as_pattern(str(root))}/{kind}{'/*' * names}/[!.]*/{tables.pattern}"], several)
-        for kind, names, several in kinds
+        ([f"{as_pattern(root)}/{kind}{'/*' * names}/[!.]*/{tables.pattern}"], several) for kind, names, several in kinds
     ]
 
 
-def _over(root: Path, tables: _Tables, sources: _Sources) -> str:
+def _over(root: str, tables: _Tables, sources: _Sources) -> str:
     """The query of a view: typed, and empty, when there are no files."""
     empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
     parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
     columns = ", ".join(f'"{name}"' for name in tables.schema.names)
     below = tables.pattern.count("/") + 1  # of a file's path, what lies below the artifact's folder
-    split = f"string_split(substr(filename, {len(str(root)) + 2}), '/')"
+    split = f"string_split(substr(filename, {len(root) + 2}), '/')"
     for patterns, several in sources:
         # Tables of another version of the code may have other columns: then those that are there are read by name.
         read = "* exclude (filename)" if several else columns
@@ -187,7 +185,7 @@ def _over(root: Path, tables: _Tables, sources: _Sources) -> str:
     )
 
 
-def _readable(connection: duckdb.DuckDBPyConnection, root: Path, patterns: list[str]) -> list[str]:
+def _readable(connection: duckdb.DuckDBPyConnection, root: str, patterns: list[str]) -> list[str]:
     """Of the files of some patterns those that are tables; the others become known as damaged."""
     found = []
     for (file,) in connection.execute("select file from glob(?) order by file", [patterns]).fetchall():

@@ -1,12 +1,5 @@
 """Writes a training set in a format that another tool reads: whole or not at all, with `export.json` beside it."""
 
-import errno
-import glob
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +9,16 @@ import caploom
 from caploom.errors import ExportError
 from caploom.progress import Progress
 from caploom.settings import describe_validation_error
-from caploom.store import Artifact, RowCount, fsync_path, is_abandoned
+from caploom.store import Artifact, RowCount, fsync_path
 from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ImageStream
 from caploom.training_set.exports.registry import export_format
 from caploom.training_set.merge import training_files
 from caploom.training_set.settings import Drawing
+from caploom.whole_folder import absolute, written_whole
 
 EXPORT_MANIFEST = "export.json"
 EXPORT_VERSION = 1
-_DRAFT_MARK = ".caploom-export."
 
 
 class ExportManifest(BaseModel):
@@ -49,19 +42,19 @@ class ExportManifest(BaseModel):
 
 
 def export_training_set(
-    training_set: Artifact, format: str, out: Path, *, progress: Progress | None = None, **options: Any
+    training_set: Artifact, format: str, out: Path | str, *, progress: Progress | None = None, **options: Any
 ) -> ExportManifest:
-    """Write a training set to the folder `out`, which must be new or empty, in the format of that name.
+    """Write a training set to the folder or URL `out`, which must be new or empty, in the format of that name.
 
     The options are the fields of the format's class. An image whose file is missing or changed since its ingestion is
     skipped, with a row in `skipped.jsonl`. Raises `ExportError` for a wrong format, option or folder, for a full disk,
-    and when nothing would be left to export; `out` then stays as it was.
+    and when nothing would be left to export; `out` then stays as it was. At a URL `export.json` comes last.
     """
     chosen = _with_options(format, options)
-    out = Path(out).expanduser().absolute()
-    with _written_whole(out) as folder:
+    final = absolute(out)
+    with written_whole(final, last=EXPORT_MANIFEST) as folder:
         images = ImageStream(training_files(training_set), chosen.image_check, folder, progress)
-        written = chosen.write(images, folder, out)
+        written = chosen.write(images, folder, final)
         manifest = _manifest(training_set, format, chosen, images, written, folder)
         for name in manifest.files:
             fsync_path(folder / name)
@@ -125,34 +118,3 @@ def _notes(drawing: Drawing) -> list[str]:
     if drawing.sub_caption:
         notes.append("The mix trains on a random sentence of each drawn caption; the export has whole captions.")
     return notes
-
-
-@contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` in one rename when the block ends well, and else is gone."""
-    draft = out.parent / f".{out.name}{_DRAFT_MARK}{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        draft.mkdir()
-        yield draft
-        fsync_path(draft)
-        draft.rename(out)
-        fsync_path(out.parent)
-    except OSError as error:
-        # Unreadable images and training sets have sentences of their own: what is left is the place written to.
-        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another folder"
-        raise ExportError(
-            f"{out}: the export cannot be written ({(error.strerror or str(error)).lower()}); {hint} and export again."
-        ) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed exports to the same place left behind."""
-    for left_over in out.parent.glob(f".{glob.escape(out.name)}{_DRAFT_MARK}*.*"):
-        if is_abandoned(left_over):
-            shutil.rmtree(left_over, ignore_errors=True)

@@ -32,8 +32,8 @@ class ExportFormat(Settings, ABC):
         return "content"
 
     @abstractmethod
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
-        """Write every image of the stream into `folder`, which is later renamed to `final`."""
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
+        """Write every image of the stream into `folder`, whose files will lie in `final`."""
 
 
 class TextFormat(ExportFormat):

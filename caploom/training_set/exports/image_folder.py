@@ -11,7 +11,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from caploom.errors import ExportError
 from caploom.locations import Location
+from caploom.places import is_url
 from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ExportImage, ImageStream, image_extension
 
@@ -22,11 +24,11 @@ class ImageFolder(ExportFormat):
     symlink: bool = Field(default=False, description="Symbolic links instead of hard links or copies.")
     seed: int = Field(default=0, description="Of the draw of the one caption in `text`.")
 
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the module."""
-        written = Written(
-            files=["metadata.jsonl"], how_to_read=[f'load_dataset("imagefolder", data_dir={str(final)!r})']
-        )
+        if self.symlink and is_url(final):
+            raise ExportError(f"{final}: object storage holds no symbolic links; leave `symlink` out.")
+        written = Written(files=["metadata.jsonl"], how_to_read=[f'load_dataset("imagefolder", data_dir={final!r})'])
         placed: Counter[str] = Counter()
         with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
             for image, data in images:

@@ -116,10 +116,10 @@ class ImageStream:
             if self._skipped is not None:
                 self._skipped.close()
 
-    def file_of(self, image: ExportImage, data: bytes, folder: Path, final: Path) -> str | None:
+    def file_of(self, image: ExportImage, data: bytes, folder: Path, final: str) -> str | None:
         """A file that holds the image alone: where it lies; of one inside a container, a copy below `folder`.
 
-        `folder` is renamed to `final` later. None when it cannot be read: it is written down as skipped then.
+        The files of `folder` will lie in `final`. None when it cannot be read: it is written down as skipped then.
         """
         if Location.parse(image.path).offset is None:
             return image.path
@@ -133,7 +133,7 @@ class ImageStream:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        return str(final / name)
+        return f"{final}/{name}"
 
     def skip(self, image: ExportImage, reason: str, detail: str) -> None:
         """Write down that an image's captions are not in the export."""

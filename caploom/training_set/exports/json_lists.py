@@ -23,9 +23,9 @@ class SeedJson(CaptionLines):
         default=False, description="Also one file for each captioner and one for the raw captions."
     )
 
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the class."""
-        written = Written(files=["merged.json"], how_to_read=[f"json.load(open({str(final / 'merged.json')!r}))"])
+        written = Written(files=["merged.json"], how_to_read=[f"json.load(open({f'{final}/merged.json'!r}))"])
         with ExitStack() as files:
             write_merged = files.enter_context(json_list(folder / "merged.json"))
             by_source: dict[str, _Write] = {}
@@ -54,12 +54,12 @@ class Blip(CaptionLines):
         default=None, description="Folder that the paths are relative to; images outside it are skipped."
     )
 
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the class."""
         root = None if self.image_root is None else self.image_root.expanduser().absolute()
         if root is not None and not root.is_dir():
             raise ExportError(f"{root}: this image root is no folder; name the one that holds the images.")
-        written = Written(files=["blip.json"], how_to_read=[f"train_file: [{str(final / 'blip.json')!r}]"])
+        written = Written(files=["blip.json"], how_to_read=[f"train_file: [{f'{final}/blip.json'!r}]"])
         with json_list(folder / "blip.json") as write:
             for image, data in images:
                 name = images.file_of(image, data, folder, final) if root is None else _below(root, image)

@@ -24,13 +24,12 @@ class OpenClipTsv(CaptionLines):
     separator: ClassVar[str] = "\t"
     file_name: ClassVar[str] = "pairs.tsv"
 
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the module."""
         flags = [] if self.separator == "\t" else ["--csv-separator", self.separator]
         train = command("python", "-m", "open_clip_train.main", "--dataset-type", "csv", "--train-data")
-        written = Written(
-            files=[self.file_name], how_to_read=[f"{train} {command(final / self.file_name, *flags)}".rstrip()]
-        )
+        table_file = command(f"{final}/{self.file_name}", *flags)
+        written = Written(files=[self.file_name], how_to_read=[f"{train} {table_file}".rstrip()])
         with (folder / self.file_name).open("w", encoding="utf-8", newline="") as file:
             # Everything quoted: the writer would leave a lone carriage return bare, which ends a line for pandas.
             table = csv.writer(file, delimiter=self.separator, lineterminator="\n", quoting=csv.QUOTE_ALL)

@@ -30,7 +30,7 @@ class WebDataset(ExportFormat):
     samples_a_tar: PositiveInt = Field(default=10_000, description="Images in a tar file.")
     seed: int = Field(default=0, description="Of the draw of the one caption in `txt`.")
 
-    def write(self, images: ImageStream, folder: Path, final: Path) -> Written:
+    def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the module."""
         written, keys = Written(), _Keys()
         sizes: dict[str, int] = {}  # images by tar
@@ -120,7 +120,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _commands(final: Path, tars: int, probabilities: dict[str, float], extensions: Counter[str]) -> list[str]:
+def _commands(final: str, tars: int, probabilities: dict[str, float], extensions: Counter[str]) -> list[str]:
     shards = f"{final}/{{00000..{tars - 1:05d}}}.tar" if tars > 1 else f"{final}/00000.tar"
     workers = ["--workers", str(tars)] if tars < _OPEN_CLIP_WORKERS else []
     train = command(

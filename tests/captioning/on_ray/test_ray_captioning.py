@@ -1,5 +1,6 @@
 """Captioning on a Ray cluster of several nodes, simulated on this machine: the same captions, whatever dies."""
 
+import json
 import random
 import threading
 import time
@@ -7,6 +8,7 @@ from collections import Counter
 
 import pytest
 from endpoint_server import EndpointServer, wait_until
+from PIL import Image
 from ray_factory import ingested, kill_who_asks, served, slowly
 
 from caploom.captioning.backend import load_backend
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
 
 KILLS = 5
+LARGE = 60  # images of 12 MB
 STORE_BYTES = 150_000_000
 
 
@@ -94,6 +97,39 @@ def test_a_node_killed_again_and_again_loses_and_doubles_nothing(write_source, c
     assert all(each.manifest.rows.holds and not each.manifest.rows.rows_failed for each in made.values())
 
 
+def test_a_slow_captioner_does_not_fill_the_memory_with_decoded_images(tmp_path, executor):
+    sources = tmp_path / "source"
+    (sources / "images").mkdir(parents=True)
+    for number in range(LARGE):
+        Image.new("RGB", (2000, 2000), (number, 9, 9)).save(sources / "images" / f"{number}.png")
+    rows = [{"image": f"{number}.png", "caption": f"photo {number}"} for number in range(LARGE)]
+    (sources / "captions.json").write_text(json.dumps(rows))
+    most, done = [], threading.Event()
+
+    def watch():
+        whole = ray.cluster_resources()["object_store_memory"]
+        while not done.wait(0.1):
+            most.append(whole - ray.available_resources().get("object_store_memory", whole))
+
+    with EndpointServer(slowly(0.3)) as server:
+        captioners = served(server, concurrency=2)
+        factory, shards = ingested(sources, captioners=captioners, executor=executor, shard_size=LARGE)
+        ray.init(address=executor["address"], ignore_reinit_error=True, log_to_driver=False)
+        watching = threading.Thread(target=watch)
+        watching.start()
+        (made,) = caption_shards_on_ray(factory, "colours", shards).values()
+        done.set()
+        watching.join()
+    from ray._private.internal_api import memory_summary
+
+    told = memory_summary(stats_only=True)
+    ray.shutdown()
+    assert len(read_captions(made)) == LARGE
+    decoded = LARGE * 2000 * 2000 * 3
+    assert 0 < max(most) < decoded / 3, f"{max(most):,.0f} bytes of {decoded:,} lay in the object store at once"
+    assert "Spilled" not in told
+
+
 def test_an_image_that_kills_the_captioner_is_a_failure_and_the_others_are_captioned(write_source, executor):
     source = write_source(20)
     poison = []
@@ -103,8 +139,6 @@ def test_an_image_that_kills_the_captioner_is_a_failure_and_the_others_are_capti
             kill_who_asks(question)
         else:
             slowly(0.0)(question)
-
-    from PIL import Image
 
     poison.append(Image.open(source / "images" / "0007.png").convert("RGB").getpixel((0, 0)))
     with EndpointServer(reply) as server:
@@ -142,3 +176,20 @@ def test_no_cluster_at_the_address(write_source, executor):
     factory, shards = ingested(write_source(3), executor={**executor, "address": "127.0.0.1:9"})
     with pytest.raises(ClusterError, match="no Ray cluster answers there"):
         caption_shards_on_ray(factory, "colours", shards)
+
+
+def test_a_cluster_of_another_ray_is_named_with_both_versions(write_source, cluster, executor):
+    from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
+    from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+    from ray._raylet import GcsClient
+
+    client = GcsClient(address=cluster.address)
+    told = client.internal_kv_get(CLUSTER_METADATA_KEY, namespace=KV_NAMESPACE_CLUSTER)
+    other = json.dumps({**json.loads(told), "ray_version": "2.9.3"}).encode()
+    factory, shards = ingested(write_source(3), executor=executor)
+    client.internal_kv_put(CLUSTER_METADATA_KEY, other, overwrite=True, namespace=KV_NAMESPACE_CLUSTER)
+    try:
+        with pytest.raises(ClusterError, match=rf"of another version than here .*Ray: 2\.9\.3.*Ray: {ray.__version__}"):
+            caption_shards_on_ray(factory, "colours", shards)
+    finally:
+        client.internal_kv_put(CLUSTER_METADATA_KEY, told, overwrite=True, namespace=KV_NAMESPACE_CLUSTER)

@@ -1,4 +1,4 @@
-"""The tiny factory, run whole by the headless command on a local folder and on S3: the same comes out."""
+"""The tiny factory, run whole by the headless command here, on S3 and on Ray: the same comes out."""
 
 import json
 import shutil
@@ -60,3 +60,17 @@ def test_a_factory_on_s3_makes_what_a_local_one_does_and_outlives_its_mirror(fin
     more = {path for method, path, _ in s3[0].seen if method == "PUT"} - written
     assert not [path for path in more if path.endswith("manifest.json")], "something was made again"
     assert yaml.safe_load(config.read_text())["store"].startswith("s3://")
+
+
+def test_a_factory_on_ray_whose_store_is_on_s3_makes_what_a_local_one_does(finished, pictures, s3, tmp_path):
+    pytest.importorskip("ray")
+    executor = {"kind": "ray", "workers": 2, "gpus_per_worker": 0, "decoders": 1}
+    settings = tiny_settings(pictures) | {"store": f"s3://{s3[1]}/tiny", "executor": executor}
+    config = write_settings(tmp_path / "ray.yaml", settings)
+    run = run_headless(config)
+    assert run.code == 0, run.said
+    far = Factory.from_yaml(config)
+    assert results(far) == results(Factory.from_yaml(finished))
+    captions = far.store.list("captions")
+    assert all(each.manifest.run_id for each in captions), "a cluster does not know which run it works for"
+    assert not [key for key in far.store.bucket.list("captions") if "/pending/" in key], "parts were left on the bucket"

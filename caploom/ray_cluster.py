@@ -18,8 +18,8 @@ _KNOCK_SECONDS = 5.0
 def connected(executor: RayExecutor) -> Iterator[ModuleType]:
     """Ray, connected for as long as the block lasts; a connection that was there already is used and stays.
 
-    Raises `ClusterError` when Ray is not installed, nothing answers at the address, the cluster's Ray or Python is of
-    another version, or it has not the GPUs or CPUs that the workers need.
+    Raises `ClusterError` when Ray is not installed, nothing answers at the address, or the cluster's Ray or Python is
+    of another version.
     """
     ray = _ray()
     here = not ray.is_initialized()
@@ -27,7 +27,6 @@ def connected(executor: RayExecutor) -> Iterator[ModuleType]:
         with connecting(executor):
             ray.init(**init_options(executor))
     try:
-        _check_resources(ray, executor)
         yield ray
     finally:
         if here:
@@ -50,8 +49,8 @@ def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
         if "ersion" not in str(error):
             raise
         raise ClusterError(
-            f"{where}: the cluster's Ray or Python is of another version than here ({_first_line(error)}); install the "
-            "same on both sides."
+            f"{where}: the cluster's Ray or Python is of another version than here ({' '.join(str(error).split())}); "
+            "install the same on both sides."
         ) from None
 
 
@@ -85,9 +84,9 @@ def _ray() -> ModuleType:
     return ray
 
 
-def _check_resources(ray: ModuleType, executor: RayExecutor) -> None:
-    """Ray would wait for ever for what no node has."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def check_workers(ray: ModuleType, executor: RayExecutor) -> None:
+    """Raise `ClusterError` when it has not the GPUs or CPUs of the workers: Ray would wait for ever."""
+    nodes = _alive(ray)
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("GPU", "CPU")}
     for kind, asked, key in (
         ("GPU", executor.gpus_per_worker, "gpus_per_worker"),
@@ -108,6 +107,22 @@ def _check_resources(ray: ModuleType, executor: RayExecutor) -> None:
                 f"executor: {for_them} need {needed:g} {kind}s and the Ray cluster has {everywhere:g}; lower `workers` "
                 f"or `{key}`."
             )
+
+
+def check_nodes(ray: ModuleType, count: int, cpus: float, gpus: float) -> None:
+    """Raise `ClusterError` when there are not as many nodes that have so many CPUs and GPUs each."""
+    nodes = _alive(ray)
+    fit = sum(1 for node in nodes if node.get("CPU", 0.0) >= cpus and node.get("GPU", 0.0) >= gpus)
+    if fit < count:
+        raise ClusterError(
+            f"trainer: {count} nodes with {cpus:g} CPUs and {gpus:g} GPUs each are asked for, and of the Ray cluster's "
+            f"{len(nodes)} nodes {fit} have them; lower `nodes` or `processes`, or add nodes."
+        )
+
+
+def _alive(ray: ModuleType) -> list[dict[str, float]]:
+    """What each node has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _first_line(error: BaseException) -> str:
