@@ -104,29 +104,19 @@ def test_a_slow_captioner_does_not_fill_the_memory_with_decoded_images(tmp_path,
         Image.new("RGB", (2000, 2000), (number, 9, 9)).save(sources / "images" / f"{number}.png")
     rows = [{"image": f"{number}.png", "caption": f"photo {number}"} for number in range(LARGE)]
     (sources / "captions.json").write_text(json.dumps(rows))
-    most, done = [], threading.Event()
-
-    def watch():
-        whole = ray.cluster_resources()["object_store_memory"]
-        while not done.wait(0.1):
-            most.append(whole - ray.available_resources().get("object_store_memory", whole))
-
     with EndpointServer(slowly(0.3)) as server:
         captioners = served(server, concurrency=2)
         factory, shards = ingested(sources, captioners=captioners, executor=executor, shard_size=LARGE)
         ray.init(address=executor["address"], ignore_reinit_error=True, log_to_driver=False)
-        watching = threading.Thread(target=watch)
-        watching.start()
         (made,) = caption_shards_on_ray(factory, "colours", shards).values()
-        done.set()
-        watching.join()
     from ray._private.internal_api import memory_summary
 
     told = memory_summary(stats_only=True)
     ray.shutdown()
     assert len(read_captions(made)) == LARGE
-    decoded = LARGE * 2000 * 2000 * 3
-    assert 0 < max(most) < decoded / 3, f"{max(most):,.0f} bytes of {decoded:,} lay in the object store at once"
+    # Decoded at once they would be 2.4 times what both nodes hold: Ray then writes to disk, and says so.
+    assert LARGE * 2000 * 2000 * 3 > 2 * 2 * STORE_BYTES
+    assert "Plasma memory usage" in told
     assert "Spilled" not in told
 
 
