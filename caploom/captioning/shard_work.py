@@ -62,7 +62,7 @@ class Outcome:
         asked: images that the captioner was asked about.
         failures: rows of those that got no caption.
         seconds: that the model spent.
-        wall: seconds that it all took.
+        wall: seconds that it all took; of several workers, the sum.
         facts: what the captioner says of itself.
         device: that it ran on; None where nothing was missing.
     """

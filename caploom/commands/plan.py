@@ -9,18 +9,49 @@ from caploom.commands.user_errors import user_errors
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each number was reckoned from.")
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Instead: the GPU hours of captioning 3 M, 15 M and 400 M images, from rates of the YAML's store, and "
+    "published ones; it needs no YAML.",
+)
+@click.option("--images", type=click.IntRange(min=1), multiple=True, help="--cluster: so many instead; repeatable.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: at work at once.")
+@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: of a GPU for an hour, any currency.")
 @user_errors
-def plan(config: Path, as_json: bool) -> None:
+def plan(
+    config: Path | None,
+    as_json: bool,
+    cluster: bool,
+    images: tuple[int, ...],
+    gpus: int,
+    gpu_hour_price: float | None,
+) -> None:
     """Preview what a run of the YAML would still make, and what it costs. Nothing is made.
 
     Counts are of what the store lacks. Seconds are reckoned at the rates that were measured in this store; where
     nothing like it has run yet, they are not known, and it says so.
     """
     from caploom.factory import Factory
+
+    factory = None if config is None else Factory.from_yaml(config)
+    if cluster:
+        from caploom.lineage.cost.cluster import DATA_SETS, PUBLISHED, cluster_costs, cluster_text, measured_rates
+
+        rates = [*(measured_rates(factory) if factory is not None else []), *PUBLISHED]
+        costs = cluster_costs(rates, images or list(DATA_SETS.values()), gpus=gpus, gpu_hour_price=gpu_hour_price)
+        told = {"gpus": gpus, "gpu_hour_price": gpu_hour_price, "captioning": [cost.to_dict() for cost in costs]}
+        text = cluster_text(costs, gpus=gpus, gpu_hour_price=gpu_hour_price)
+        click.echo(json.dumps(told, indent=2) if as_json else text)
+        return
+    if factory is None:
+        raise click.UsageError("Name the YAML whose run is to be previewed, or ask for --cluster.")
+    if images or gpus != 1 or gpu_hour_price is not None:
+        raise click.UsageError("--images, --gpus and --gpu-hour-price go with --cluster.")
     from caploom.lineage.cost.plan_cost import plan_cost
     from caploom.lineage.cost.text import cost_text
 
-    found = plan_cost(Factory.from_yaml(config))
+    found = plan_cost(factory)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else cost_text(found))

@@ -4,7 +4,6 @@ What passes through this process is a row for each batch: how many images it had
 """
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import ModuleType
@@ -82,7 +81,6 @@ class _Run:
 
     def run(self, shards: Sequence[str], progress: Progress | None) -> None:
         """Caption and finish them all."""
-        started = time.perf_counter()
         self._wait([self._remote(ask_the_canary, **self._held).remote(self._task, list(shards))])
         outcomes = {shard: _Gathered() for shard in shards}
         total, done, failed = self._images(shards), 0, 0
@@ -92,9 +90,8 @@ class _Run:
             failed += len(outcomes[row["shard"]].newest)
             if progress is not None:
                 progress(done, total, failed)
-        wall = time.perf_counter() - started
         finish = self._remote(finish_shard, num_cpus=1)
-        self._wait([finish.remote(self._task, shard, gathered.outcome(wall)) for shard, gathered in outcomes.items()])
+        self._wait([finish.remote(self._task, shard, gathered.outcome()) for shard, gathered in outcomes.items()])
         if progress is not None:
             progress(total, total, failed)
 
@@ -159,7 +156,7 @@ class _Gathered:
     """What came of a shard's images so far."""
 
     def __init__(self) -> None:
-        self._asked, self._seconds = 0, 0.0
+        self._asked, self._seconds, self._wall = 0, 0.0, 0.0
         self._failures: list[dict[str, Any]] = []
         self._facts: Mapping[str, Any] | None = None
         self._devices: set[str] = set()
@@ -171,13 +168,14 @@ class _Gathered:
         self._failures += self.newest
         self._asked += row["asked"]
         self._seconds += row["seconds"]
+        self._wall += row["wall"]
         self._facts = json.loads(row["facts"])
         self._devices.add(row["device"])
 
-    def outcome(self, wall: float) -> Outcome:
-        """All of it; `wall` are the seconds of the whole run."""
+    def outcome(self) -> Outcome:
+        """All of it; its wall time is the workers', added up."""
         device = ", ".join(sorted(self._devices)) or None
-        return Outcome(self._asked, self._failures, self._seconds, wall, self._facts, device)
+        return Outcome(self._asked, self._failures, self._seconds, self._wall, self._facts, device)
 
 
 def _own(error: BaseException) -> CaploomError | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ RESULTS = pa.schema(
         ("shard", pa.string()),
         ("asked", pa.int64()),
         ("seconds", pa.float64()),
+        ("wall", pa.float64()),
         ("failures", pa.string()),
         ("facts", pa.string()),
         ("device", pa.string()),
@@ -136,6 +138,7 @@ class CaptionWorker:
         return pa.Table.from_pylist([self._caption(shard, images) for shard in shards], schema=RESULTS)
 
     def _caption(self, shard: str, images: pa.Table) -> dict[str, Any]:
+        began = time.perf_counter()
         rows = images.filter(pc.equal(images["shard"], shard)).to_pylist()
         ledger = self._ledger
         made = LedgerRows(
@@ -166,6 +169,7 @@ class CaptionWorker:
             "shard": shard,
             "asked": len(rows),
             "seconds": seconds,
+            "wall": time.perf_counter() - began,
             "failures": json.dumps([made.failure(item) for item in failed]),
             "facts": json.dumps(self._backend.facts),
             "device": self._backend.device,
