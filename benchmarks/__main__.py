@@ -21,6 +21,7 @@ BENCHMARKS = {
     "ray": "benchmarks.ray.benchmark:OnRay",
     "ingest": "benchmarks.ingest.benchmark:Ingest",
     "lineage": "benchmarks.lineage.benchmark:Lineage",
+    "scale": "benchmarks.scale.benchmark:Scale",
 }
 """Name to `"module:Name"`, imported when it is run."""
 

@@ -1,0 +1,45 @@
+"""What grows with the number of shards, at three of them: linear, or worse."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.cases import Case, Outcome, Skipped, Verdict
+from benchmarks.scale.sides import prepare
+
+_SIDES = (
+    ("store", "manifests", "questions", 3),
+    # An event takes the same whether there are many; of the most of them it would take long to write them.
+    ("dagster", "partitions", "dagster_records", 2),
+)
+
+
+class Scale:
+    """Sizes are shards: 40,000 of 10,000 images are 400 million."""
+
+    size = 40_000
+    quick_size = 400
+    packages = ("duckdb", "dagster")
+
+    def prepare(self, folder: Path, size: int) -> None:
+        """Stores of a fortieth, a quarter and all of the shards."""
+        prepare(folder, _steps(size))
+
+    def cases(self, size: int) -> Sequence[Case | Skipped]:
+        """See the module `sides`."""
+        return [
+            Case(f"{name}.{shards}", unit, f"benchmarks.scale.sides:{function}", {"shards": shards})
+            for name, unit, function, steps in _SIDES
+            for shards in _steps(size)[:steps]
+        ]
+
+    def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
+        """Every part's seconds, by the number of shards."""
+        verdict = Verdict()
+        for name, outcome in outcomes.items():
+            for figure in outcome.results[0]:
+                verdict.ratios[f"{name}.{figure}"] = outcome.median(figure)
+        return verdict
+
+
+def _steps(size: int) -> list[int]:
+    return sorted({max(4, size // 40), max(4, size // 4), size})
