@@ -29,6 +29,7 @@ from caploom.settings import Name, Settings, check_known, describe_validation_er
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.duplicate_settings import DuplicateSettings
+from caploom.training_set.merge_settings import MergeSettings
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -64,6 +65,7 @@ class FactoryConfig(Settings):
         default_factory=LocalExecutor,
         description="Where captioners and trainings of several nodes run: here, or on Ray.",
     )
+    merge: MergeSettings = Field(default_factory=MergeSettings, description="How training sets are merged.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
     trainers: dict[Name, TrainerSettings]

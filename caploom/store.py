@@ -402,7 +402,7 @@ def _newer_version(text: bytes) -> int | None:
     return version if isinstance(version, int) and version > MANIFEST_VERSION else None
 
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -411,7 +411,7 @@ def full_disk_explained(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise StoreError(
             f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: what "

@@ -35,7 +35,7 @@ from caploom.store import FileRecord, InputRecord, Manifest, Plan, RowCount, Sto
 from caploom.tables import table_of, write_failures, write_table
 from caploom.training.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
 from caploom.training_set.buckets import Buckets
-from caploom.training_set.filter_context import FilterContext
+from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import filters_identity, prepare_filters
 from caploom.training_set.merge import CODE_VERSION as MERGE_VERSION
 from caploom.training_set.merge import ORDER_SEED, write_training_set
@@ -337,7 +337,9 @@ def _recipe(factory: Factory, writer: _Writer, recipe: Recipe, shards: list[_Sha
         pairs = [store.path(shard.pairs.address) / "pairs.parquet" for shard in shards]
         sheared = [(name, store.path(record.address) / "sheared.parquet") for name, record in tables]
         with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
-            filters = prepare_filters(recipe.filters, buckets.scan, FilterContext(store, recipe.name, captioners))
+            filters = prepare_filters(
+                recipe.filters, Passes(buckets.scan), FilterContext(store, recipe.name, captioners)
+            )
             tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=False)
             draft.rows = tally.row_count(buckets.rows_in)
         draft.seeds, draft.summary = {"order": ORDER_SEED}, tally.summary()

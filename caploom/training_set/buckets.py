@@ -1,17 +1,20 @@
 """The captions of a training set by image, in its order, in memory that does not grow with their number.
 
-One pass over the shards cuts all rows into buckets of images, by the leading bits of the order key; what is left to do
-(join, sort, merge repeated rows) happens within a bucket. The buckets, one after another, are in the set's order.
+One pass over the shards cuts all rows into buckets of images, by the leading bits of the order key (`Cutter`); what is
+left to do (join, sort, merge repeated rows) happens within a bucket (`joined`). The buckets, one after another, are in
+the set's order. Neither their number nor the order in which rows came shows in what they hold.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
+from caploom.errors import TrainingError
 from caploom.names import RAW_SOURCE
 from caploom.tables import read_batches, read_metadata
 from caploom.training_set.order import (
@@ -24,11 +27,15 @@ from caploom.training_set.order import (
     image_ids,
     order_keys,
 )
-from caploom.training_set.spill import Spill
+from caploom.training_set.spill import Spill, full_spill_explained, nameless_file
 from caploom.training_set.ties import sorted_rows
 
 BUCKET_BYTES = 16 * 2**20
-MAX_BUCKETS = 512
+MEMORY_BYTES = 10**9
+_FEW, _MOST = 512, 8192
+"""Buckets: beyond the first number they rather grow, as far as memory lets them; beyond the second, a bucket's pieces
+would be crumbs."""
+_COPIES = 16  # of a bucket's text, at the worst moment of joining, filtering and writing it
 _ROW_OVERHEAD = 64  # bytes of a caption's row beside its text
 
 CAPTIONS_OF_IMAGES = pa.schema(
@@ -44,8 +51,8 @@ CAPTIONS_OF_IMAGES = pa.schema(
 )
 """A bucket: sorted by (the image's place in the order, place, source, caption), no row twice."""
 
-_IMAGES = pa.schema([("digest", DIGEST), ("image", pa.string()), ("path", pa.string())])
-_CAPTIONS = pa.schema([("digest", DIGEST), ("source", pa.int16()), ("words", pa.int32()), ("caption", pa.string())])
+IMAGES = pa.schema([("digest", DIGEST), ("image", pa.string()), ("path", pa.string())])
+CAPTIONS = pa.schema([("digest", DIGEST), ("source", pa.int16()), ("words", pa.int32()), ("caption", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -62,101 +69,50 @@ class Bucket:
         return len(self.captions) + self.repeated + self.orphans
 
 
-class Buckets(AbstractContextManager["Buckets"]):
-    """Raw pairs and captioners' captions by image.
+def count_buckets(size: int, memory: int, bucket_bytes: int = BUCKET_BYTES) -> int:
+    """How many buckets rows of `size` bytes are cut into, so that working on one takes no more than `memory` bytes.
 
-    pairs: Parquet files of schema PAIRS. sheared: (captioner, file of schema SHEARED). The rows wait in a file in
-    `folder`.
+    Raises `TrainingError` when those would be too many.
     """
+    largest = max(memory // _COPIES, 1)
+    count = max(-(-size // min(bucket_bytes, largest)), 1)
+    if count > _FEW:
+        count = max(-(-size // largest), _FEW)
+    if count > _MOST:
+        raise TrainingError(
+            f"merge.memory_gb: {memory / 1e9:g} is too little to merge {size / 1e9:,.1f} GB of captions; write "
+            f"{size / _MOST * _COPIES / 1e9 + 0.05:.1f} or more."
+        )
+    return count
+
+
+class Cutter:
+    """Cuts rows into `count` buckets, which wait in two files. `sources` is what `source_names` gives."""
 
     def __init__(
-        self,
-        pairs: Sequence[Path],
-        sheared: Sequence[tuple[str, Path]],
-        folder: Path,
-        *,
-        seed: int,
-        bucket_bytes: int = BUCKET_BYTES,
+        self, sources: Sequence[str], images: IO[bytes], captions: IO[bytes], *, seed: int, count: int, flush_bytes: int
     ) -> None:
-        self._sources = [RAW_SOURCE, *sorted({captioner for captioner, _ in sheared})]
-        self._seed = seed
-        size = sum(_text_bytes(file, ["raw_caption", "image", "path"]) for file in pairs)
-        size += sum(_text_bytes(file, ["caption"]) for _, file in sheared)
-        self.count = min(max(-(-size // bucket_bytes), 1), MAX_BUCKETS)
-        flush_bytes = max(size // self.count, bucket_bytes)
-        self._images = Spill(folder, _IMAGES, self.count, flush_bytes // 2, self._bucket_of)
-        self._captions = Spill(folder, _CAPTIONS, self.count, flush_bytes, self._bucket_of)
+        self._sources, self._seed, self.count = list(sources), seed, count
+        self.images = Spill(images, IMAGES, count, flush_bytes // 2, self._bucket_of)
+        self.captions = Spill(captions, CAPTIONS, count, flush_bytes, self._bucket_of)
         self.rows_in = 0
-        try:
-            for file in pairs:
-                self._add_pairs(file)
-            for captioner, file in sheared:
-                self._add_sheared(self._sources.index(captioner), file)
-            self._images.flush()
-            self._captions.flush()
-        except BaseException:
-            self.close()
-            raise
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def add(self, captioner: str | None, file: Path) -> None:
+        """Take a table of raw pairs, or of a captioner."""
+        if captioner is None:
+            self._add_pairs(file)
+        else:
+            self._add_sheared(self._sources.index(captioner), file)
+
+    def flush(self) -> None:
+        """Write what is held back; before anything is read."""
+        self.images.flush()
+        self.captions.flush()
 
     def close(self) -> None:
         """Give the disk back."""
-        self._images.close()
-        self._captions.close()
-
-    def __iter__(self) -> Iterator[Bucket]:
-        return (self.read(number) for number in range(self.count))
-
-    def scan(self) -> Iterator[pa.Table]:
-        """The captions of every bucket, in order (schema CAPTIONS_OF_IMAGES); may be called again."""
-        return (bucket.captions for bucket in self)
-
-    def read(self, number: int) -> Bucket:
-        """A bucket's captions."""
-        images, digests, words = self._read_images(number)
-        captions = self._captions.read(number)
-        rows, image_of = _match(captions.column("digest"), words, self._seed)
-        orphans = len(captions) - len(rows)
-        if orphans:
-            captions = captions.take(pa.array(rows))
-        source = captions.column("source").to_numpy()
-        # Images are numbered in their order, and sources are sorted by name with the raw one before.
-        group = image_of * len(self._sources) + source
-        order, repeated = sorted_rows(group, captions, ["caption"])
-        order = order[~repeated]
-        captions = captions.take(pa.array(order))
-        source, image_of = source[order], pa.array(image_of[order])
-        table = pa.table(
-            [
-                image_ids(digests).take(image_of),
-                pa.array(self._sources, pa.string()).take(pa.array(source)),
-                pa.array((source > 0).astype(np.int8)),
-                captions.column("caption"),
-                images.column("image").take(image_of),
-                images.column("path").take(image_of),
-                captions.column("words"),
-            ],
-            schema=CAPTIONS_OF_IMAGES,
-        )
-        return Bucket(table, repeated=int(repeated.sum()), orphans=orphans)
-
-    def _read_images(self, number: int) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
-        """A bucket's images in their order, each once with its first path, and their digests, as bytes and words."""
-        images = self._images.read(number)
-        words = digest_words(digests_of(images.column("digest")))
-        keys = order_keys(words[:, 0], self._seed)
-        order = np.argsort(keys)
-        if np.any(keys[order][1:] == keys[order][:-1]):  # an image of several pairs, or two images that begin alike
-            order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
-        changes = np.any(words[order][1:] != words[order][:-1], axis=1)
-        number_of = np.empty(len(order), np.int64)
-        number_of[order] = np.concatenate([[0], np.cumsum(changes)])[: len(order)]
-        order, _ = sorted_rows(number_of, images, ["path", "image"])
-        first = np.flatnonzero(np.diff(number_of[order], prepend=-1))
-        images = images.take(pa.array(order[first]))
-        return images, digests_of(images.column("digest")), words[order[first]]
+        self.images.close()
+        self.captions.close()
 
     def _bucket_of(self, batch: pa.RecordBatch) -> np.ndarray:
         first = first_words(digests_of(batch.column("digest")))
@@ -166,7 +122,7 @@ class Buckets(AbstractContextManager["Buckets"]):
     def _add_pairs(self, file: Path) -> None:
         for batch in read_batches(file, ["image_id", "image", "path", "raw_caption"]):
             digest = digest_column(image_digests(batch.column("image_id")))
-            self._images.add(pa.record_batch([digest, batch.column("image"), batch.column("path")], schema=_IMAGES))
+            self.images.add(pa.record_batch([digest, batch.column("image"), batch.column("path")], schema=IMAGES))
             caption = batch.column("raw_caption")
             self._add_captions(digest, 0, pa.array(word_counts(caption)), caption)
 
@@ -177,8 +133,117 @@ class Buckets(AbstractContextManager["Buckets"]):
 
     def _add_captions(self, digest: pa.Array, source: int, words: pa.Array, caption: pa.Array) -> None:
         sources = pa.array(np.full(len(digest), source, np.int16))
-        self._captions.add(pa.record_batch([digest, sources, words, caption], schema=_CAPTIONS))
+        self.captions.add(pa.record_batch([digest, sources, words, caption], schema=CAPTIONS))
         self.rows_in += len(digest)
+
+
+class Buckets(AbstractContextManager["Buckets"]):
+    """Raw pairs and captioners' captions by image.
+
+    pairs: Parquet files of schema PAIRS. sheared: (captioner, file of schema SHEARED). The rows wait in nameless files
+    in `folder`; working on a bucket takes no more than `memory` bytes.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Path],
+        sheared: Sequence[tuple[str, Path]],
+        folder: Path,
+        *,
+        seed: int,
+        bucket_bytes: int = BUCKET_BYTES,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
+        self._sources = source_names(captioner for captioner, _ in sheared)
+        self._seed = seed
+        tables: list[tuple[str | None, Path]] = [*((None, file) for file in pairs), *sheared]
+        size = sum(text_bytes(captioner, file) for captioner, file in tables)
+        self.count = count_buckets(size, memory, bucket_bytes)
+        self._cutter = Cutter(
+            self._sources,
+            nameless_file(folder),
+            nameless_file(folder),
+            seed=seed,
+            count=self.count,
+            flush_bytes=max(size // self.count, min(bucket_bytes, memory // _COPIES)),
+        )
+        try:
+            with full_spill_explained(folder):
+                for captioner, file in tables:
+                    self._cutter.add(captioner, file)
+                self._cutter.flush()
+        except BaseException:
+            self.close()
+            raise
+        self.rows_in = self._cutter.rows_in
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._cutter.close()
+
+    def __iter__(self) -> Iterator[Bucket]:
+        return (self.read(number) for number in range(self.count))
+
+    def scan(self) -> Iterator[pa.Table]:
+        """The captions of every bucket, in order (schema CAPTIONS_OF_IMAGES); may be called again."""
+        return (bucket.captions for bucket in self)
+
+    def read(self, number: int) -> Bucket:
+        """A bucket's captions."""
+        return joined(self._cutter.images.read(number), self._cutter.captions.read(number), self._sources, self._seed)
+
+
+def source_names(captioners: Iterable[str]) -> list[str]:
+    """The sources as buckets number them."""
+    return [RAW_SOURCE, *sorted(set(captioners))]
+
+
+def joined(images: pa.RecordBatch, captions: pa.RecordBatch, sources: Sequence[str], seed: int) -> Bucket:
+    """The bucket that its rows (schemas IMAGES and CAPTIONS, in any order) come to."""
+    images, digests, words = _ordered_images(images, seed)
+    rows, image_of = _match(captions.column("digest"), words, seed)
+    orphans = len(captions) - len(rows)
+    if orphans:
+        captions = captions.take(pa.array(rows))
+    source = captions.column("source").to_numpy()
+    # Images are numbered in their order, and sources are sorted by name with the raw one before.
+    group = image_of * len(sources) + source
+    order, repeated = sorted_rows(group, captions, ["caption"])
+    order = order[~repeated]
+    captions = captions.take(pa.array(order))
+    source, image_of = source[order], pa.array(image_of[order])
+    table = pa.table(
+        [
+            image_ids(digests).take(image_of),
+            pa.array(list(sources), pa.string()).take(pa.array(source)),
+            pa.array((source > 0).astype(np.int8)),
+            captions.column("caption"),
+            images.column("image").take(image_of),
+            images.column("path").take(image_of),
+            captions.column("words"),
+        ],
+        schema=CAPTIONS_OF_IMAGES,
+    )
+    return Bucket(table, repeated=int(repeated.sum()), orphans=orphans)
+
+
+def _ordered_images(images: pa.RecordBatch, seed: int) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
+    """A bucket's images in their order, each once with its first path, and their digests, as bytes and words."""
+    words = digest_words(digests_of(images.column("digest")))
+    keys = order_keys(words[:, 0], seed)
+    order = np.argsort(keys)
+    if np.any(keys[order][1:] == keys[order][:-1]):  # an image of several pairs, or two images that begin alike
+        order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
+    changes = np.any(words[order][1:] != words[order][:-1], axis=1)
+    number_of = np.empty(len(order), np.int64)
+    number_of[order] = np.concatenate([[0], np.cumsum(changes)])[: len(order)]
+    order, _ = sorted_rows(number_of, images, ["path", "image"])
+    first = np.flatnonzero(np.diff(number_of[order], prepend=-1))
+    images = images.take(pa.array(order[first]))
+    return images, digests_of(images.column("digest")), words[order[first]]
 
 
 def word_counts(texts: pa.Array) -> np.ndarray:
@@ -219,8 +284,9 @@ def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray,
     return rows, image_of[rows]
 
 
-def _text_bytes(file: Path, columns: list[str]) -> int:
-    """About how much memory a file's rows take as captions."""
+def text_bytes(captioner: str | None, file: Path) -> int:
+    """About how much memory the rows of a table of raw pairs, or of a captioner, take as captions."""
+    columns = ["raw_caption", "image", "path"] if captioner is None else ["caption"]
     metadata = read_metadata(file)
     size: int = metadata.num_rows * _ROW_OVERHEAD
     for group in range(metadata.num_row_groups):

@@ -108,14 +108,15 @@ def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
     full. So memory grows with the captions that repeat and not with all of them.
     """
     slots = np.zeros(_SLOTS, np.int32)
-    for captions in scan():
-        np.add.at(slots, _hashes_once_an_image(captions) % _SLOTS, 1)
+    for hashes in scan.each(_hashes_once_an_image):
+        np.add.at(slots, hashes % _SLOTS, 1)
     full = slots > step.max_repeats
-    suspects = [np.zeros(0, np.uint64)]
-    if full.any():
-        for captions in scan():
-            hashes = _hashes_once_an_image(captions)
-            suspects.append(hashes[full[hashes % _SLOTS]])
+
+    def suspects_of(captions: pa.Table) -> np.ndarray:
+        hashes = _hashes_once_an_image(captions)
+        return np.asarray(hashes[full[hashes % _SLOTS]])
+
+    suspects = [np.zeros(0, np.uint64), *(scan.each(suspects_of) if full.any() else [])]
     hashes, counts = np.unique(np.concatenate(suspects), return_counts=True)
     repeated = hashes[counts > step.max_repeats]
     return Rule("max_repeats", lambda captions: np.isin(_hashes(captions), repeated))

@@ -1,13 +1,13 @@
 """The filters by image-text score: `keep_top` (DataComp, BLIP's CapFilt) and `best_of_n` (LAION-COCO)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from caploom.names import RAW_SOURCE
-from caploom.training_set.filter_context import FilterContext, Scan
+from caploom.training_set.filter_context import FilterContext, Narrowed, Scan
 from caploom.training_set.filter_rules import image_numbers, text_column
 from caploom.training_set.filter_settings import BestOfN, KeepTop
 from caploom.training_set.scores import Scores, scores_of
@@ -58,8 +58,7 @@ def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
     """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
     scores = scores_of(step, scan, context.store)
     parts = [np.zeros(0, np.float32)]
-    for captions in scan():
-        found = scores.look_up(captions)
+    for found in scan.each(scores.look_up):
         parts.append(found[~np.isnan(found)])
     every = np.concatenate(parts)
     if len(every) == 0:
@@ -70,10 +69,9 @@ def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
 
 def best_of_n(step: BestOfN, scan: Scan, context: FilterContext) -> BestCaptions:
     """Keeps the n best synthetic captions of each image, and all raw ones."""
+    return BestCaptions(scores_of(step, Narrowed(scan, _synthetic), context.store), step.best_of_n)
 
-    def synthetic() -> Iterator[pa.Table]:
-        for captions in scan():
-            raw = text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) == RAW_SOURCE
-            yield captions.filter(pa.array(~raw))
 
-    return BestCaptions(scores_of(step, synthetic, context.store), step.best_of_n)
+def _synthetic(captions: pa.Table) -> pa.Table:
+    raw = text_column(captions, "source").to_numpy(zero_copy_only=False).astype(object) == RAW_SOURCE
+    return captions.filter(pa.array(~raw))

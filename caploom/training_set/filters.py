@@ -6,8 +6,9 @@ needs them all; `Prepared.drops` then judges one bucket. A filter is one functio
 The merge calls `prepare_filters`, then `apply_filters` for each bucket, and `refuse_if_all_dropped` at the end.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from caploom.errors import TrainingError
 from caploom.records import DROPPED
 from caploom.training_set import filter_rules, filter_scores
 from caploom.training_set.exclusions import Exclusions
-from caploom.training_set.filter_context import FilterContext, Prepared, Scan
+from caploom.training_set.filter_context import FilterContext, Narrowed, Prepared, Scan
 from caploom.training_set.filter_settings import FilterStep
 
 FILTERS: dict[str, Callable[[Any, Scan, FilterContext], Prepared]] = {
@@ -48,6 +49,12 @@ class PreparedFilters:
     seen: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
+    def count(self, seen: int, dropped: Mapping[str, int]) -> None:
+        """Count what was seen of a bucket, and dropped."""
+        self.seen += seen
+        for reason, number in dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
     def refuse_if_all_dropped(self) -> None:
         """Raise `TrainingError` when no caption is left, saying which filter dropped how many."""
         if self.seen and sum(self.dropped.values()) == self.seen:
@@ -74,36 +81,43 @@ def prepare_filters(
     if left_out is not None and left_out.reasons:
         prepared.judges.append(("duplicates", left_out))
     for step in steps:
-        before = list(prepared.judges)
-
-        def remaining(before: list[tuple[str, Prepared]] = before) -> Iterator[pa.Table]:
-            for captions in scan():
-                yield _run(captions, before)[0]
-
+        remaining = Narrowed(scan, partial(_kept, judges=list(prepared.judges)))
         prepared.judges.append((step.filter, FILTERS[step.filter](step, remaining, context)))
     return prepared
 
 
 def apply_filters(captions: pa.Table, prepared: PreparedFilters) -> tuple[pa.Table, pa.Table]:
-    """The captions that a bucket keeps, in their order, and those it loses, of schema DROPPED."""
-    kept, dropped = _run(captions, prepared.judges)
-    prepared.seen += len(captions)
-    for each in pc.value_counts(dropped["reason"]).to_pylist():
-        prepared.dropped[each["values"]] = prepared.dropped.get(each["values"], 0) + each["counts"]
+    """The captions that a bucket keeps and, of schema DROPPED, those that it loses, both in their order."""
+    kept, dropped = judge(captions, prepared.judges)
+    prepared.count(len(captions), reasons_of(dropped))
     return kept, dropped
 
 
-def _run(captions: pa.Table, judges: Sequence[tuple[str, Prepared]]) -> tuple[pa.Table, pa.Table]:
-    lost = [DROPPED.empty_table()]
-    for _, judge in judges:
+def judge(captions: pa.Table, judges: Sequence[tuple[str, Prepared]]) -> tuple[pa.Table, pa.Table]:
+    """The same without counting."""
+    row = np.arange(len(captions))
+    lost, lost_rows = [DROPPED.empty_table()], [np.zeros(0, np.int64)]
+    for _, each in judges:
         if len(captions) == 0:
             break
-        drops = {reason: mask for reason, mask in judge.drops(captions).items() if mask.any()}
+        drops = {reason: mask for reason, mask in each.drops(captions).items() if mask.any()}
         if not drops:
             continue
         gone = np.logical_or.reduce(list(drops.values()))
         for reason, mask in drops.items():
             rows = captions.select(["image_id", "source", "caption"]).filter(pa.array(mask))
             lost.append(rows.append_column("reason", pa.array([reason] * len(rows), pa.string())).cast(DROPPED))
-        captions = captions.filter(pa.array(~gone))
-    return captions, pa.concat_tables(lost)
+            lost_rows.append(row[mask])
+        captions, row = captions.filter(pa.array(~gone)), row[~gone]
+    # By filter they would show how captions were cut into buckets.
+    order = np.argsort(np.concatenate(lost_rows), kind="stable")
+    return captions, pa.concat_tables(lost).take(pa.array(order))
+
+
+def reasons_of(dropped: pa.Table) -> dict[str, int]:
+    """How many captions were dropped for each reason."""
+    return {each["values"]: each["counts"] for each in pc.value_counts(dropped["reason"]).to_pylist()}
+
+
+def _kept(captions: pa.Table, judges: Sequence[tuple[str, Prepared]]) -> pa.Table:
+    return judge(captions, judges)[0]

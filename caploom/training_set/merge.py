@@ -4,35 +4,29 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from caploom.errors import TrainingError
 from caploom.factory import Factory
-from caploom.names import RAW_SOURCE
 from caploom.progress import Progress
 from caploom.readers.ingest import ingested_shards, raw_pairs_plan
 from caploom.readers.shards import shard_names
 from caploom.recipes import Recipe
 from caploom.shearing.shear import sheared_captions_plan, sheared_tables
-from caploom.store import Artifact, Draft, Plan, RowCount
+from caploom.store import Artifact, Draft, Plan
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.exclusions import Exclusions, exclusions
-from caploom.training_set.filter_context import FilterContext
+from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.row_files import dropped_files, row_files
-from caploom.training_set.samples import Samples
 from caploom.training_set.settings import MixSettings
+from caploom.training_set.tally import Tally
 from caploom.training_set.training_json import TrainingJson
 
 KIND = "training_set"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 ORDER_SEED = 0
 
 
@@ -81,10 +75,12 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
             (artifact.manifest.configuration["captioner"], artifact.file("sheared.parquet"))
             for artifact in sheared_tables(factory, recipe)
         ]
-        with Buckets(pairs, sheared, draft.folder, seed=ORDER_SEED) as buckets:
+        settings = factory.config.merge
+        spill = settings.spill or draft.folder
+        with Buckets(pairs, sheared, spill, seed=ORDER_SEED, memory=settings.memory_bytes) as buckets:
             context = FilterContext(factory.store, recipe.name, recipe.captioners)
             left_out = exclusions(factory, recipe, shards)
-            filters = prepare_filters(recipe.filters, buckets.scan, context, left_out)
+            filters = prepare_filters(recipe.filters, Passes(buckets.scan), context, left_out)
             json = factory.config.training_json
             tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
         draft.rows = tally.row_count(buckets.rows_in)
@@ -98,56 +94,6 @@ def training_files(training_set: Artifact) -> list[Path]:
     """The Parquet files of a training set, in their order."""
     names = sorted(name for name in training_set.manifest.files if name.startswith("rows-"))
     return [training_set.file(name) for name in names]
-
-
-class Tally:
-    """Counts what is kept, and by its reason what is not."""
-
-    def __init__(self) -> None:
-        self.reasons: Counter[str] = Counter()
-        self._images = 0
-        self._captions: Counter[str] = Counter()
-        self._words: Counter[str] = Counter()
-        self._samples = Samples()
-
-    @property
-    def out(self) -> int:
-        """Captions kept."""
-        return self._captions.total()
-
-    def count(self, captions: pa.Table, rows: pa.Table) -> None:
-        """Count captions that are kept, and the training rows that they make; an image's are all among them."""
-        said = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
-        self._captions.update(dict(zip(said["source"], said["words_count"], strict=True)))
-        self._words.update(dict(zip(said["source"], said["words_sum"], strict=True)))
-        # An image's captions stand side by side.
-        runs = (
-            pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks
-        )
-        self._images += sum(len(run) for run in runs)
-        self._samples.add(rows)
-
-    def row_count(self, rows_in: int) -> RowCount:
-        """The row identity."""
-        reasons = {reason: number for reason, number in self.reasons.items() if number}
-        failed = sum(reasons.values())
-        return RowCount(unit="captions", rows_in=rows_in, rows_out=self.out, rows_failed=failed, reasons=reasons)
-
-    def summary(self) -> dict[str, Any]:
-        """The figures of the manifest."""
-        sources = sorted(self._captions, key=lambda source: (source != RAW_SOURCE, source))
-        return {
-            "images": self._images,
-            "captions": self.out,
-            "captions_by_source": {source: self._captions[source] for source in sources},
-            "mean_words_by_source": {
-                source: round(self._words[source] / self._captions[source], 2) for source in sources
-            },
-            "images_by_source": {source: self._samples.images[source] for source in sources},
-            "sample_share_by_source": self._samples.shares(sources),
-            "repeated_captions": self.reasons["repeated_caption"],
-            "orphans": self.reasons["orphan_caption"],
-        }
 
 
 def write_training_set(

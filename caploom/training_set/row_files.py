@@ -1,6 +1,6 @@
 """Writes a training set's tables into Parquet files whose cut depends on the rows alone, not on how they arrive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,29 @@ FILE_BYTES = 64 * 2**20
 
 # Values that come again and again; captions and identities do not, and a dictionary of them is built for nothing.
 _DICTIONARIES = ["sources.list.element", "weights.list.element", "source", "reason"]
+
+
+class Cuts:
+    """Where files end, told of rows as they come."""
+
+    def __init__(self, file_rows: int = FILE_ROWS, file_bytes: int = FILE_BYTES) -> None:
+        self._file_rows, self._file_bytes = file_rows, file_bytes
+        self._rows = self._bytes = 0
+
+    def add(self, sizes: np.ndarray) -> Iterator[tuple[int, int, bool]]:
+        """Pieces of the next rows, whose bytes are `sizes` (N,) int64: start, end, and whether a file ends with it."""
+        size = np.cumsum(sizes)
+        start = taken = 0
+        while start < len(size):
+            by_bytes = int(np.searchsorted(size, taken + self._file_bytes - self._bytes)) + 1
+            end = min(start + self._file_rows - self._rows, by_bytes, len(size))
+            self._rows += end - start
+            self._bytes += int(size[end - 1]) - taken
+            ends = self._rows >= self._file_rows or self._bytes >= self._file_bytes
+            if ends:
+                self._rows = self._bytes = 0
+            yield start, end, ends
+            start, taken = end, int(size[end - 1])
 
 
 class TableFiles:
@@ -36,36 +59,39 @@ class TableFiles:
         file_bytes: int = FILE_BYTES,
     ) -> None:
         self._folder, self._name, self._schema, self._text_bytes = folder, name, schema, text_bytes
-        self._file_rows, self._file_bytes = file_rows, file_bytes
+        self._cuts = Cuts(file_rows, file_bytes)
         self._pending: list[pa.Table] = []
-        self._rows = self._bytes = self._files = 0
+        self._files = 0
 
     def write(self, rows: pa.Table) -> None:
         """Take rows."""
         self._schema = rows.schema  # with its metadata
-        size = np.cumsum(self._text_bytes(rows))
-        start = taken = 0
-        while start < len(rows):
-            by_bytes = int(np.searchsorted(size, taken + self._file_bytes - self._bytes)) + 1
-            end = min(start + self._file_rows - self._rows, by_bytes, len(rows))
+        for start, end, ends in self._cuts.add(self._text_bytes(rows)):
             self._pending.append(rows.slice(start, end - start))
-            self._rows += end - start
-            self._bytes += int(size[end - 1]) - taken
-            start, taken = end, int(size[end - 1])
-            if self._rows >= self._file_rows or self._bytes >= self._file_bytes:
+            if ends:
                 self._end_file()
 
     def close(self, *, at_least_one: bool = False) -> None:
         """Write what is left; `at_least_one` file, if need be without rows."""
-        if self._rows or (at_least_one and not self._files):
+        if self._pending or (at_least_one and not self._files):
             self._end_file()
 
     def _end_file(self) -> None:
-        table = pa.concat_tables([self._schema.empty_table(), *self._pending]).combine_chunks()
-        self._pending, self._rows, self._bytes = [], 0, 0
-        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _DICTIONARIES}
-        pq.write_table(table, self._folder / f"{self._name}-{self._files:05d}.parquet", **options)
+        write_file(self._pending, self._schema, self._folder / file_name(self._name, self._files))
+        self._pending = []
         self._files += 1
+
+
+def file_name(name: str, number: int) -> str:
+    """What a file is called."""
+    return f"{name}-{number:05d}.parquet"
+
+
+def write_file(pieces: Sequence[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write one file, of rows that came in pieces."""
+    table = pa.concat_tables([schema.empty_table(), *pieces]).combine_chunks()
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _DICTIONARIES}
+    pq.write_table(table, path, **options)
 
 
 def row_files(folder: Path) -> TableFiles:
@@ -75,7 +101,12 @@ def row_files(folder: Path) -> TableFiles:
 
 def dropped_files(folder: Path) -> TableFiles:
     """Where go the captions that filters dropped: `dropped-*.parquet`."""
-    return TableFiles(folder, "dropped", DROPPED, lambda rows: pc.binary_length(rows.column("caption")).to_numpy())
+    return TableFiles(folder, "dropped", DROPPED, dropped_bytes)
+
+
+def dropped_bytes(rows: pa.Table) -> np.ndarray:
+    """Bytes of each dropped caption: (N,) int64."""
+    return np.asarray(pc.binary_length(rows.column("caption")).to_numpy(), np.int64)
 
 
 def caption_bytes(rows: pa.Table) -> np.ndarray:

@@ -26,6 +26,12 @@ class Samples:
             if len(batch):
                 self._add(batch)
 
+    def add_counted(self, later: "Samples") -> None:
+        """Count in what another counted of other images."""
+        for source, drawn in later.drawn.items():
+            self.drawn[source] += drawn
+        self.images.update(later.images)
+
     def shares(self, sources: list[str]) -> dict[str, float]:
         """The share of the samples that is each source's, 0 to 1."""
         total = sum(self.drawn.values()) or 1

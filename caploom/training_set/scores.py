@@ -4,7 +4,7 @@ They belong to no recipe: another share, another shear that gives the same capti
 """
 
 import hashlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ class Scores:
         """float32 of shape (captions,); NaN where there is no score."""
         return self.of_keys(caption_keys(captions))
 
+    def lacking(self, captions: pa.Table) -> int:
+        """How many captions have none."""
+        return int(np.isnan(self.look_up(captions)).sum())
+
     def of_keys(self, keys: np.ndarray) -> np.ndarray:
         """float32 of shape (keys,); NaN where there is no score."""
         if len(self._keys) == 0:
@@ -62,24 +66,38 @@ def scores_of(scorer: ScoredStep, scan: Scan, store: Store) -> Scores:
     identity = scorer_identity(scorer)
     name = fingerprint(identity)
     known = _kept(store, name)
-    todo = sum(int(np.isnan(known.look_up(captions)).sum()) for captions in scan())
+    todo = sum(scan.each(known.lacking))
     if todo == 0:
         return known
-    from caploom.training_set.clip_scorer import ClipScorer  # torch: only where something is scored
-
-    model = ClipScorer(scorer)
+    score = partial(_score, scorer=scorer, known=known, store=store, name=name, identity=identity)
     done = 0
     # A bar of its own: the stage's is about to count the captions that it merges.
     with track(f"scores by {scorer.model}", "captions") as bar:
         progress = bar.part()
-        for captions in scan():
-            missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
-            for start in range(0, len(missing), _PART):
-                part = missing.slice(start, _PART)
-                _keep(store, name, identity, part, model)
-                done += len(part)
+        try:
+            for scored in scan.each(score, loads_model=True):
+                done += scored
                 progress(done, todo)
+        finally:
+            _model.cache_clear()
     return _kept(store, name)
+
+
+def _score(
+    captions: pa.Table, *, scorer: ScoredStep, known: Scores, store: Store, name: str, identity: dict[str, Any]
+) -> int:
+    """Score and keep what has no score yet of a bucket; how many captions that was."""
+    missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
+    for start in range(0, len(missing), _PART):
+        _keep(store, name, identity, missing.slice(start, _PART), _model(scorer))
+    return len(missing)
+
+
+@lru_cache(maxsize=1)
+def _model(scorer: ScoredStep) -> "ClipScorer":
+    from caploom.training_set.clip_scorer import ClipScorer  # torch: only where something is scored
+
+    return ClipScorer(scorer)
 
 
 def scorer_identity(scorer: ScoredStep) -> dict[str, Any]:

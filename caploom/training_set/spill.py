@@ -1,32 +1,40 @@
 """A file that takes rows in any order and gives them back by bucket: what does not fit into memory waits here."""
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
+
+from caploom.errors import StoreError
+from caploom.store import DISK_FULL
 
 
 class Spill:
     """Rows of one schema, to be written batch by batch and read bucket by bucket.
 
     `bucket_of` says which of `buckets` each row of a batch belongs to. About `flush_bytes` are held back, so that what
-    is written for a bucket at once is no crumb. The file has no name and is gone with the process, however that ends.
+    is written for a bucket at once is no crumb.
+
+    Attributes:
+        offsets: for each flush, int64 of shape (buckets + 1,): where in the file each bucket's piece begins and ends.
     """
 
     def __init__(
         self,
-        folder: Path,
+        file: IO[bytes],
         schema: pa.Schema,
         buckets: int,
         flush_bytes: int,
         bucket_of: Callable[[pa.RecordBatch], np.ndarray],
     ) -> None:
         self.schema, self.buckets = schema, buckets
-        self._flush_bytes, self._bucket_of = flush_bytes, bucket_of
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
-        self._places: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
+        self.offsets: list[np.ndarray] = []
+        self._file, self._flush_bytes, self._bucket_of = file, flush_bytes, bucket_of
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = self._end = 0
 
@@ -47,26 +55,69 @@ class Spill:
         # Sixteen bits or fewer are sorted by counting.
         batch = batch.take(pa.array(np.argsort(bucket.astype(np.uint16), kind="stable")))
         ends = np.cumsum(np.bincount(bucket, minlength=self.buckets)).tolist()
+        offsets = np.full(self.buckets + 1, self._end, np.int64)
         start = 0
         for number, end in enumerate(ends):
             if end > start:
                 data = batch.slice(start, end - start).serialize()
                 self._file.write(data)
-                self._places[number].append((self._end, data.size))
                 self._end += data.size
+            offsets[number + 1] = self._end
             start = end
+        self._file.flush()
+        self.offsets.append(offsets)
 
     def read(self, bucket: int) -> pa.RecordBatch:
         """All rows of a bucket, in the order in which they came."""
-        batches = []
-        for start, size in self._places[bucket]:
-            self._file.seek(start)
-            batches.append(pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self.schema))
-        return _one_batch(batches, self.schema)
+        return rows_of_pieces((self._piece(start, size) for start, size in ranges(self.offsets, bucket)), self.schema)
 
     def close(self) -> None:
         """Give the disk back."""
-        self._file.close()
+        with suppress(OSError):  # a full disk has been told already
+            self._file.close()
+
+    def _piece(self, start: int, size: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+def ranges(offsets: Sequence[np.ndarray], bucket: int) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a bucket lie in a spill's file: start and size."""
+    for each in offsets:
+        start, end = int(each[bucket]), int(each[bucket + 1])
+        if end > start:
+            yield start, end - start
+
+
+def rows_of_pieces(pieces: Iterable[bytes], schema: pa.Schema) -> pa.RecordBatch:
+    """The rows that the pieces of a bucket hold."""
+    return _one_batch([pa.ipc.read_record_batch(pa.py_buffer(piece), schema) for piece in pieces], schema)
+
+
+def nameless_file(folder: Path) -> IO[bytes]:
+    """A file without a name, which is gone with the process, however that ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise StoreError(
+            f"{folder}: rows that wait for the merge cannot be written there ({why}); change `merge.spill`."
+        ) from None
+
+
+@contextmanager
+def full_spill_explained(folder: Path) -> Iterator[None]:
+    """A disk that is full while rows are put aside becomes a `StoreError` that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise StoreError(
+            f"{folder}: the rows that wait for the merge do not fit there ({os.strerror(error.errno).lower()}); make "
+            "room, or name a folder of a larger disk in `merge.spill`."
+        ) from None
 
 
 def _one_batch(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

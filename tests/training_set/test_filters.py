@@ -10,7 +10,7 @@ from caploom.config import load_config
 from caploom.errors import ConfigError, TrainingError
 from caploom.records import DROPPED
 from caploom.store import Store
-from caploom.training_set.filter_context import FilterContext
+from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters
 from caploom.training_set.near_duplicates import near_duplicates_of
@@ -51,7 +51,7 @@ def run(tmp_path):
 
     def run(written, *buckets, captioners=("b", "a")):
         context = FilterContext(Store(tmp_path), "test", captioners)
-        prepared = prepare_filters(steps(*written), lambda: iter(buckets), context)
+        prepared = prepare_filters(steps(*written), Passes(lambda: iter(buckets)), context)
         kept, dropped = [], []
         for bucket in buckets:
             remaining, lost = apply_filters(bucket, prepared)

@@ -15,7 +15,7 @@ from caploom.store import Store
 from caploom.training.clip_model import create_clip_model, encode_text, load_checkpoint, save_checkpoint
 from caploom.training.images import ImageDecoder
 from caploom.training_set.clip_scorer import ClipScorer
-from caploom.training_set.filter_context import FilterContext
+from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters
 from caploom.training_set.scores import KIND
@@ -78,7 +78,7 @@ def run(tmp_path):
     def run(written, *buckets):
         steps = [TypeAdapter(FilterStep).validate_python(step) for step in written]
         context = FilterContext(Store(tmp_path / "store"), "test", ["a", "b"])
-        prepared = prepare_filters(steps, lambda: iter(buckets), context)
+        prepared = prepare_filters(steps, Passes(lambda: iter(buckets)), context)
         parts = [apply_filters(each, prepared) for each in buckets]
         prepared.refuse_if_all_dropped()
         return pa.concat_tables(kept for kept, _ in parts), pa.concat_tables(dropped for _, dropped in parts)
