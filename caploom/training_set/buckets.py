@@ -35,7 +35,7 @@ MEMORY_BYTES = 10**9
 _FEW, _MOST = 512, 8192
 """Buckets: beyond the first number they rather grow, as far as memory lets them; beyond the second, a bucket's pieces
 would be crumbs."""
-_COPIES = 16  # of a bucket's text, at the worst moment of joining, filtering and writing it
+COPIES = 16  # of a bucket's text, at the worst moment of joining, filtering and writing it
 _ROW_OVERHEAD = 64  # bytes of a caption's row beside its text
 
 CAPTIONS_OF_IMAGES = pa.schema(
@@ -74,14 +74,14 @@ def count_buckets(size: int, memory: int, bucket_bytes: int = BUCKET_BYTES) -> i
 
     Raises `TrainingError` when those would be too many.
     """
-    largest = max(memory // _COPIES, 1)
+    largest = max(memory // COPIES, 1)
     count = max(-(-size // min(bucket_bytes, largest)), 1)
     if count > _FEW:
         count = max(-(-size // largest), _FEW)
     if count > _MOST:
         raise TrainingError(
             f"merge.memory_gb: {memory / 1e9:g} is too little to merge {size / 1e9:,.1f} GB of captions; write "
-            f"{size / _MOST * _COPIES / 1e9 + 0.05:.1f} or more."
+            f"{size / _MOST * COPIES / 1e9 + 0.05:.1f} or more."
         )
     return count
 
@@ -165,7 +165,7 @@ class Buckets(AbstractContextManager["Buckets"]):
             nameless_file(folder),
             seed=seed,
             count=self.count,
-            flush_bytes=max(size // self.count, min(bucket_bytes, memory // _COPIES)),
+            flush_bytes=max(size // self.count, min(bucket_bytes, memory // COPIES)),
         )
         try:
             with full_spill_explained(folder):

@@ -4,6 +4,7 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from caploom.training_set.exclusions import Exclusions, exclusions
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
 from caploom.training_set.mixes import training_rows
+from caploom.training_set.on_ray.merge import merge_on_ray, reads_much
 from caploom.training_set.row_files import dropped_files, row_files
 from caploom.training_set.settings import MixSettings
 from caploom.training_set.tally import Tally
@@ -66,28 +68,45 @@ def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | No
     something, and `training.json`.
     """
 
+    plan = training_set_plan(factory, recipe)
+
     def build(draft: Draft) -> None:
-        shards = ingested_shards(factory)
-        pairs = [artifact.file("pairs.parquet") for artifact in shards]
+        pairs, sheared = ingested_shards(factory), sheared_tables(factory, recipe)
         if not pairs:
             raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
-        sheared = [
-            (artifact.manifest.configuration["captioner"], artifact.file("sheared.parquet"))
-            for artifact in sheared_tables(factory, recipe)
-        ]
-        settings = factory.config.merge
-        spill = settings.spill or draft.folder
-        with Buckets(pairs, sheared, spill, seed=ORDER_SEED, memory=settings.memory_bytes) as buckets:
-            context = FilterContext(factory.store, recipe.name, recipe.captioners)
-            left_out = exclusions(factory, recipe, shards)
-            filters = prepare_filters(recipe.filters, Passes(buckets.scan), context, left_out)
-            json = factory.config.training_json
-            tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
-        draft.rows = tally.row_count(buckets.rows_in)
+        left_out = exclusions(factory, recipe, pairs)
+        if reads_much(factory, [*pairs, *sheared]):
+            tally, rows_in = merge_on_ray(
+                factory, recipe, draft, plan.fingerprint, (pairs, sheared), ORDER_SEED, left_out, progress
+            )
+        else:
+            tally, rows_in = _merge_here(factory, recipe, draft, (pairs, sheared), left_out, progress)
+        draft.rows = tally.row_count(rows_in)
         draft.seeds = {"order": ORDER_SEED}
         draft.summary = {**tally.summary(), "duplicates": left_out.summary()}
 
-    return factory.store.make(training_set_plan(factory, recipe), build)
+    return factory.store.make(plan, build)
+
+
+def _merge_here(
+    factory: Factory,
+    recipe: Recipe,
+    draft: Draft,
+    inputs: tuple[Sequence[Artifact], Sequence[Artifact]],
+    left_out: Exclusions,
+    progress: Progress | None,
+) -> tuple[Tally, int]:
+    """The counts of the merge in this process, and how many rows came in."""
+    pairs = [artifact.file("pairs.parquet") for artifact in inputs[0]]
+    sheared = [(each.manifest.configuration["captioner"], each.file("sheared.parquet")) for each in inputs[1]]
+    settings = factory.config.merge
+    spill = settings.spill or draft.folder
+    with Buckets(pairs, sheared, spill, seed=ORDER_SEED, memory=settings.memory_bytes) as buckets:
+        context = FilterContext(factory.store, recipe.name, recipe.captioners)
+        filters = prepare_filters(recipe.filters, Passes(buckets.scan), context, left_out)
+        json = factory.config.training_json
+        tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
+        return tally, buckets.rows_in
 
 
 def training_files(training_set: Artifact) -> list[Path]:

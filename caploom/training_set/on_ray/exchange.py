@@ -1,0 +1,154 @@
+"""Where the tasks of a merge leave what others of them read: a folder that all nodes share, or a prefix in a bucket."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from caploom.bucket import Bucket
+from caploom.errors import StoreError
+from caploom.object_store import ObjectStore
+from caploom.places import open_place, read_range
+from caploom.store import Store
+from caploom.training_set.spill import full_spill_explained
+
+_AT_ONCE = 8  # requests to a bucket
+
+
+class Exchange(Protocol):
+    """Files by name, each written whole or not at all; a task that runs again writes the same once more."""
+
+    def check(self) -> None:
+        """Raise `StoreError` when it cannot be reached from here."""
+        ...
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """A local path to write; when the block ends well, that is the file of this name."""
+        ...
+
+    def opened(self, name: str) -> BinaryIO:
+        """A file, opened for reading, seekable."""
+        ...
+
+    def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Parts of a file: (start, size) each."""
+        ...
+
+    def give(self, names: Sequence[str], folder: Path) -> None:
+        """Move files to a folder of this machine."""
+        ...
+
+    def clear(self) -> None:
+        """Delete everything."""
+        ...
+
+
+def exchange_for(store: Store, fingerprint: str, draft: Path, spill: Path | None) -> Exchange:
+    """The exchange of a merge: in the store's bucket, in the folder of the setting `spill`, or in the draft's."""
+    name = f"{fingerprint[:16]}.{uuid.uuid4().hex[:8]}"
+    if isinstance(store, ObjectStore):
+        return BucketPrefix(store.bucket.url, f".merging/{name}")
+    folder = (spill or draft).resolve() / f".merging.{name}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StoreError(
+            f"{folder.parent}: no folder can be made there ({error.strerror}); change `merge.spill`."
+        ) from None
+    return SharedFolder(folder)
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """An exchange in a folder that every node sees at the same path."""
+
+    folder: Path
+
+    def check(self) -> None:
+        """Raise `StoreError` when this node does not see the folder."""
+        if not self.folder.is_dir():
+            raise StoreError(
+                f"{self.folder.parent}: a node of the Ray cluster does not see it; have the store (and `merge.spill`) "
+                "lie in a folder that all nodes share, or at a URL."
+            )
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """As `Exchange`."""
+        path = self.folder / f".{name}.{uuid.uuid4().hex[:8]}"
+        try:
+            with full_spill_explained(self.folder.parent):
+                yield path
+                path.replace(self.folder / name)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def opened(self, name: str) -> BinaryIO:
+        """As `Exchange`."""
+        return (self.folder / name).open("rb")
+
+    def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """As `Exchange`."""
+        with self.opened(name) as file:
+            for start, size in ranges:
+                file.seek(start)
+                yield file.read(size)
+
+    def give(self, names: Sequence[str], folder: Path) -> None:
+        """As `Exchange`; a rename, unless the setting `spill` names another disk."""
+        for name in names:
+            shutil.move(self.folder / name, folder / name)
+
+    def clear(self) -> None:
+        """As `Exchange`."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class BucketPrefix:
+    """An exchange in the bucket of a store at a URL."""
+
+    url: str
+    prefix: str
+
+    def check(self) -> None:
+        """A bucket says what is wrong when it is asked."""
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """As `Exchange`."""
+        with tempfile.TemporaryDirectory(prefix="caploom-merge-") as folder:
+            path = Path(folder, name)
+            with full_spill_explained(Path(folder).parent):
+                yield path
+            Bucket(self.url).upload(path, f"{self.prefix}/{name}")
+
+    def opened(self, name: str) -> BinaryIO:
+        """As `Exchange`."""
+        return open_place(self._place(name))
+
+    def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """As `Exchange`; several are asked for at once."""
+        place = self._place(name)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(lambda each: read_range(place, *each), ranges)
+
+    def give(self, names: Sequence[str], folder: Path) -> None:
+        """As `Exchange`."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            # Through `list`, so that what one of them raises is raised here.
+            list(pool.map(lambda name: Bucket(self.url).download(f"{self.prefix}/{name}", folder / name), names))
+
+    def clear(self) -> None:
+        """As `Exchange`."""
+        bucket = Bucket(self.url)
+        for key in bucket.list(self.prefix):
+            bucket.delete(key)
+
+    def _place(self, name: str) -> str:
+        return Bucket(self.url).place(f"{self.prefix}/{name}")
