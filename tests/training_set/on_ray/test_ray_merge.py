@@ -2,25 +2,168 @@
 
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 
-import numpy as np
 import psutil
 import pytest
+from large_tables import artifacts_of
 from small_factory import ColourBackend, settings_of
 
 from caploom.captioning.caption_shard import caption_shard
 from caploom.config import parse_config
 from caploom.errors import ClusterError, StoreError, TrainingError
 from caploom.factory import Factory
-from caploom.readers.ingest import ingest_shard, ingested_shards
+from caploom.lineage.fingerprints import file_sha256
+from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
 from caploom.shearing.shear import shear_recipe
+from caploom.store import Draft
 from caploom.training.clip_model import create_clip_model, save_checkpoint
-from caploom.training_set import buckets, row_files
+from caploom.training_set import merge as here
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.merge import merge_training_set
+from caploom.training_set.on_ray import merge as there
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
+TOP = {"model": "./scorer", "device": "cpu"}
+RECIPES = {
+    "plain": {"shear": "first"},
+    "filtered": {"filters": ["no_empty", {"max_repeats": 9}, {"near_duplicates": 0.6}, {"language": ["en"]}]},
+    "weighed": {"mix": {"weights": {"raw": 1, "colours": 3}, "sub_caption": True}, "filters": [{"min_words": 3}]},
+    "rows": {"mix": "concatenate", "filters": [{"keep_top": 0.5, **TOP}]},
+    "best": {"mix": {"multi_positive": 2}, "filters": [{"best_of_n": 1, **TOP}]},
+}
+
+
+@pytest.fixture(scope="module")
+def executor():
+    from ray.cluster_utils import Cluster
+
+    node = {"object_store_memory": 150_000_000, "include_dashboard": False, "num_cpus": 2}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster.add_node(**node)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
+    yield {"kind": "ray", "address": cluster.address, "gpus_per_worker": 0}
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def factories(write_source, tmp_path, executor):
+    """Factories over the same captions, one that merges here, one on the cluster."""
+    (tmp_path / "scorer").mkdir()
+    save_checkpoint(create_clip_model("picture-book", seed=0), tmp_path / "scorer")
+    rows = [{"image": "0000.png", "caption": caption} for caption in ("again", "?!", "photo 0", "a photo 0")]
+    source = write_source(40, rows)
+    common = {
+        "recipes": {name: {"captioners": "all", **recipe} for name, recipe in RECIPES.items()},
+        "duplicates": {"near": "exclude", "leakage": "off"},
+    }
+
+    def factory(store, **changes):
+        settings = settings_of(source, **common, store=str(tmp_path / store), **changes)
+        return Factory.from_config(parse_config(settings, base=tmp_path, source="ray.yaml"))
+
+    local = factory("here")
+    for shard in cut_new_shards(local):
+        ingest_shard(local, shard)
+        caption_shard(local, "colours", shard, ColourBackend)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    return local, factory("there", executor=executor, merge={"memory_gb": 0.1, "ray_above_gb": 0})
+
+
+def test_every_form_of_recipe_gives_the_same_files(factories, monkeypatch):
+    monkeypatch.setattr(there, "count_buckets", lambda size, memory: 3)
+    for name in RECIPES:
+        made = []
+        for factory in factories:
+            recipe = factory.config.recipe(name)
+            shear_recipe(factory, recipe)
+            made.append(merge_training_set(factory, recipe))
+        local, remote = (each.manifest for each in made)
+        assert remote.files == local.files, name
+        assert (remote.data_version, remote.fingerprint) == (local.data_version, local.fingerprint)
+        assert remote.rows == local.rows
+        assert {**remote.summary, "sample_share_by_source": 0} == {**local.summary, "sample_share_by_source": 0}
+        shares = local.summary["sample_share_by_source"]
+        assert remote.summary["sample_share_by_source"] == pytest.approx(shares, abs=2e-6)
+        assert sorted(path.name for path in made[1].folder.iterdir()) == sorted([*remote.files, "manifest.json"])
+        # Five raw captions at one image that another resembles: something was excluded, repeated, and dropped.
+        if name == "filtered":
+            assert {"near_duplicate_image", "max_repeats"} & set(local.rows.reasons)
+
+
+def merged(factory, artifacts, folder, merge):
+    folder.mkdir()
+    recipe, draft = factory.config.recipe("plain"), Draft(folder)
+    if merge is here:
+        tally, rows_in = here._merge_here(factory, recipe, draft, artifacts, Exclusions(), None)
+    else:
+        tally, rows_in = there.merge_on_ray(factory, recipe, draft, "f" * 64, artifacts, 0, Exclusions())
+    return tally.row_count(rows_in), {path.name: file_sha256(path) for path in folder.iterdir()}
+
+
+def workers():
+    """Processes of Ray that are at a task of a merge."""
+    names = ("ray::cut", "ray::finish", "ray::write")
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = (process.info["cmdline"] or [""])[0]
+        if line.startswith(names):
+            found.append(process.pid)
+    return found
+
+
+def test_killed_workers_change_nothing_of_a_larger_set(factories, tmp_path):
+    local, remote = factories
+    artifacts = artifacts_of(local.store, images=50_000, captioners=2)
+    expected = merged(local, artifacts, tmp_path / "a", here)
+    assert len([name for name in expected[1] if name.startswith("rows-")]) == 3
+    artifacts_of(remote.store, images=50_000, captioners=2)
+    killed, done, moments = [], threading.Event(), random.Random(1)
+
+    def kill():
+        while not done.is_set() and len(killed) < 4:
+            for pid in workers()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            time.sleep(moments.uniform(0.1, 0.6))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        found = merged(remote, artifacts, tmp_path / "b", there)
+    finally:
+        done.set()
+        thread.join()
+    assert killed
+    assert found == expected
+
+
+def test_what_is_wrong_is_one_sentence_and_leaves_nothing(factories):
+    _, remote = factories
+    recipe = remote.config.recipe("plain")
+    shear_recipe(remote, recipe)
+    much = remote.config.model_copy(update={"merge": remote.config.merge.model_copy(update={"memory_gb": 1e6})})
+    with pytest.raises(ClusterError, match=r"merge\.memory_gb: a task asks for 1e\+06 GB and the largest node"):
+        merge_training_set(Factory(much, remote.store), recipe)
+    table = next(remote.store.path("sheared").rglob("sheared.parquet"))
+    table.write_bytes(b"no parquet")
+    with pytest.raises(StoreError, match=r"sheared\.parquet: it cannot be read"):
+        merge_training_set(remote, recipe)
+    assert remote.store.list("training_set") == []
+
+
+def test_filters_that_drop_everything_are_refused(factories):
+    _, remote = factories
+    recipe = remote.config.recipe("weighed")
+    step = recipe.filters[0].model_copy(update={"min_words": 99})
+    recipe = type(recipe)(**{**vars(recipe), "filters": (step,)})
+    shear_recipe(remote, recipe)
+    with pytest.raises(TrainingError, match=r"drop all \d+ of its captions \("):
+        merge_training_set(remote, recipe)
