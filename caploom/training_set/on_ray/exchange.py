@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from caploom.bucket import Bucket
 from caploom.errors import StoreError
 from caploom.object_store import ObjectStore
-from caploom.places import open_place, read_range
+from caploom.places import read_range
 from caploom.store import Store
 from caploom.training_set.spill import full_spill_explained
 
 _AT_ONCE = 8  # requests to a bucket
+_READ_AHEAD = 2**20
 
 
 class Exchange(Protocol):
@@ -130,7 +131,7 @@ class BucketPrefix:
 
     def opened(self, name: str) -> BinaryIO:
         """As `Exchange`."""
-        return open_place(self._place(name))
+        return cast(BinaryIO, Bucket(self.url).open(f"{self.prefix}/{name}", _READ_AHEAD))
 
     def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """As `Exchange`; several are asked for at once."""

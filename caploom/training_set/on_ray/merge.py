@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from caploom.captioning.on_ray.cluster import connected
 from caploom.errors import CaploomError, ClusterError
 from caploom.executors import RayExecutor
 from caploom.factory import Factory
 from caploom.progress import Progress
+from caploom.ray_cluster import connected
 from caploom.recipes import Recipe
 from caploom.records import DROPPED
 from caploom.store import Artifact, Draft
@@ -88,8 +88,7 @@ def merge_on_ray(
     try:
         sources = source_names(table.captioner for table in tables if table.captioner is not None)
         job = Job(factory.config.store, exchange, sources, seed)
-        # A merge holds no worker of a captioner's.
-        with connected(executor.model_copy(update={"workers": 1, "gpus_per_worker": 0, "cpus_per_worker": 1})) as ray:
+        with connected(executor) as ray:
             cluster = _Cluster(ray, executor, factory.config.merge.memory_bytes)
             run = _Run(cluster, job, factory, recipe)
             with cluster.explained():
