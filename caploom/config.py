@@ -63,7 +63,7 @@ class FactoryConfig(Settings):
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
     executor: Executor = Field(
         default_factory=LocalExecutor,
-        description="Where captioners and trainings of several nodes run: here, or on Ray.",
+        description="Where captioners, large merges and trainings of several nodes run: here, or on Ray.",
     )
     merge: MergeSettings = Field(default_factory=MergeSettings, description="How training sets are merged.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)

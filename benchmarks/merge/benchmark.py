@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ class Merge:
     """Sizes are images, with five captions each. Smaller sizes are measured too, to see how it grows.
 
     `sizes` names those to measure instead, separated by commas: a run of 3,000,000 need not do the smaller ones again.
+    `ray=no` leaves the cluster out.
     """
 
     size = 1_000_000
     quick_size = 20_000
     packages = ("pyarrow", "numpy")
 
-    def __init__(self, sizes: str = "") -> None:
+    def __init__(self, sizes: str = "", ray: str = "yes") -> None:
+        if ray not in ("yes", "no"):
+            raise BenchmarkError(f"--set ray={ray}: write yes or no.")
+        self._ray = ray == "yes"
         if not re.fullmatch(r"(\d+(,\d+)*)?", sizes):
             raise BenchmarkError(f"--set sizes={sizes}: write numbers of images, as in sizes=100000,3000000.")
         self._only = [int(each) for each in sizes.split(",") if each]
@@ -38,7 +43,8 @@ class Merge:
 
     def cases(self, size: int) -> Sequence[Case | Skipped]:
         """See the modules beside this one."""
-        return [case for images in self._sizes(size) for case in _cases(images)]
+        cases = [case for images in self._sizes(size) for case in _cases(images)]
+        return [*cases, _ray_case(self._sizes(size)[-1])] if self._ray else cases
 
     def _sizes(self, size: int) -> list[int]:
         return sorted(self._only) or [*(each for each in _SIZES if each < size), size]
@@ -56,6 +62,13 @@ class Merge:
                 ("parquet_and_json_vs_seed", "caploom.parquet_and_json"),
             ):
                 verdict.ratios[ratio] = seed.cpu_s / outcomes[_name(case, images)].cpu_s
+        for name in [name for name in outcomes if name.startswith("caploom.ray")]:
+            images = outcomes[name].results[0]["images"]
+            local = outcomes[_name("caploom.parquet_and_json", images)]
+            verdict.ratios["ray_wall_vs_one_process"] = outcomes[name].wall_s / local.wall_s
+            verdict.equal["ray_files_vs_one_process"] = all(
+                run["files"] == local.results[0]["files"] for run in outcomes[name].results
+            )
         for images in sizes:
             verdict.ratios[f"parquet_us_a_caption_{_short(images)}"] = (
                 outcomes[_name("caploom.parquet", images)].cpu_s / images / CAPTIONS_AN_IMAGE * 1e6
@@ -89,6 +102,12 @@ def _cases(images: int) -> list[Case | Skipped]:
         _case("caploom.json", "caploom_merge:write_json", images),
         _case("caploom.parquet_and_json", "caploom_merge:merge", images, json=True),
     ]
+
+
+def _ray_case(images: int) -> Case | Skipped:
+    if find_spec("ray") is None:
+        return Skipped(_name("caploom.ray", images), "Ray is not installed: pip install 'caploom[ray]'.")
+    return _case("caploom.ray", "ray_merge:merge", images)
 
 
 def _case(name: str, target: str, images: int, **options: Any) -> Case:

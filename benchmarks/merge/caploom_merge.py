@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.child import Done, Job
 from benchmarks.merge.inputs import CHECKED, checksum, rows_checksum, shard_files
+from caploom.lineage.fingerprints import file_sha256, fingerprint
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filters import PreparedFilters
 from caploom.training_set.merge import write_training_set
@@ -24,8 +25,14 @@ def merge(job: Job) -> Done:
         folder = Path(name)
         with job.measured():
             write_merged(job.folder, images, folder, json=with_json)
-        captions, total = _result(folder, images)
-    return Done(captions, {"images": job.options["images"], "captions": captions, "checksum": total})
+        captions, total = result(folder, images)
+        files = hashes(folder)
+    return Done(captions, {"images": images, "captions": captions, "checksum": total, "files": files})
+
+
+def hashes(folder: Path) -> str:
+    """One hash of the files in a folder, their names and bytes."""
+    return fingerprint({path.name: file_sha256(path) for path in sorted(folder.iterdir())})
 
 
 def write_json(job: Job) -> Done:
@@ -51,7 +58,8 @@ def _tables(files: list[Path]) -> Iterator[pa.Table]:
         yield pq.read_table(path, columns=["image", "captions", "sources"], use_threads=False, partitioning=None)
 
 
-def _result(folder: Path, images: int) -> tuple[int, int | None]:
+def result(folder: Path, images: int) -> tuple[int, int | None]:
+    """How many captions the rows hold and, where they are few enough, their checksum."""
     files = sorted(folder.glob("rows-*.parquet"))
     if images <= CHECKED:
         return rows_checksum(files)

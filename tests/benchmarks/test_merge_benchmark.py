@@ -6,7 +6,7 @@ from benchmarks.merge.inputs import shard_files
 
 
 def test_both_sides_hold_the_same_captions():
-    report = run_benchmark("merge", Merge(), size=300, repeats=1, warm_up=False, say=lambda line: None)
+    report = run_benchmark("merge", Merge(ray="no"), size=300, repeats=1, warm_up=False, say=lambda line: None)
     assert set(report["cases"]) == {
         f"{case}_0.3k" for case in ("seed", "caploom.parquet", "caploom.json", "caploom.parquet_and_json")
     }

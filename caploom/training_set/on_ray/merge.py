@@ -240,7 +240,7 @@ class _Run:
         flush = max(self._cluster.memory // COPIES, 1)
         # Fewer tasks than tables, so that a bucket's pieces are no crumbs; and not fewer than can work at once.
         share = max(size // (_FLUSHES * flush), min(len(tables), self._cluster.parallel), 1)
-        step = -(-len(tables) // share)
+        step = max(-(-len(tables) // share), 1)
         parts = [tables[start : start + step] for start in range(0, len(tables), step)]
         calls = ((self._job, number, part, count, flush) for number, part in enumerate(parts))
         return list(self._cluster.map(cut, calls)), count
