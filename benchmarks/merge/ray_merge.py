@@ -28,9 +28,8 @@ def merge(job: Job) -> Done:
         folder = Path(name, "out")
         folder.mkdir()
         recipe = factory.config.recipe("all")
-        with connected(factory.config.executor):  # type: ignore[arg-type]
-            with job.measured():
-                merge_on_ray(factory, recipe, Draft(folder), "0" * 64, inputs, 0, Exclusions())
+        with connected(factory.config.executor), job.measured():  # type: ignore[arg-type]
+            merge_on_ray(factory, recipe, Draft(folder), "0" * 64, inputs, 0, Exclusions())
         captions, total = result(folder, images)
         files = hashes(folder)
     return Done(captions, {"images": images, "captions": captions, "checksum": total, "files": files})
