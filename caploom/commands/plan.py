@@ -19,6 +19,9 @@ from caploom.commands.user_errors import user_errors
 )
 @click.option("--images", type=click.IntRange(min=1), multiple=True, help="--cluster: so many instead; repeatable.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: at work at once.")
+@click.option(
+    "--gpus-per-machine", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: for machine hours."
+)
 @click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: of a GPU for an hour, any currency.")
 @user_errors
 def plan(
@@ -27,6 +30,7 @@ def plan(
     cluster: bool,
     images: tuple[int, ...],
     gpus: int,
+    gpus_per_machine: int,
     gpu_hour_price: float | None,
 ) -> None:
     """Preview what a run of the YAML would still make, and what it costs. Nothing is made.
@@ -41,15 +45,21 @@ def plan(
         from caploom.lineage.cost.cluster import DATA_SETS, PUBLISHED, cluster_costs, cluster_text, measured_rates
 
         rates = [*(measured_rates(factory) if factory is not None else []), *PUBLISHED]
-        costs = cluster_costs(rates, images or list(DATA_SETS.values()), gpus=gpus, gpu_hour_price=gpu_hour_price)
+        costs = cluster_costs(
+            rates,
+            images or list(DATA_SETS.values()),
+            gpus=gpus,
+            gpus_per_machine=gpus_per_machine,
+            gpu_hour_price=gpu_hour_price,
+        )
         told = {"gpus": gpus, "gpu_hour_price": gpu_hour_price, "captioning": [cost.to_dict() for cost in costs]}
         text = cluster_text(costs, gpus=gpus, gpu_hour_price=gpu_hour_price)
         click.echo(json.dumps(told, indent=2) if as_json else text)
         return
     if factory is None:
         raise click.UsageError("Name the YAML whose run is to be previewed, or ask for --cluster.")
-    if images or gpus != 1 or gpu_hour_price is not None:
-        raise click.UsageError("--images, --gpus and --gpu-hour-price go with --cluster.")
+    if images or gpus != 1 or gpus_per_machine != 1 or gpu_hour_price is not None:
+        raise click.UsageError("--images, --gpus, --gpus-per-machine and --gpu-hour-price go with --cluster.")
     from caploom.lineage.cost.plan_cost import plan_cost
     from caploom.lineage.cost.text import cost_text
 

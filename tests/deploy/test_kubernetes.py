@@ -64,9 +64,12 @@ def test_the_pods_of_runs_and_of_the_code_location_are_pods():
     config = LAUNCHER["runK8sConfig"]
     image = f"{LOCATION['image']['repository']}:{LOCATION['image']['tag']}"
     common = {"name": "dagster", "image": image, "volumeMounts": LOCATION["volumeMounts"], "env": LOCATION["env"]}
-    run = {**common, **config["containerConfig"]}
-    pod({**config["podSpecConfig"], "containers": [run], "volumes": LOCATION["volumes"]})
-    pod({"containers": [{**common, "resources": LOCATION["resources"]}], "volumes": LOCATION["volumes"]})
+    mounts = [*LOCATION["volumeMounts"], *config["containerConfig"]["volumeMounts"]]
+    volumes = [*LOCATION["volumes"], *config["podSpecConfig"]["volumes"]]
+    run = {**common, **config["containerConfig"], "volumeMounts": mounts}
+    pod({**config["podSpecConfig"], "containers": [run], "volumes": volumes})
+    pod({"containers": [common], "volumes": LOCATION["volumes"]})
+    assert "resources" not in LOCATION, "a run would have the code location's few instead of the launcher's"
     check(LIMITS)
 
 

@@ -18,8 +18,11 @@ def run(*arguments):
 
 
 def test_hours_days_and_price_follow_from_the_rate():
-    (cost,) = cluster_costs([CaptionRate("any", 2.0, "", "")], [3_000_000], gpus=4, gpu_hour_price=1.5)
+    (cost,) = cluster_costs(
+        [CaptionRate("any", 2.0, "", "")], [3_000_000], gpus=4, gpus_per_machine=2, gpu_hour_price=1.5
+    )
     assert cost.gpu_hours == pytest.approx(3_000_000 / 2 / 3600)
+    assert cost.machine_hours == pytest.approx(cost.gpu_hours / 2)
     assert cost.days == pytest.approx(cost.gpu_hours / 4 / 24)
     assert cost.price == pytest.approx(cost.gpu_hours * 1.5)
 

@@ -59,6 +59,12 @@ PUBLISHED = (
         "RTX 5070, one image at a time; about 150 ms an image (2026)",
         "https://botmonster.com/ai/run-vision-models-locally-florence-2-qwen-vl/",
     ),
+    CaptionRate(
+        "CogVLM",
+        1 / 2.5,
+        "A100, its own code, one image at a time; a user's 2.5 s an image, untuned (2023)",
+        "https://github.com/zai-org/CogVLM/issues/75",
+    ),
     CaptionRate("LLaVA-1.5 7B, 13B", None, "no rate of captioning was found that names GPU and engine", ""),
     CaptionRate("MiniGPT-4, Otter, Qwen-VL (the paper's)", None, "no published rate was found", ""),
 )
@@ -69,13 +75,15 @@ class ClusterCost:
     """One captioner over one number of images.
 
     Attributes:
-        gpu_hours: None where no rate is known; so are `days` and `price`.
+        gpu_hours: None where no rate is known; so are the others.
+        machine_hours: the same, of machines that each have several GPUs.
         days: with all GPUs at work.
     """
 
     rate: CaptionRate
     images: int
     gpu_hours: float | None
+    machine_hours: float | None
     days: float | None
     price: float | None
 
@@ -88,6 +96,7 @@ class ClusterCost:
             "source": self.rate.source,
             "images": self.images,
             "gpu_hours": self.gpu_hours and round(self.gpu_hours, 1),
+            "machine_hours": self.machine_hours and round(self.machine_hours, 1),
             "days": self.days and round(self.days, 2),
             "price": None if self.price is None else round(self.price, 2),
         }
@@ -105,7 +114,12 @@ def measured_rates(factory: Factory) -> list[CaptionRate]:
 
 
 def cluster_costs(
-    rates: Sequence[CaptionRate], images: Sequence[int], *, gpus: int = 1, gpu_hour_price: float | None = None
+    rates: Sequence[CaptionRate],
+    images: Sequence[int],
+    *,
+    gpus: int = 1,
+    gpus_per_machine: int = 1,
+    gpu_hour_price: float | None = None,
 ) -> list[ClusterCost]:
     """Each captioner over each number of images, on `gpus` GPUs at `gpu_hour_price` a GPU and hour.
 
@@ -117,13 +131,15 @@ def cluster_costs(
             hours = number / rate.per_second / 3600 if rate.per_second else None
             days = hours / gpus / 24 if hours is not None else None
             price = hours * gpu_hour_price if hours is not None and gpu_hour_price is not None else None
-            costs.append(ClusterCost(rate, number, hours, days, price))
+            machines = hours / gpus_per_machine if hours is not None else None
+            costs.append(ClusterCost(rate, number, hours, machines, days, price))
     return costs
 
 
 def cluster_text(costs: Sequence[ClusterCost], *, gpus: int, gpu_hour_price: float | None) -> str:
     """For a terminal: a line for each captioner and number of images, then what the rates were measured on."""
-    head = ["captioner", "captions/s a GPU", "images", "GPU hours", f"days on {gpus:,} GPU{'s' if gpus > 1 else ''}"]
+    head = ["captioner", "captions/s a GPU", "images", "GPU hours", "machine hours"]
+    head.append(f"days on {gpus:,} GPU{'s' if gpus > 1 else ''}")
     rows = [head + (["price"] if gpu_hour_price is not None else [])]
     notes: dict[str, str] = {}
     for cost in costs:
@@ -134,7 +150,7 @@ def cluster_text(costs: Sequence[ClusterCost], *, gpus: int, gpu_hour_price: flo
                 f"{rate.captioner} {mark}",
                 f"{rate.per_second:,.2f}" if rate.per_second else "unknown",
                 f"{cost.images:,}",
-                *(_number(each) for each in (cost.gpu_hours, cost.days)),
+                *(_number(each) for each in (cost.gpu_hours, cost.machine_hours, cost.days)),
                 *([_number(cost.price)] if gpu_hour_price is not None else []),
             ]
         )
