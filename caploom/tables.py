@@ -1,9 +1,11 @@
 """Reading and writing the store's Parquet tables with their declared schemas."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -52,6 +54,17 @@ def read_metadata(path: Path) -> pq.FileMetaData:
         return pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from None
+
+
+@contextmanager
+def damage_explained(where: object) -> Iterator[None]:
+    """What DuckDB says of a damaged table below `where` becomes a `StoreError`; its message names the file."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        raise StoreError(
+            f"{where}: a table in it cannot be read ({error}); delete the table's folder and make the artifact again."
+        ) from None
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:

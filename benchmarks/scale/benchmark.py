@@ -7,9 +7,11 @@ from benchmarks.cases import Case, Outcome, Skipped, Verdict
 from benchmarks.scale.sides import prepare
 
 _SIDES = (
-    ("store", "manifests", "questions", 3),
+    ("store", "manifests", "sides:questions", 3),
+    ("ledger", "keys", "keys:ledger", 3),
+    ("scan", "keys", "keys:scan", 3),
     # An event takes the same whether there are many; of the most of them it would take long to write them.
-    ("dagster", "partitions", "dagster_records", 2),
+    ("dagster", "partitions", "sides:dagster_records", 2),
 )
 
 
@@ -25,9 +27,9 @@ class Scale:
         prepare(folder, _steps(size))
 
     def cases(self, size: int) -> Sequence[Case | Skipped]:
-        """See the module `sides`."""
+        """See the modules `sides` and `keys`."""
         return [
-            Case(f"{name}.{shards}", unit, f"benchmarks.scale.sides:{function}", {"shards": shards})
+            Case(f"{name}.{shards}", unit, f"benchmarks.scale.{function}", {"shards": shards})
             for name, unit, function, steps in _SIDES
             for shards in _steps(size)[:steps]
         ]
@@ -38,6 +40,9 @@ class Scale:
         for name, outcome in outcomes.items():
             for figure in outcome.results[0]:
                 verdict.ratios[f"{name}.{figure}"] = outcome.median(figure)
+            scan = outcomes.get(name.replace("ledger.", "scan."))
+            if name.startswith("ledger.") and scan is not None:
+                verdict.ratios[f"{name}.vs_scan"] = scan.median("new_images_s") / outcome.median("new_images_s")
         return verdict
 
 

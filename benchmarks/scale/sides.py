@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.child import Done, Job
 from benchmarks.scale.inputs import write_store
+from benchmarks.scale.keys import write_ledger
 
 
 class _Clock:
@@ -97,8 +98,9 @@ def dagster_records(job: Job) -> Done:
 
 
 def prepare(folder: Path, steps: list[int]) -> None:
-    """A store for each number of shards."""
+    """A store for each number of shards, and a ledger."""
     for shards in steps:
+        write_ledger(folder / f"ledger-{shards}", shards)
         target = folder / f"factory-{shards}"
         shutil.rmtree(target, ignore_errors=True)
         write_store(target, shards)

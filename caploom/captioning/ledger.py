@@ -18,13 +18,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caploom.key_index import KeyIndex
 from caploom.locks import one_at_a_time
 from caploom.records import CAPTIONS
-from caploom.store import MANIFEST, Store, full_disk_explained
-from caploom.tables import table_of
+from caploom.store import Store, full_disk_explained
+from caploom.tables import damage_explained, table_of
 
 KIND = "captions"
 _PENDING = "pending"
+_TABLE = "captions.parquet"
 _WRITE_INTERVAL = 0.25  # seconds: a tiny model's batches share a part, a large one's have a part each
 
 
@@ -67,11 +69,12 @@ class Ledger:
         # Parts first: another run sweeps its parts once their artifact is finished, so a part that is gone by the time
         # it is read is in an artifact by the time those are listed; and artifacts stay.
         parts = self._parts(read)
-        finished = self._finished()
+        finished = self._finished(image_ids)
         if not finished and not len(parts):
             return None
         sources = ["select * from parts", *([f"select {', '.join(read)} from read_parquet(?)"] if finished else [])]
-        with duckdb.connect() as connection:
+        with damage_explained(self._kind_folder), duckdb.connect() as connection:
+            self._store.open_to(connection)
             connection.register("wanted", wanted)
             connection.register("parts", parts)
             known = f"with known as ({' union all '.join(sources)})"
@@ -88,16 +91,16 @@ class Ledger:
                 tables.append(pq.read_table(path, columns=columns, partitioning=None))
         return pa.concat_tables(tables)
 
-    def _finished(self) -> list[str]:
-        """The files of finished shards; a hidden folder is an artifact under way, and `*` does not match it."""
-        pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/*/*/captions.parquet"
+    def _finished(self, image_ids: Sequence[str]) -> list[str]:
+        """The tables of finished shards that may have captions of these images."""
         self._store.refresh(KIND)
-        # A manifest shows a finished one also where its captions were not fetched yet.
-        manifests = glob.glob(pattern.removesuffix("captions.parquet") + MANIFEST)  # noqa: PTH207
         root = self._store.root.resolve()
-        addresses = [Path(path).parent.relative_to(root).as_posix() for path in manifests]
-        files = [self._store.file(address, "captions.parquet") for address in addresses]
-        return [str(path) for path in files if path.is_file()]
+        found: list[str] = []
+        for folder in sorted(self._kind_folder.glob(f"*/{self._fingerprint}")):
+            below = folder.relative_to(root).as_posix()
+            index = KeyIndex(self._store, below, _TABLE, "image_id", skip=[_PENDING])
+            found += (each for each in index.holders(image_ids) if self._store.holds(each, _TABLE))
+        return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""

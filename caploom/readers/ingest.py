@@ -11,22 +11,32 @@ import pyarrow as pa
 
 from caploom.errors import ImageFault
 from caploom.factory import Factory
+from caploom.key_index import KeyIndex
 from caploom.lineage.fingerprints import content_version
 from caploom.locations import Location
 from caploom.progress import Progress
 from caploom.readers.checked_images import IdentifiedImage, checked_images
 from caploom.readers.ingest_settings import IngestSettings
-from caploom.readers.shards import list_shards, shard_listing, shard_rows, source_fingerprint, source_of
+from caploom.readers.shards import (
+    find_listing,
+    list_shards,
+    shard_listing,
+    shard_rows,
+    source_fingerprint,
+    source_of,
+    sources_of,
+)
 from caploom.readers.source_row import SourceRow
 from caploom.records import KEPT_IMAGES, PAIRS, pair_identity
 from caploom.store import Artifact, Draft, Plan
-from caploom.tables import count_rows, failure, read_table, table_of, write_failures, write_table
+from caploom.tables import count_rows, damage_explained, failure, read_table, table_of, write_failures, write_table
 
 KIND = "raw_pairs"
 CODE_VERSION = "2"
 PACK = "images.pack"
 """Images one after another: of those that later stages may not or cannot read where they lie."""
 _KEPT = "kept.parquet"
+_PAIRS = "pairs.parquet"
 
 
 def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
@@ -65,7 +75,7 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
         with Pack(draft.folder / PACK, factory.store.place(plan.address, PACK), everything=keep_all) as pack:
             pairs, failures = validate_rows(
                 rows,
-                _pairs_of_other_shards(factory, shard),
+                OtherPairs(factory, shard),
                 progress,
                 bounds=factory.config.ingest,
                 pack=pack,
@@ -73,7 +83,7 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
             )
         if keep_all:
             write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
-        write_table(table_of(pairs, PAIRS), draft.folder / "pairs.parquet")
+        write_table(table_of(pairs, PAIRS), draft.folder / _PAIRS)
         write_failures(failures, draft.folder)
         draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
         draft.data_version = content_version(
@@ -237,36 +247,41 @@ class Pack(AbstractContextManager["Pack"]):
 class OtherPairs:
     """Looks pairs up among those of other shards, without holding those in memory."""
 
-    def __init__(self, files: dict[str, str]) -> None:
-        self._shard_of_file = files
+    def __init__(self, factory: Factory, shard: str) -> None:
+        self._factory = factory
+        self._shard = shard
 
-    def find(self, pair_ids: list[str]) -> dict[str, str]:
+    def find(self, pair_ids: Sequence[str]) -> dict[str, str]:
         """Of these pairs, the ones that another shard holds, with that shard's name."""
-        if not self._shard_of_file or not pair_ids:
+        store = self._factory.store
+        shards = {}
+        for source in sources_of(self._factory):
+            store.refresh(KIND, source)
+            for address in KeyIndex(store, f"{KIND}/{source}", _PAIRS, "pair_id").holders(pair_ids):
+                shard = address.split("/")[2]
+                if shard != self._shard and self._is_present(shard, address):
+                    shards[f"{store.tables_root}/{address}/{_PAIRS}"] = shard
+        if not shards:
             return {}
-        with duckdb.connect() as connection:
-            connection.register("wanted", pa.table({"pair_id": pair_ids}))
-            rows = connection.execute(
+        with damage_explained(store.path(KIND)), duckdb.connect() as connection:
+            store.open_to(connection)
+            connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
+            query = (
                 "select distinct pair_id, filename from read_parquet(?, filename = true)"
-                " semi join wanted using (pair_id)",
-                [list(self._shard_of_file)],
-            ).fetchall()
-        return {pair_id: self._shard_of_file[filename] for pair_id, filename in rows}
+                " semi join wanted using (pair_id)"
+            )
+            rows = connection.execute(query, [[*shards]]).fetchall()
+        return {pair_id: shards[file] for pair_id, file in rows}
 
-
-def _pairs_of_other_shards(factory: Factory, shard: str) -> OtherPairs:
-    return OtherPairs(
-        {
-            str(artifact.file("pairs.parquet")): artifact.manifest.configuration["shard"]
-            for artifact in ingested_shards(factory)
-            if artifact.manifest.configuration["shard"] != shard
-        }
-    )
+    def _is_present(self, shard: str, address: str) -> bool:
+        """Whether raw pairs are those of a shard as it is now, and not an older version's."""
+        listing = find_listing(self._factory, shard)
+        return listing is not None and _plan_of(self._factory, listing).address == address
 
 
 def read_pairs(artifact: Artifact) -> pa.Table:
     """The pairs of an ingested shard (schema PAIRS)."""
-    return read_table(artifact.file("pairs.parquet"))
+    return read_table(artifact.file(_PAIRS))
 
 
 def raw_lengths(factory: Factory, shard: str | None = None) -> Counter[int]:
@@ -276,5 +291,5 @@ def raw_lengths(factory: Factory, shard: str | None = None) -> Counter[int]:
     else:
         plan = raw_pairs_plan(factory, shard)
         artifacts = [factory.store.require(plan, make_with=f"materialize raw_pairs [{shard}]")]
-    tables = (read_table(artifact.file("pairs.parquet"), ["raw_caption"]) for artifact in artifacts)
+    tables = (read_table(artifact.file(_PAIRS), ["raw_caption"]) for artifact in artifacts)
     return Counter(len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist())

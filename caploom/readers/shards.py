@@ -125,9 +125,13 @@ def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
     """The listing of every shard, in their order: the configured source's, then the inbox's; or of one of the two."""
     if source is not None:
         return factory.store.list(KIND, source)
-    sources = [source_fingerprint(factory)] if factory.config.pairs is not None else []
-    inbox = [INBOX] if factory.config.inbox is not None else []
-    return [listing for each in (*sources, *inbox) for listing in factory.store.list(KIND, each)]
+    return [listing for each in sources_of(factory) for listing in factory.store.list(KIND, each)]
+
+
+def sources_of(factory: Factory) -> list[str]:
+    """What `source_of` may be of a shard: the configured source, and the inbox where there is one."""
+    source = [source_fingerprint(factory)] if factory.config.pairs is not None else []
+    return [*source, *([INBOX] if factory.config.inbox is not None else [])]
 
 
 def next_number(listings: Sequence[Artifact]) -> int:
@@ -143,12 +147,17 @@ def shard_names(factory: Factory) -> list[str]:
 
 def shard_listing(factory: Factory, shard: str) -> Artifact:
     """The listing of one shard; raises `StoreError` when there is no such shard."""
-    found = factory.store.list(KIND, source_of(factory, shard), shard)
-    if not found:
+    found = find_listing(factory, shard)
+    if found is None:
         raise StoreError(
             f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
         )
-    return found[0]
+    return found
+
+
+def find_listing(factory: Factory, shard: str) -> Artifact | None:
+    """The listing of one shard, if there is such a shard."""
+    return next(iter(factory.store.list(KIND, source_of(factory, shard), shard)), None)
 
 
 def shard_rows(listing: Artifact) -> Iterator[SourceRow]:

@@ -9,7 +9,10 @@ import pytest
 
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.errors import StoreError
-from caploom.store import Store
+from caploom.key_index import INDEX_FILE, KeyIndex
+from caploom.records import CAPTIONS
+from caploom.store import Plan, Store
+from caploom.tables import table_of, write_table
 
 
 def row(image_id, text="A square.", pair_id=None):
@@ -59,6 +62,27 @@ def test_an_image_that_two_runs_captioned_is_one_row_of_one_of_them(ledger):
 def test_a_caption_of_another_raw_caption_is_not_the_one_asked_for(ledger):
     ledger.append("shard-0", [row("a", pair_id="a-old"), row("b", pair_id="b-1")])
     assert ledger.missing(["a", "b"], ["a-new", "b-1"]) == ["a"]
+
+
+def test_captions_of_many_finished_shards_are_found_by_their_index(ledger, tmp_path, monkeypatch):
+    monkeypatch.setitem(KeyIndex.__init__.__kwdefaults__, "unindexed", 3)
+    store = Store(tmp_path)
+
+    def finish(shard, rows, name="colours"):
+        plan = Plan(kind="captions", name=(name, "f", shard), code_version="1", configuration={})
+        store.make(plan, lambda draft: write_table(table_of(rows, CAPTIONS), draft.folder / "captions.parquet"))
+
+    for number in range(6):
+        finish(f"shard-{number}", [row(f"{number}-a", f"Of {number}."), row(f"{number}-b")])
+    finish("shard-0", [row("0-a"), row("z", "Under an earlier name.")], name="paints")
+    ledger.append("shard-7", [row("7-a", "Under way.")])
+    wanted = ["5-a", "x", "2-b", "7-a", "z"]
+    assert ledger.missing(wanted) == ["x"]
+    found = texts(ledger.find(wanted))
+    assert found == {"5-a": "Of 5.", "2-b": "A square.", "7-a": "Under way.", "z": "Under an earlier name."}
+    assert (tmp_path / "captions" / "colours" / "f" / INDEX_FILE).is_file()
+    finish("shard-7", [row("7-a"), row("7-b")])
+    assert ledger.missing(["7-b", "x"]) == ["x"]
 
 
 def test_reading_while_another_run_sweeps_its_parts_finds_all_others(ledger, tmp_path):

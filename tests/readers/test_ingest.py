@@ -3,6 +3,7 @@ from collections import Counter
 
 from small_factory import picture
 
+from caploom.key_index import KeyIndex
 from caploom.lineage.checks import check_raw_pairs
 from caploom.readers import ingest
 from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
@@ -89,6 +90,26 @@ def test_a_pair_of_another_shard_is_not_taken_twice(write_source, make_factory):
     failure = read_table(second.file("failures.parquet")).to_pylist()[0]
     assert failure["reason"] == "duplicate_pair"
     assert "shard-00000" in failure["detail"]
+
+
+def test_pairs_of_many_other_shards_are_found_by_their_index(write_source, make_factory, monkeypatch):
+    monkeypatch.setitem(KeyIndex.__init__.__kwdefaults__, "unindexed", 0)
+    source = write_source(6)
+    rows = json.loads((source / "captions.json").read_text())
+    for number in (1, 3):
+        picture(number).save(source / "images" / f"copy-{number}.png")
+        rows.append({"image": f"copy-{number}.png", "caption": f"photo {number}"})
+    (source / "captions.json").write_text(json.dumps([*rows, {"image": "copy-1.png", "caption": "another"}]))
+    factory = make_factory(source, shard_size=2)
+    cut_new_shards(factory)
+    made = [ingest_shard(factory, name) for name in shard_names(factory)]
+    assert [len(read_pairs(each)) for each in made] == [2, 2, 2, 0, 1]
+    details = [failure["detail"] for failure in read_table(made[3].file("failures.parquet")).to_pylist()]
+    assert ["shard-00000" in details[0], "shard-00001" in details[1]] == [True, True]
+    # Pairs of an older version are in the index too, and no repetition of theirs is one.
+    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    assert len(read_pairs(ingest_shard(factory, "shard-00003"))) == 2
+    assert len(read_pairs(ingest_shard(factory, "shard-00000"))) == 1
 
 
 def test_an_older_version_of_a_shard_is_kept_and_not_counted(write_source, make_factory, monkeypatch):
