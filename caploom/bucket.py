@@ -5,7 +5,8 @@ them (`AWS_*`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...).
 """
 
 import errno
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryE
 _LOCAL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # s3fs and gcsfs retry by themselves too; this is for other storages, and for what outlasts those.
 _ATTEMPTS = 3
+# It writes a traceback of every error that it then raises.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,16 @@ class Bucket:
             if told.get("type") != "directory"
         }
 
+    def folders(self, key: str) -> Sequence[str]:
+        """The names that the keys below a key go on with, up to the next slash."""
+        filesystem, path = self._at(key)
+        filesystem.invalidate_cache()
+        try:
+            found = self._ask(key, lambda: filesystem.ls(path, detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [told["name"].rstrip("/").rpartition("/")[2] for told in found if told["type"] == "directory"]
+
     def _at(self, key: str) -> tuple[Any, str]:
         try:
             return file_system(self.place(key))
@@ -139,11 +152,6 @@ class Bucket:
             return attempts(call)
         except (FileNotFoundError, FileExistsError, NotImplementedError, TypeError):
             raise
-        except PermissionError as error:
-            raise StoreError(
-                f"{self.place(key)}: the storage denies it ({_said(error)}); check that the credentials in the "
-                "environment are there, have not expired and may read and write there."
-            ) from None
         except OSError as error:
             if error.errno in _LOCAL_DISK:
                 raise
@@ -152,6 +160,11 @@ class Bucket:
             raise self._failed(key, error) from None
 
     def _failed(self, key: str, error: Exception) -> StoreError:
+        if _is_denied(error):
+            return StoreError(
+                f"{self.place(key)}: the storage denies it ({_said(error)}); check that the credentials in the "
+                "environment are there, have not expired and may read and write there."
+            )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             return StoreError(
                 f"{self.place(key)}: the environment holds no credentials for it ({_said(error)}); set them, for S3 in "
@@ -164,11 +177,18 @@ class Bucket:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, _PERMANENT) or not isinstance(error, Exception):
+    if isinstance(error, _PERMANENT) or not isinstance(error, Exception) or _is_denied(error):
         return False
     if isinstance(error, OSError):
         return error.errno not in _LOCAL_DISK
     return "Timeout" in type(error).__name__ or "Connection" in type(error).__name__
+
+
+def _is_denied(error: Exception) -> bool:
+    # s3fs raises what is meant for it; gcsfs an OSError that begins so, an error with the status, or Google's own.
+    google = type(error).__module__.startswith("google.auth")
+    forbidden = str(error).startswith("Forbidden") or getattr(error, "code", None) in (401, 403)
+    return isinstance(error, PermissionError) or google or forbidden
 
 
 def _said(error: Exception) -> str:

@@ -8,8 +8,9 @@ import fnmatch
 import hashlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,7 @@ class ObjectStore(Store):
     def __init__(self, url: str, mirror: Path, *, run_id: str | None = None) -> None:
         super().__init__(mirror, run_id=run_id)
         self.bucket = Bucket(url)
+        self._listed_until: dict[tuple[str, ...], float] = {}
 
     @classmethod
     def at(cls, url: str, *, run_id: str | None = None) -> Self:
@@ -126,6 +128,19 @@ class ObjectStore(Store):
             copies = [pool.submit(self._mirror_manifest, key, told[key]) for key in wanted]
             for each in copies:
                 each.result()
+
+    def refresh_lately(self, *parts: str) -> None:
+        """See `Store`; what this store finishes itself is seen at once."""
+        until = self._listed_until.get(parts, 0.0)
+        began = time.monotonic()
+        if began >= until:
+            self.refresh(*parts)
+            ended = time.monotonic()
+            self._listed_until[parts] = ended + 9 * (ended - began)
+
+    def folders(self, address: str) -> Sequence[str]:
+        """The names of the folders right below an address, in the bucket or on this machine."""
+        return sorted({*self.bucket.folders(address), *super().folders(address)})
 
     def fetch(self, files: Iterable[tuple[str, str]]) -> None:
         """Have the mirror hold these files (address and name), several fetched at a time."""

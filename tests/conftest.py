@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -101,3 +102,30 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     yield s3_server, bucket
     s3_server.spoil, s3_server.code = (lambda method, path: None), "InternalError"
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> Iterator[str]:
+    """A Google Cloud Storage server on loopback: its address."""
+    pytest.importorskip("gcsfs")
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with create_server("127.0.0.1", port, in_memory=True):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def gs(gs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh bucket: its name."""
+    import gcsfs
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_server)
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # what it asks for is another protocol
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    bucket = f"b{uuid.uuid4().hex[:10]}"
+    gcsfs.GCSFileSystem(token="anon", project="any").mkdir(bucket)
+    yield bucket
+    gcsfs.GCSFileSystem.clear_instance_cache()

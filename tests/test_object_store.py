@@ -1,8 +1,12 @@
 """The store in object storage: a real S3 server on loopback and fsspec's storage in memory, real files in a mirror."""
 
+import json
 import shutil
+import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from small_factory import settings_of
@@ -21,12 +25,40 @@ from caploom.readers.shards import cut_new_shards
 from caploom.store import MANIFEST, Plan, Store
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", "s3", "gs"])
 def url(request, monkeypatch, tmp_path):
     monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "mirrors"))
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}/factory"
+    if request.param == "gs":
+        return f"gs://{request.getfixturevalue('gs')}/factory"
     return f"s3://{request.getfixturevalue('s3')[1]}/factory"
+
+
+@pytest.fixture
+def httpserver_of():
+    """Starts a server that says one thing to everybody; gives its address."""
+    servers = []
+
+    def start(status, said):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(said).encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
 
 
 def plan(size=1):
@@ -74,6 +106,38 @@ def test_what_is_deleted_in_the_bucket_is_gone(url):
     assert store.list("things") == []
     assert store.find(plan()) is None
     assert not store.make(plan(), write).reused
+
+
+def test_folders_are_those_of_the_bucket_and_of_this_machine(url, tmp_path):
+    store = Store.opened(url)
+    assert store.folders("things") == []
+    store.make(plan(), write)
+    elsewhere(url, tmp_path).make(plan().model_copy(update={"name": ("b",)}), write)
+    (store.root / "things" / "c").mkdir()
+    (store.root / "things" / ".hidden").mkdir()
+    assert store.folders("things") == ["a", "b", "c"]
+    assert store.folders(f"things/{plan().name[0]}") == [plan().fingerprint]
+
+
+def test_who_may_miss_the_latest_lists_a_tenth_of_the_time_and_sees_its_own(s3, tmp_path):
+    store = Store.opened(f"s3://{s3[1]}/factory")
+
+    def listings():
+        return sum("list-type" in query for _, _, query in s3[0].seen)
+
+    store.refresh_lately("things")
+    before = listings()
+    store.refresh_lately("things")
+    assert listings() == before
+    elsewhere(store.bucket.url, tmp_path).make(plan(2), write)
+    store.make(plan(1), write)
+    store.refresh_lately("things")
+    assert store.path(plan(1).address).is_dir()
+    deadline = time.monotonic() + 30
+    while not store.path(plan(2).address).is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        store.refresh_lately("things")
+    assert store.path(plan(2).address).is_dir()
 
 
 def test_a_mirror_may_be_deleted_at_any_time(url):
@@ -195,6 +259,15 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
         store.make(plan(), write)
     server.spoil = lambda method, path: None
     assert keys(store) == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_google_s_denials_are_one_sentence_too(gs, monkeypatch, httpserver_of, status, capfd):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", httpserver_of(status, {"error": {"message": "No access for you."}}))
+    with pytest.raises(StoreError, match=r"gs://.* the storage denies it .*check that the credentials") as raised:
+        Store.opened(f"gs://{gs}/factory")
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_bucket_that_is_not_there_is_named(s3):

@@ -82,25 +82,28 @@ class Ledger:
 
     def _parts(self, columns: list[str]) -> pa.Table:
         """The captions of shards under way, of any run."""
-        # The glob module passes over folders that vanish under it, where pathlib raises.
-        pattern = f"{glob.escape(str(self._kind_folder))}/*/{self._fingerprint}/{_PENDING}/*/*.parquet"
-        self._store.bring(f"{KIND}/*/{self._fingerprint}/{_PENDING}/*/*.parquet")
         tables = [pa.schema([CAPTIONS.field(name) for name in columns]).empty_table()]
-        for path in glob.iglob(pattern):  # noqa: PTH207
-            with suppress(FileNotFoundError):
-                tables.append(pq.read_table(path, columns=columns, partitioning=None))
+        for address in self._addresses():
+            pattern = f"{address}/{_PENDING}/*/*.parquet"
+            self._store.bring(pattern)
+            # The glob module passes over folders that vanish under it, where pathlib raises.
+            for path in glob.iglob(f"{glob.escape(str(self._store.path('')))}/{pattern}"):  # noqa: PTH207
+                with suppress(FileNotFoundError):
+                    tables.append(pq.read_table(path, columns=columns, partitioning=None))
         return pa.concat_tables(tables)
 
     def _finished(self, image_ids: Sequence[str]) -> list[str]:
         """The tables of finished shards that may have captions of these images."""
-        self._store.refresh(KIND)
-        root = self._store.root.resolve()
         found: list[str] = []
-        for folder in sorted(self._kind_folder.glob(f"*/{self._fingerprint}")):
-            below = folder.relative_to(root).as_posix()
-            index = KeyIndex(self._store, below, _TABLE, "image_id", skip=[_PENDING])
+        for address in self._addresses():
+            self._store.refresh_lately(*address.split("/"))
+            index = KeyIndex(self._store, address, _TABLE, "image_id", skip=[_PENDING])
             found += (each for each in index.holders(image_ids) if self._store.holds(each, _TABLE))
         return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
+
+    def _addresses(self) -> list[str]:
+        """What the shards of this fingerprint lie below, by each name that its captioner had."""
+        return [f"{KIND}/{name}/{self._fingerprint}" for name in self._store.folders(KIND)]
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""

@@ -256,7 +256,7 @@ class OtherPairs:
         store = self._factory.store
         shards = {}
         for source in sources_of(self._factory):
-            store.refresh(KIND, source)
+            store.refresh_lately(KIND, source)
             for address in KeyIndex(store, f"{KIND}/{source}", _PAIRS, "pair_id").holders(pair_ids):
                 shard = address.split("/")[2]
                 if shard != self._shard and self._is_present(shard, address):
