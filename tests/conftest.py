@@ -129,3 +129,14 @@ def gs(gs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     gcsfs.GCSFileSystem(token="anon", project="any").mkdir(bucket)
     yield bucket
     gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", "s3", "gs"])
+def object_storage_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The URL of a fresh bucket, of each kind of storage; mirrors lie in the test's own folder."""
+    monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "mirrors"))
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    if request.param == "gs":
+        return f"gs://{request.getfixturevalue('gs')}"
+    return f"s3://{request.getfixturevalue('s3')[1]}"

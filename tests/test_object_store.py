@@ -4,7 +4,6 @@ import json
 import shutil
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,14 +24,9 @@ from caploom.readers.shards import cut_new_shards
 from caploom.store import MANIFEST, Plan, Store
 
 
-@pytest.fixture(params=["memory", "s3", "gs"])
-def url(request, monkeypatch, tmp_path):
-    monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "mirrors"))
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}/factory"
-    if request.param == "gs":
-        return f"gs://{request.getfixturevalue('gs')}/factory"
-    return f"s3://{request.getfixturevalue('s3')[1]}/factory"
+@pytest.fixture
+def url(object_storage_url):
+    return f"{object_storage_url}/factory"
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@ import os
 import shutil
 from pathlib import Path
 
+import fsspec
 from filelock import FileLock
 
 from caploom.inbox.look import look_into_inbox, unfinished_batches
-from caploom.readers.ingest import ingest_shard
+from caploom.readers.ingest import ingest_shard, read_pairs
 from caploom.readers.shards import cutting_lock, shard_names
 
 
@@ -250,19 +251,24 @@ def test_a_shard_is_asked_for_until_it_is_ingested(fed):
     assert list(unfinished_batches(fed.factory)) == ["inbox-00002"]
 
 
-def test_an_inbox_in_object_storage(make_fed):
-    import fsspec
-
-    storage = fsspec.filesystem("memory")
-    fed = make_fed(folders=["memory://bucket/new"])
+def test_an_inbox_in_object_storage(make_fed, object_storage_url):
+    storage, root = fsspec.core.url_to_fs(object_storage_url)
+    folder = f"{object_storage_url}/new"
+    fed = make_fed(folders=[folder])
     local = fed.drop("a.png", 1)
     for name in ("a.png", "a.txt"):
-        storage.pipe(f"/bucket/new/{name}", (fed.inbox / name).read_bytes())
+        storage.pipe(f"{root}/new/{name}", (fed.inbox / name).read_bytes())
     fed.settled()
     (row,) = fed.rows()
-    assert (row.image, row.path, row.caption) == ("a.png", "memory://bucket/new/a.png", "a caption")
+    assert (row.image, row.path, row.caption) == ("a.png", f"{folder}/a.png", "a caption")
     assert local.exists()
-    storage.rm("/bucket", recursive=True)
+    (pair,) = read_pairs(ingest_shard(fed.factory, "inbox-00000")).to_pylist()
+    assert pair["raw_caption"] == "a caption"
+    storage.pipe(f"{root}/new/b.png", fed.drop("b.png", 2).read_bytes())
+    storage.pipe(f"{root}/new/b.txt", b"another")
+    fed.settled()
+    assert fed.images() == ["a.png", "b.png"]
+    storage.rm(f"{root}/new", recursive=True)
     assert "there is no such file or folder" in fed.look().faults[0]
 
 
