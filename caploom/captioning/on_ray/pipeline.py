@@ -28,7 +28,7 @@ from caploom.factory import Factory
 from caploom.progress import Progress
 from caploom.ray_cluster import check_workers, connected
 from caploom.readers.ingest import raw_pairs_plan
-from caploom.store import Artifact
+from caploom.store import Artifact, Plan
 from caploom.tables import read_table
 
 _HAND_BATCHES, _HANDS = 32, 4
@@ -36,6 +36,7 @@ _HAND_BYTES = 64_000_000
 """What a worker is handed at once: so many of the captioner's batches that it waits little between two hands, no more
 decoded pixels than that, and so few that each worker gets some hands."""
 _LOOKED_AT = 8  # shards, to know how large the images are
+_ROUND = 256  # shards at a time: each is a lock and a folder of parts, which every question to the ledger reads
 _IN_FLIGHT = 2  # hands of a worker: the one that it is at, and the next
 
 
@@ -49,51 +50,84 @@ def caption_shards_on_ray(
     executor = factory.config.executor
     assert isinstance(executor, RayExecutor)
     plans = {shard: captions_plan(factory, captioner, shard) for shard in shards}
-    with ExitStack() as claims:
-        made = {shard: factory.store.find(plan) for shard, plan in plans.items()}
-        for shard in [shard for shard, artifact in made.items() if artifact is None]:
-            claims.enter_context(ledger_of(factory, plans[shard]).claimed(shard))
-            made[shard] = factory.store.find(plans[shard])  # whoever had it may have finished it
-        waiting = [shard for shard, artifact in made.items() if artifact is None]
-        if waiting:
-            with connected(executor) as ray:
-                check_workers(ray, executor)
-                _Run(ray, factory, captioner, executor).run(waiting, progress)
-        found = {
-            shard: artifact or factory.store.require(plans[shard], make_with=f"materialize captions/{captioner}")
-            for shard, artifact in made.items()
-        }
-    for shard in waiting:
-        found[shard].reused = False
-    return found
+    found = _finished(factory, plans)
+    unfinished = [shard for shard in shards if shard not in found]
+    with ExitStack() as connection:
+        run = None
+        for start in range(0, len(unfinished), _ROUND):
+            some = unfinished[start : start + _ROUND]
+            with ExitStack() as claims:
+                for shard in some:
+                    claims.enter_context(ledger_of(factory, plans[shard]).claimed(shard))
+                found |= _finished(factory, {shard: plans[shard] for shard in some})  # whoever had one may have made it
+                waiting = [shard for shard in some if shard not in found]
+                if not waiting:
+                    continue
+                if run is None:
+                    ray = connection.enter_context(connected(executor))
+                    check_workers(ray, executor)
+                    run = _Run(ray, factory, captioner, executor, unfinished[start:], progress)
+                run.caption(waiting)
+                for shard in waiting:
+                    found[shard] = factory.store.require(plans[shard], make_with=f"materialize captions/{captioner}")
+                    found[shard].reused = False
+    return {shard: found[shard] for shard in shards}
+
+
+def _finished(factory: Factory, plans: Mapping[str, Plan]) -> dict[str, Artifact]:
+    made = {shard: factory.store.find(plan) for shard, plan in plans.items()}
+    return {shard: artifact for shard, artifact in made.items() if artifact is not None}
 
 
 class _Run:
     """One captioner over some shards."""
 
-    def __init__(self, ray: ModuleType, factory: Factory, captioner: str, executor: RayExecutor) -> None:
+    def __init__(
+        self,
+        ray: ModuleType,
+        factory: Factory,
+        captioner: str,
+        executor: RayExecutor,
+        shards: Sequence[str],
+        progress: Progress | None,
+    ) -> None:
         self._ray = ray
         self._factory = factory
+        self._captioner = captioner
         self._settings = factory.config.captioners[captioner]
         self._executor = executor
         self._task = RayTask(factory.config, captioner, factory.store.run_id)
         self._held = {"num_cpus": executor.cpus_per_worker, "num_gpus": executor.gpus_per_worker}
+        self._progress = progress
+        self._total, self._done, self._failed = self._images(shards), 0, 0
 
-    def run(self, shards: Sequence[str], progress: Progress | None) -> None:
-        """Caption and finish them all."""
+    def caption(self, shards: Sequence[str]) -> None:
+        """Caption and finish these shards, each as soon as its last image is done."""
         self._wait([self._remote(ask_the_canary, **self._held).remote(self._task, list(shards))])
         outcomes = {shard: _Gathered() for shard in shards}
-        total, done, failed = self._images(shards), 0, 0
-        for row in self._results(shards):
-            outcomes[row["shard"]].add(row)
-            done += row["asked"]
-            failed += len(outcomes[row["shard"]].newest)
-            if progress is not None:
-                progress(done, total, failed)
         finish = self._remote(finish_shard, num_cpus=1)
-        self._wait([finish.remote(self._task, shard, gathered.outcome()) for shard, gathered in outcomes.items()])
-        if progress is not None:
-            progress(total, total, failed)
+        finishing: dict[str, Any] = {}
+        before = self._done
+        for row in self._results(shards):
+            shard, gathered = row["shard"], outcomes[row["shard"]]
+            gathered.add(row)
+            self._done += row["asked"]
+            self._failed += len(gathered.newest)
+            self._report()
+            if gathered.seems_done and shard not in finishing:
+                finishing[shard] = finish.remote(self._task, shard, gathered.outcome())
+        finished = dict(zip(finishing, self._wait(list(finishing.values())), strict=True))
+        # The others had nothing to caption, or their list was made anew when a node died and was shorter then.
+        left = [shard for shard in shards if not finished.get(shard)]
+        self._wait([finish.remote(self._task, shard, outcomes[shard].outcome(), True) for shard in left])
+        for shard in shards:  # a task that was begun twice may have left parts after they were swept
+            ledger_of(self._factory, captions_plan(self._factory, self._captioner, shard)).sweep(shard)
+        self._done = before + self._images(shards)
+        self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._done, self._total, self._failed)
 
     def _results(self, shards: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         data = self._ray.data
@@ -145,9 +179,9 @@ class _Run:
     def _remote(self, function: Any, **resources: float) -> Any:
         return self._ray.remote(function).options(**resources)
 
-    def _wait(self, results: Sequence[Any]) -> None:
+    def _wait(self, results: Sequence[Any]) -> list[Any]:
         try:
-            self._ray.get(list(results))
+            return list(self._ray.get(list(results)))
         except self._ray.exceptions.RayError as error:
             raise _own(error) or error from None
 
@@ -156,7 +190,7 @@ class _Gathered:
     """What came of a shard's images so far."""
 
     def __init__(self) -> None:
-        self._asked, self._seconds, self._wall = 0, 0.0, 0.0
+        self._asked, self._listed, self._seconds, self._wall = 0, 0, 0.0, 0.0
         self._failures: list[dict[str, Any]] = []
         self._facts: Mapping[str, Any] | None = None
         self._devices: set[str] = set()
@@ -167,10 +201,16 @@ class _Gathered:
         self.newest = json.loads(row["failures"])
         self._failures += self.newest
         self._asked += row["asked"]
+        self._listed = max(self._listed, row["listed"])
         self._seconds += row["seconds"]
         self._wall += row["wall"]
         self._facts = json.loads(row["facts"])
         self._devices.add(row["device"])
+
+    @property
+    def seems_done(self) -> bool:
+        """Whether all images that were listed have been asked about; the ledger has the last word."""
+        return self._asked >= self._listed
 
     def outcome(self) -> Outcome:
         """All of it; its wall time is the workers', added up."""

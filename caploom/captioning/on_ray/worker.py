@@ -34,9 +34,10 @@ MISSING = pa.schema(
         *((name, pa.int64() if name in ("width", "height") else pa.string()) for name in _REF),
         ("failed_before", pa.int64()),
         ("pair_id", pa.string()),
+        ("listed", pa.int64()),
     ]
 )
-"""Images to caption."""
+"""Images to caption; `listed` is how many the shard has of them."""
 
 DECODED = pa.schema(
     [
@@ -54,6 +55,7 @@ RESULTS = pa.schema(
     [
         ("shard", pa.string()),
         ("asked", pa.int64()),
+        ("listed", pa.int64()),
         ("seconds", pa.float64()),
         ("wall", pa.float64()),
         ("failures", pa.string()),
@@ -94,6 +96,7 @@ class Lister:
                     **{name: getattr(ref, name) for name in _REF},
                     "failed_before": work.rows.attempts.get(ref.image_id, 0),
                     "pair_id": work.rows.pairs.get(ref.image_id),
+                    "listed": len(work.missing),
                 }
                 for ref in work.missing
             ]
@@ -168,6 +171,7 @@ class CaptionWorker:
         return {
             "shard": shard,
             "asked": len(rows),
+            "listed": rows[0]["listed"],
             "seconds": seconds,
             "wall": time.perf_counter() - began,
             "failures": json.dumps([made.failure(item) for item in failed]),
@@ -213,10 +217,17 @@ def ask_the_canary(task: RayTask, shards: Sequence[str]) -> None:
             return
 
 
-def finish_shard(task: RayTask, shard: str, outcome: Outcome) -> None:
-    """Write the tables of a shard all of whose images have been captioned or have failed."""
+def finish_shard(task: RayTask, shard: str, outcome: Outcome, last: bool = False) -> bool:
+    """Write the tables of a shard; False, and nothing written, where images are still to come, unless it is the `last`.
+
+    The last one raises `StoreError` when an image has neither a caption nor a failure.
+    """
     factory = task.factory()
     plan = captions_plan(factory, task.captioner, shard)
     work = shard_work(factory, task.captioner, shard, plan)
+    failed = {row["key"] for row in outcome.failures}
+    if not last and any(ref.image_id not in failed for ref in work.missing):
+        return False
     factory.store.make(plan, lambda draft: work.write(draft, outcome))
     work.ledger.sweep(shard)
+    return True

@@ -13,6 +13,7 @@ from ray_factory import ingested, kill_who_asks, served, slowly
 
 from caploom.captioning.backend import load_backend
 from caploom.captioning.caption_shard import caption_shard, captions_plan, ledger_of, read_captions, read_failures
+from caploom.captioning.on_ray import pipeline
 from caploom.captioning.on_ray.pipeline import caption_shards_on_ray
 from caploom.errors import CaptionerError, ClusterError
 
@@ -48,7 +49,8 @@ def said(artifact):
     return sorted(tuple(row.items()) for row in rows)
 
 
-def test_the_same_captions_as_in_this_process(write_source, executor):
+def test_the_same_captions_as_in_this_process(write_source, executor, monkeypatch):
+    monkeypatch.setattr(pipeline, "_ROUND", 2)
     source = write_source(24, extra=[{"image": "missing.png", "caption": "nowhere"}])
     local, shards = ingested(source, store="local")
     settings = local.config.captioners["colours"]
@@ -70,7 +72,13 @@ def test_the_same_captions_as_in_this_process(write_source, executor):
 def test_a_node_killed_again_and_again_loses_and_doubles_nothing(write_source, cluster, executor):
     source = write_source(160)
     moments = random.Random(3)
-    with EndpointServer(slowly(0.15)) as server:
+    asked_at = []
+
+    def reply(question):
+        asked_at.append(time.time())
+        slowly(0.15)(question)
+
+    with EndpointServer(reply) as server:
         factory, shards = ingested(source, captioners=served(server), executor=executor, shard_size=40)
         failed, made = [], {}
 
@@ -95,6 +103,9 @@ def test_a_node_killed_again_and_again_loses_and_doubles_nothing(write_source, c
     assert len(captioned) == 160
     assert set(captioned.values()) == {1}
     assert all(each.manifest.rows.holds and not each.manifest.rows.rows_failed for each in made.values())
+    first = min(each.manifest_path.stat().st_mtime for each in made.values())
+    assert first < max(asked_at), "no shard was finished before the last image of all was captioned"
+    assert not list(factory.store.path("captions").glob("*/*/pending/*/*")), "parts were left"
 
 
 def test_a_slow_captioner_does_not_fill_the_memory_with_decoded_images(tmp_path, executor):
