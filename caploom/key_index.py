@@ -132,9 +132,9 @@ class KeyIndex:
     def _unknown(self, index: sqlite3.Connection, changes: Mapping[str, int]) -> dict[str, int]:
         """The finished artifacts that are not indexed; only folders that changed since are looked into."""
         seen = dict(index.execute("select name, changed from folders"))
-        changed = (name for name, when in changes.items() if seen.get(name) != when)
-        known = dict(index.execute("select address, finished from artifacts"))
-        return {address: when for address, when in self._finished(changed).items() if known.get(address) != when}
+        finished = self._finished(name for name, when in changes.items() if seen.get(name) != when)
+        known = dict(index.execute("select address, finished from artifacts")) if finished else {}
+        return {address: when for address, when in finished.items() if known.get(address) != when}
 
     def _finished(self, shards: Iterable[str]) -> dict[str, int]:
         """The finished artifacts of some shards, and when each was finished (nanoseconds)."""
