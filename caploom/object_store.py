@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _AT_ONCE = 8  # requests: each waits for the network and not for a core
+_CLAIM = "claim"
+_CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after it
 _PLAIN_KEYS = frozenset({"images.pack"})
 """Files whose place other tables name before their hash is known; one plan's are the same whoever writes them."""
 
@@ -220,6 +222,20 @@ class ObjectStore(Store):
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+    def claim(self, address: str, fingerprint: str) -> bool:
+        """See `Store`; a claim counts for a minute, and for good once its artifact is there."""
+        key = f"{address}/{_CLAIM}"
+        if self.bucket.create(key, fingerprint.encode()):
+            return True
+        holder = (self.bucket.read(key) or b"").decode()
+        if self.bucket.read(f"{address}/{holder}/{MANIFEST}") is not None:
+            return False
+        told = self.bucket.list(address).get(key)
+        if told is None or time.time_ns() - told.written < _CLAIM_COUNTS:
+            return False
+        self.bucket.write(key, fingerprint.encode())
+        return True
 
     def share(self, path: Path, data: bytes) -> None:
         """Keep a small file that is no artifact's, for every machine."""

@@ -282,6 +282,13 @@ class Store:
         files = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
+    def claim(self, address: str, fingerprint: str) -> bool:
+        """Whether the folder at an address may have the artifact of this fingerprint, and no other one ever.
+
+        On one machine a lock sees to that; on several, whoever claims it first.
+        """
+        return True
+
     def share(self, path: Path, data: bytes) -> None:
         """Keep a small file that is no artifact's, whole or not at all."""
         write_atomically(path, data)

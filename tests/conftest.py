@@ -123,6 +123,7 @@ def gs(gs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import gcsfs
 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_server)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # what it asks for is another protocol
     gcsfs.GCSFileSystem.clear_instance_cache()
     bucket = f"b{uuid.uuid4().hex[:10]}"

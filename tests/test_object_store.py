@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from small_factory import settings_of
 
+from caploom import object_store
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.retries import ask_again, retries_asked
 from caploom.config import parse_config
@@ -20,7 +21,7 @@ from caploom.lineage.catalog.query import ask
 from caploom.locations import Location, read_location
 from caploom.object_store import ObjectStore
 from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards
+from caploom.readers.shards import cut_new_shards, list_shards, shard_rows, source_fingerprint, write_shard
 from caploom.store import MANIFEST, Plan, Store
 
 
@@ -318,6 +319,27 @@ def far_factory(write_source, url):
     for shard in cut_new_shards(factory):
         ingest_shard(factory, shard)
     return factory
+
+
+def test_of_two_machines_that_cut_shards_at_once_one_is_told_to_run_again(
+    far_factory, write_source, tmp_path, monkeypatch
+):
+    if far_factory.config.store.startswith("gs:"):
+        pytest.skip("the tests' server for Google's storage knows no conditional writes")
+    rows = [row for listing in list_shards(far_factory) for row in shard_rows(listing)]
+    there = Factory(far_factory.config, elsewhere(far_factory.config.store, tmp_path))
+    assert write_shard(far_factory, "shard-00003", rows[:2], {}) == "shard-00003"
+    assert write_shard(there, "shard-00003", rows[:2], {}) == "shard-00003"  # the same rows, cut twice
+    with pytest.raises(StoreError, match=r"shard-00003: another machine cuts shards .* run again when it is done"):
+        write_shard(there, "shard-00003", rows[1:3], {})
+    assert len(list_shards(there)) == 4
+    # A process that was killed between its claim and its listing blocks the name for a minute.
+    there.store.bucket.create(f"shards/{source_fingerprint(there)}/shard-00004/claim", b"f" * 16)
+    with pytest.raises(StoreError, match="another machine cuts shards"):
+        write_shard(far_factory, "shard-00004", rows[:1], {})
+    monkeypatch.setattr(object_store, "_CLAIM_COUNTS", 0)
+    write_shard(far_factory, "shard-00004", rows[:1], {})
+    assert [each.manifest.configuration["shard"] for each in list_shards(there)][-1] == "shard-00004"
 
 
 def test_duckdb_reads_the_tables_where_they_lie(far_factory, tmp_path):

@@ -175,7 +175,8 @@ def write_shard(
 ) -> str:
     """Write a shard's listing: `rows.parquet` (SOURCE_ROWS) and, of an inbox, `files.parquet` (INBOX_FILES).
 
-    `configuration` says where the rows come from. Returns the shard's name.
+    `configuration` says where the rows come from. Returns the shard's name. Raises `StoreError` when another machine
+    gave the name to other rows.
     """
     content = hashlib.sha256(b"".join(row_digest(row) for row in rows)).hexdigest()[:16]
     plan = Plan(
@@ -190,6 +191,11 @@ def write_shard(
             write_table(table_of(files, INBOX_FILES), draft.folder / "files.parquet")
         draft.data_version = content
         draft.summary = {"rows": len(rows)}
+        if not factory.store.claim(f"{KIND}/{source_of(factory, shard)}/{shard}", plan.fingerprint):
+            raise StoreError(
+                f"{shard}: another machine cuts shards into {factory.config.store} and gave this name to other rows; "
+                "run again when it is done: no row is lost."
+            )
     return shard
 
 

@@ -47,18 +47,26 @@ REASONS = {
 }
 
 
+NODE = {"object_store_memory": 150_000_000, "include_dashboard": False, "num_cpus": 2}
+
+
 @pytest.fixture(scope="module")
-def executor():
+def cluster():
+    """A head, and a node that may be lost."""
     from ray.cluster_utils import Cluster
 
-    node = {"object_store_memory": 150_000_000, "include_dashboard": False, "num_cpus": 2}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    cluster.add_node(**node)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
-    yield {"kind": "ray", "address": cluster.address, "gpus_per_worker": 0}
+    made = Cluster(initialize_head=True, head_node_args=NODE)
+    made.second = made.add_node(**NODE)
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False, logging_level="warning")
+    yield made
     ray.shutdown()
-    cluster.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def executor(cluster):
+    return {"kind": "ray", "address": cluster.address, "gpus_per_worker": 0}
 
 
 @pytest.fixture
@@ -128,7 +136,7 @@ def workers():
     return found
 
 
-def test_killed_workers_change_nothing_of_a_larger_set(factories, tmp_path):
+def test_killed_workers_and_a_lost_node_change_nothing_of_a_larger_set(factories, cluster, tmp_path):
     local, remote = factories
     artifacts = artifacts_of(local.store, images=50_000, captioners=2)
     expected = merged(local, artifacts, tmp_path / "a", here)
@@ -142,6 +150,9 @@ def test_killed_workers_change_nothing_of_a_larger_set(factories, tmp_path):
             for pid in workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
+                if len(killed) == 2:
+                    cluster.remove_node(cluster.second, allow_graceful=False)
+                    cluster.second = cluster.add_node(**NODE)
             time.sleep(moments.uniform(0.1, 0.6))
 
     thread = threading.Thread(target=kill)
@@ -151,7 +162,7 @@ def test_killed_workers_change_nothing_of_a_larger_set(factories, tmp_path):
     finally:
         done.set()
         thread.join()
-    assert killed
+    assert len(killed) >= 2
     assert found == expected
 
 
