@@ -17,7 +17,8 @@ import duckdb
 
 from caploom.errors import StoreError
 from caploom.locks import one_at_a_time
-from caploom.store import MANIFEST, Store
+from caploom.manifest import MANIFEST
+from caploom.store import Store
 from caploom.tables import damage_explained
 
 INDEX_FILE = ".keys.sqlite"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 from caploom.bucket import Bucket, StoredObject
 from caploom.errors import StoreError
 from caploom.lineage.fingerprints import file_sha256
-from caploom.store import MANIFEST, Artifact, Manifest, Store, full_disk_explained, parse_manifest, write_atomically
+from caploom.manifest import MANIFEST, Manifest, parse_manifest
+from caploom.store import Artifact, Store, full_disk_explained, write_atomically
 from caploom.stored_tables import ROOT, StoredTables
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from caploom.store import MANIFEST, parse_manifest
+from caploom.manifest import MANIFEST, parse_manifest
 
 if TYPE_CHECKING:
     from caploom.object_store import ObjectStore

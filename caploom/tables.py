@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caploom.errors import StoreError
+from caploom.manifest import RowCount
 from caploom.records import FAILURES
-from caploom.store import RowCount
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

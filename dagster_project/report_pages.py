@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from caploom.errors import StoreError
 from caploom.lineage.report.make import KIND
-from caploom.store import MANIFEST, Store
+from caploom.manifest import MANIFEST
+from caploom.store import Store
 
 URL_VARIABLE = "CAPLOOM_REPORTS_URL"
 """Where the pages are, for the code location: the environment variable is set by `dagster_project.ui`."""

@@ -19,10 +19,11 @@ from caploom.factory import Factory
 from caploom.lineage.catalog.catalog import open_catalog
 from caploom.lineage.catalog.query import ask
 from caploom.locations import Location, read_location
+from caploom.manifest import MANIFEST
 from caploom.object_store import ObjectStore
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards, list_shards, shard_rows, source_fingerprint, write_shard
-from caploom.store import MANIFEST, Plan, Store
+from caploom.store import Plan, Store
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from caploom.errors import MissingArtifactError, StoreError
-from caploom.store import MANIFEST, Plan, RowCount, Store
+from caploom.manifest import MANIFEST, RowCount
+from caploom.store import Plan, Store
 
 
 @pytest.fixture

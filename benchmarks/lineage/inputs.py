@@ -23,6 +23,7 @@ from caploom.captioning.identity import captioner_fingerprint
 from caploom.evaluation.measure import CODE_VERSION as METRICS_VERSION
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import file_sha256, fingerprint
+from caploom.manifest import FileRecord, InputRecord, Manifest, RowCount
 from caploom.readers.ingest import CODE_VERSION as PAIRS_VERSION
 from caploom.readers.shards import CODE_VERSION as SHARDS_VERSION
 from caploom.readers.shards import source_fingerprint
@@ -31,7 +32,7 @@ from caploom.records import CAPTIONS, EVALUATION_PAIRS, PAIRS, RANKS, SOURCE_ROW
 from caploom.shearing.rule import Context
 from caploom.shearing.shear import CODE_VERSION as SHEAR_VERSION
 from caploom.shearing.shear import shear_fingerprint, shear_table
-from caploom.store import FileRecord, InputRecord, Manifest, Plan, RowCount, Store
+from caploom.store import Plan, Store
 from caploom.tables import table_of, write_failures, write_table
 from caploom.training.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
 from caploom.training_set.buckets import Buckets

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from benchmarks.child import Done, Job
 from caploom.captioning.ledger import Ledger
 from caploom.key_index import INDEX_FILE
-from caploom.store import Manifest, Plan, Store
+from caploom.manifest import Manifest
+from caploom.store import Plan, Store
 
 KEYS = 1_000  # of a shard
 FINGERPRINT = "f" * 16

@@ -17,10 +17,11 @@ import pyarrow as pa
 from caploom.errors import StoreError
 from caploom.images import ImageFault, read_image_file
 from caploom.locations import Location
+from caploom.manifest import MANIFEST
 from caploom.readers.ingest import KIND as RAW_PAIRS
 from caploom.readers.source_row import SourceRow
 from caploom.records import SOURCE_ROWS, image_identity
-from caploom.store import MANIFEST, Store
+from caploom.store import Store
 from caploom.tables import read_table
 
 _PAGE = 50_000  # rows that Python holds at a time

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caploom.errors import StoreError
+from caploom.manifest import MANIFEST, Manifest
 from caploom.settings import nearest
-from caploom.store import MANIFEST, Artifact, Manifest, Store
+from caploom.store import Artifact, Store
 
 NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state"})
 """Folders of a store that hold no artifacts."""

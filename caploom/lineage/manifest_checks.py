@@ -4,7 +4,8 @@ from datetime import datetime
 from pathlib import Path
 
 from caploom.errors import StoreError
-from caploom.store import MANIFEST, Manifest, Plan, Store, parse_manifest
+from caploom.manifest import MANIFEST, Manifest, parse_manifest
+from caploom.store import Plan, Store
 
 
 def checked_manifest(root: Path, address: str) -> Manifest:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from caploom.store import MANIFEST_VERSION, Manifest
+from caploom.manifest import MANIFEST_VERSION, Manifest
 
 _DEFAULTS_OF_THE_WRITER = ("caploom_version", "manifest_version")
 

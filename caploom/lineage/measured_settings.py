@@ -12,9 +12,10 @@ from typing import Any
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.evaluation.measure import retrieval_metrics_stage
 from caploom.factory import Factory
+from caploom.manifest import Manifest
 from caploom.recipes import Recipe
 from caploom.shearing.shear import sheared_captions_stage, sheared_shard_stage
-from caploom.store import Artifact, Manifest, Plan
+from caploom.store import Artifact, Plan
 from caploom.training.checkpoint import checkpoint_stage, finetuned_stage
 from caploom.training_set.merge import training_set_stage
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from caploom.factory import Factory
 from caploom.lineage.mlflow_settings import MlflowSettings
+from caploom.manifest import InputRecord
 from caploom.recipes import Recipe
-from caploom.store import Artifact, InputRecord, Store
+from caploom.store import Artifact, Store
 from caploom.training.checkpoint import FINE_TUNED, FINETUNED_KIND
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.lineage.fingerprints import file_sha256, fingerprint
+from caploom.manifest import RowCount
 from caploom.progress import track
 from caploom.records import SCORES
-from caploom.store import Draft, Plan, RowCount, Store
+from caploom.store import Draft, Plan, Store
 from caploom.tables import read_table, write_table
 from caploom.training_set.filter_context import Scan
 from caploom.training_set.filter_settings import ScoredStep

@@ -18,10 +18,11 @@ from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, StoreError
 from caploom.images import read_image_file
 from caploom.lineage.failures import current_failures, unmatched_imports
+from caploom.manifest import MANIFEST
 from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
 from caploom.readers.shards import cut_new_shards
 from caploom.records import FAILURES, PAIRS
-from caploom.store import MANIFEST, Store
+from caploom.store import Store
 from caploom.tables import write_table
 
 

@@ -8,7 +8,8 @@ from tiny_factory import CAPTIONER, Run, run_headless, tiny_settings, write_sett
 
 import caploom
 from caploom.factory import Factory
-from caploom.store import MANIFEST, Artifact
+from caploom.manifest import MANIFEST
+from caploom.store import Artifact
 from dagster_project.assets.materialization import DATA_VERSION_TAG
 from dagster_project.instance import instance_home
 

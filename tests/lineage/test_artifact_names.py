@@ -7,7 +7,8 @@ import pytest
 
 from caploom.errors import StoreError
 from caploom.lineage.artifact_names import artifact_label, find_artifact
-from caploom.store import MANIFEST, Plan, Store
+from caploom.manifest import MANIFEST
+from caploom.store import Plan, Store
 
 
 @pytest.fixture

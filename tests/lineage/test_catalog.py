@@ -18,10 +18,11 @@ from caploom.lineage.catalog.files import CATALOG_FILE
 from caploom.lineage.catalog.query import aligned, ask, described_tables
 from caploom.lineage.catalog.schema import SHOWN
 from caploom.lineage.manifest_checks import missing_files
+from caploom.manifest import MANIFEST
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
 from caploom.shearing.shear import shear_recipe
-from caploom.store import MANIFEST, Plan, Store
+from caploom.store import Plan, Store
 from caploom.training_set.merge import merge_training_set
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from caploom.lineage.manifest_schema import manifest_schema, schema_text
-from caploom.store import MANIFEST
+from caploom.manifest import MANIFEST
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 

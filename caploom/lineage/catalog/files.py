@@ -10,7 +10,7 @@ import duckdb
 from caploom.lineage.artifact_names import NOT_KINDS
 from caploom.lineage.catalog.schema import VERSION
 from caploom.lineage.catalog.views import quoted
-from caploom.store import MANIFEST
+from caploom.manifest import MANIFEST
 
 CATALOG_FILE = "catalog.duckdb"
 LOCK = ".catalog.lock"

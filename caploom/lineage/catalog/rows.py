@@ -14,7 +14,8 @@ from caploom.lineage.catalog.files import Stamps
 from caploom.lineage.catalog.schema import DAMAGED, FILES, IMAGES, INPUTS, MANIFESTS, STAMPS, TABLES, VERSION
 from caploom.lineage.catalog.views import UNREADABLE, as_pattern, describe
 from caploom.lineage.manifest_checks import checked_manifest
-from caploom.store import MANIFEST, Manifest, Store
+from caploom.manifest import MANIFEST, Manifest
+from caploom.store import Store
 
 _PAIRS_KIND, _PAIRS = "raw_pairs", "pairs.parquet"
 _AT_ONCE = 4000  # manifests whose rows are held in memory

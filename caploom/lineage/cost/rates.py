@@ -12,9 +12,10 @@ from caploom.captioning import ledger
 from caploom.captioning.settings import CaptionerSettings
 from caploom.evaluation import measure
 from caploom.lineage.status.versions import Versions
+from caploom.manifest import MANIFEST, Manifest
 from caploom.readers import ingest
 from caploom.shearing import shear
-from caploom.store import MANIFEST, Manifest, Store
+from caploom.store import Store
 from caploom.training import checkpoint
 from caploom.training_set import merge
 

@@ -14,8 +14,9 @@ from caploom.factory import Factory
 from caploom.lineage.artifact_names import artifact_label, artifacts_below, find_artifact, label_of
 from caploom.lineage.differences.rows import RowDifferences, row_differences
 from caploom.lineage.differences.values import Change, changes
+from caploom.manifest import Manifest
 from caploom.settings import nearest
-from caploom.store import Artifact, Manifest, Store
+from caploom.store import Artifact, Store
 
 _STAGES = ("sheared_captions", "training_set", "checkpoint", "finetuned_checkpoint", METRICS)
 _NAMED_BY_BASE = ("sheared_captions", "training_set")

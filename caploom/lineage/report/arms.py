@@ -12,8 +12,9 @@ from caploom.evaluation.evaluate import RANKS_FILE
 from caploom.evaluation.measure import RETRIEVAL
 from caploom.factory import Factory
 from caploom.lineage.results import DIRECTIONS, ArmResult, measurement_label
+from caploom.manifest import InputRecord
 from caploom.recipes import Recipe
-from caploom.store import Artifact, InputRecord, Store
+from caploom.store import Artifact, Store
 from caploom.tables import read_table
 
 

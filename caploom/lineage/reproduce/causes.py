@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from caploom.lineage.reproduce.compare_files import changed_since
 from caploom.lineage.reproduce.stages import STAGES, present_code_version
-from caploom.store import Artifact, Manifest, package_versions
+from caploom.manifest import Manifest
+from caploom.store import Artifact, package_versions
 
 
 def input_changes(recorded: Manifest, ancestors: Mapping[str, Artifact], missing: Iterable[str]) -> list[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from caploom.captioning.retries import ask_again, retries_asked
 from caploom.lineage.reproduce.errors import PlanDiffersError
 from caploom.lineage.reproduce.plan_differences import only_code_differs, plan_differences
-from caploom.store import MANIFEST, Artifact, Draft, Manifest, Plan, Store
+from caploom.manifest import MANIFEST, Manifest
+from caploom.store import Artifact, Draft, Plan, Store
 
 _OUTCOME_IN_PLAN = {"shards", "scores"}
 """Kinds whose plan says what came out: another outcome is another plan, and is compared like any other."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from caploom.lineage.reproduce.words import quoted
-from caploom.store import Manifest, Plan
+from caploom.manifest import Manifest
+from caploom.store import Plan
 
 _ABSENT = object()
 _SHOWN = 5

@@ -20,10 +20,11 @@ from caploom.lineage.reproduce.errors import NotReproducibleError
 from caploom.lineage.reproduce.fresh_store import name_of
 from caploom.lineage.reproduce.rebuild_trainer import rebuilt_trainer
 from caploom.lineage.reproduce.words import printable
+from caploom.manifest import Manifest
 from caploom.readers.registry import Reader
 from caploom.recipes import Finetuning, Recipe
 from caploom.shearing.settings import ShearStep
-from caploom.store import Artifact, Manifest
+from caploom.store import Artifact
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.settings import MixSettings
 

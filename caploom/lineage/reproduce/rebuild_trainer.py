@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from caploom.config import FactoryConfig
 from caploom.lineage.reproduce.errors import NotReproducibleError
-from caploom.store import Manifest
+from caploom.manifest import Manifest
 from caploom.training.identity import trainer_identity
 from caploom.training.settings import TrainerSettings
 

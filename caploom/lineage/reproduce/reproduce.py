@@ -21,8 +21,9 @@ from caploom.lineage.reproduce.images import image_changes
 from caploom.lineage.reproduce.plan_differences import changed_values
 from caploom.lineage.reproduce.rebuild import rebuilt_config
 from caploom.lineage.reproduce.stages import Work, make_again, stage_of
+from caploom.manifest import Manifest
 from caploom.progress import track
-from caploom.store import Artifact, Manifest, Plan
+from caploom.store import Artifact, Plan
 from caploom.training.launch import Launch, launch_training
 
 Outcome = Literal["byte-identical", "identical but for measured times", "different", "not made"]

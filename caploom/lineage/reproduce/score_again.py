@@ -9,8 +9,9 @@ from caploom.lineage.reproduce.errors import NotReproducibleError
 from caploom.lineage.reproduce.fresh_store import ancestors_of, link_into, name_of
 from caploom.lineage.reproduce.rebuild import rebuilt_config
 from caploom.lineage.reproduce.times import CLOCK, ended, started
+from caploom.manifest import Manifest
 from caploom.progress import Progress
-from caploom.store import Manifest, Store
+from caploom.store import Store
 
 
 def score_again(present: FactoryConfig, recorded: Manifest, original: Store, fresh: Store, progress: Progress) -> None:

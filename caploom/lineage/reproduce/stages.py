@@ -14,9 +14,10 @@ from caploom.lineage.reproduce.errors import NotReproducibleError
 from caploom.lineage.reproduce.fresh_store import link_into, name_of
 from caploom.lineage.reproduce.rebuild import SHEAR, rebuilt_captioner
 from caploom.lineage.reproduce.times import begun
+from caploom.manifest import Manifest
 from caploom.progress import Progress, StageBar
 from caploom.recipes import Recipe
-from caploom.store import Artifact, Manifest, Store
+from caploom.store import Artifact, Store
 from caploom.training.launch import Launch
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from caploom.store import Manifest
+from caploom.manifest import Manifest
 
 CLOCK = 1.0
 """Seconds by which `started` may be too early."""

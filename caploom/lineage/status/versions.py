@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from caploom.errors import StoreError
-from caploom.store import MANIFEST, Artifact, Plan, Store
+from caploom.manifest import MANIFEST
+from caploom.store import Artifact, Plan, Store
 
 Label = tuple[str, str]
 """An asset and a partition, whatever the version: ("captions/llava", "shard-00003")."""

@@ -11,8 +11,9 @@ from caploom.lineage.graph.words import (
     steps_in_words,
     trainer_in_words,
 )
+from caploom.manifest import Manifest
 from caploom.names import RAW_SOURCE
-from caploom.store import Manifest, Store
+from caploom.store import Store
 from caploom.tables import read_first, read_table
 
 ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"  # as caploom.training.checkpoint has them, without its imports

@@ -7,8 +7,9 @@ from caploom.errors import ConfigError, StoreError
 from caploom.lineage.graph.words import SHARDED, counted, time_text
 from caploom.lineage.why.metrics import WhyFigure, all_measurements, figures_of
 from caploom.lineage.why.training import WhyTraining, WhyTrainingSet, training_of, training_set_of
+from caploom.manifest import Manifest
 from caploom.settings import nearest
-from caploom.store import Manifest, Store
+from caploom.store import Store
 
 if TYPE_CHECKING:
     import duckdb

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import caploom
 from caploom.errors import ExportError
+from caploom.manifest import RowCount
 from caploom.progress import Progress
 from caploom.settings import describe_validation_error
-from caploom.store import Artifact, RowCount, fsync_path
+from caploom.store import Artifact, fsync_path
 from caploom.training_set.exports.format import ExportFormat, Written
 from caploom.training_set.exports.images import ImageStream
 from caploom.training_set.exports.registry import export_format

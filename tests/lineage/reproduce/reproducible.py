@@ -15,10 +15,11 @@ from caploom.evaluation.measure import measure_recipe
 from caploom.factory import Factory
 from caploom.lineage.fingerprints import file_sha256
 from caploom.lineage.report.make import make_report
+from caploom.manifest import MANIFEST, Manifest
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards
 from caploom.shearing.shear import shear_recipe
-from caploom.store import MANIFEST, Artifact, Manifest, Plan, Store
+from caploom.store import Artifact, Plan, Store
 from caploom.training.checkpoint import finetune_recipe, train_recipe
 from caploom.training.launch import train_here
 from caploom.training_set.merge import merge_training_set

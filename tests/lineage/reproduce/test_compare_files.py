@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from caploom.lineage.fingerprints import file_sha256
 from caploom.lineage.reproduce.compare_files import FileComparison, compare_files
-from caploom.store import Artifact, FileRecord, Manifest
+from caploom.manifest import FileRecord, Manifest
+from caploom.store import Artifact
 
 
 def artifact(folder: Path) -> Artifact:
