@@ -1,7 +1,7 @@
 """Which finished artifacts may hold a key, an image's or a pair's, without opening all of them.
 
 A shard asks of a few thousand keys whether any of thousands of other shards has them. The answer is kept in a SQLite
-file beside the artifacts: of each of their keys a hash of 64 bits. It is made of them alone, grows when it is asked,
+file beside the artifacts: of each of their keys a hash of 63 bits. It is made of them alone, grows when it is asked,
 and may be deleted at any time.
 """
 
@@ -10,10 +10,10 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from caploom.errors import StoreError
 from caploom.locks import one_at_a_time
@@ -25,7 +25,8 @@ INDEX_FILE = ".keys.sqlite"
 
 _VERSION = 1
 _FILES_AT_ONCE = 256
-_KEYS_AT_ONCE = 500_000
+_KEYS_AT_ONCE = 4_000_000
+_ROWS_AT_ONCE = 100_000
 _JUST_NOW = 2 * 10**9  # nanoseconds: a folder that changed so lately may change again without its time showing it
 _WAIT = 60.0  # seconds for a process that is writing
 
@@ -35,6 +36,9 @@ _SCHEMA = [
     "create table keys (hash integer not null, artifact integer not null, primary key (hash, artifact)) without rowid",
     f"pragma user_version = {_VERSION}",
 ]
+
+
+_NO_KEYS = pa.schema([("hash", pa.int64()), ("artifact", pa.int64())]).empty_table()
 
 
 class KeyIndex:
@@ -76,7 +80,7 @@ class KeyIndex:
             if index is None:
                 return [], [*self._finished(changes)]
             index.execute("create temp table wanted (hash integer primary key)")
-            index.executemany("insert or ignore into wanted values (?)", ([_hash(key)] for key in keys))
+            index.executemany("insert into wanted values (?)", ([each] for each in _hashes(keys)))
             index.execute("begin")  # what is written down meanwhile is in both answers or in none
             query = "select distinct address from wanted join keys using (hash) join artifacts on number = artifact"
             found = [address for (address,) in index.execute(query)]
@@ -87,12 +91,19 @@ class KeyIndex:
         with self._opened(make=True) as index:
             assert index is not None
             unknown = [*self._unknown(index, changes).items()]
-            for first in range(0, len(unknown), _FILES_AT_ONCE):
-                some = dict(unknown[first : first + _FILES_AT_ONCE])
+            while unknown:
                 index.execute("begin immediate")
-                index.executemany("insert or replace into artifacts (address, finished) values (?, ?)", some.items())
-                for keys in self._keys(index, some):
-                    index.executemany("insert or ignore into keys values (?, ?)", keys)
+                keys = _NO_KEYS
+                # Many at once: a few would be written all over the file as well.
+                while unknown and len(keys) < _KEYS_AT_ONCE:
+                    some, unknown = dict(unknown[:_FILES_AT_ONCE]), unknown[_FILES_AT_ONCE:]
+                    index.executemany(
+                        "insert or replace into artifacts (address, finished) values (?, ?)", some.items()
+                    )
+                    keys = pa.concat_tables([keys, self._keys(index, some)])
+                for batch in keys.sort_by("hash").to_batches(_ROWS_AT_ONCE):
+                    rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                    index.executemany("insert or ignore into keys values (?, ?)", rows)
                 index.execute("commit")
             lately = time.time_ns() - _JUST_NOW
             settled = [(name, when) for name, when in changes.items() if when < lately]
@@ -100,20 +111,22 @@ class KeyIndex:
             index.executemany("insert or replace into folders values (?, ?)", settled)
             index.execute("commit")
 
-    def _keys(self, index: sqlite3.Connection, addresses: Iterable[str]) -> Iterator[list[tuple[int, int]]]:
-        """Rows of `keys`, in the order in which they go fastest into the table."""
-        numbers = {
-            self._place(address): number for number, address in index.execute("select number, address from artifacts")
-        }
+    def _keys(self, index: sqlite3.Connection, addresses: Iterable[str]) -> pa.Table:
+        """Rows of `keys`: the hashes of what some artifacts hold."""
+        known = index.execute("select number, address from artifacts")
+        numbers = {self._place(address): number for number, address in known}
         places = [self._place(each) for each in addresses if self._store.holds(each, self._file)]
         if not places:
-            return
+            return _NO_KEYS
+        of_file = pa.table({"filename": places, "artifact": [numbers[place] for place in places]})
         with damage_explained(self._folder), duckdb.connect() as connection:
             self._store.open_to(connection)
-            query = f"select filename, {self._column} from read_parquet(?, filename = true)"
-            for batch in connection.sql(query, params=[places]).to_arrow_reader(_KEYS_AT_ONCE):
-                files, keys = (column.to_pylist() for column in batch.columns)
-                yield sorted((_hash(key), numbers[file]) for file, key in zip(files, keys, strict=True))
+            connection.register("of_file", of_file)
+            query = (
+                f"select {_hash(self._column)} as hash, artifact from read_parquet(?, filename = true)"
+                " join of_file using (filename)"
+            )
+            return connection.sql(query, params=[places]).to_arrow_table().cast(_NO_KEYS.schema)
 
     def _place(self, address: str) -> str:
         return f"{self._store.tables_root}/{address}/{self._file}"
@@ -188,5 +201,12 @@ def _connected(path: Path, *, new: bool = False) -> sqlite3.Connection | None:
     return None
 
 
-def _hash(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), signed=True)
+def _hash(column: str) -> str:
+    """DuckDB's expression for 63 bits of a text's MD5, which stay the same in its later versions."""
+    return f"(md5_number_lower({column}) >> 1)::bigint"
+
+
+def _hashes(keys: Sequence[str]) -> list[int]:
+    with duckdb.connect() as connection:
+        connection.register("asked", pa.table({"key": list(keys)}))
+        return [hashed for (hashed,) in connection.execute(f"select distinct {_hash('key')} from asked").fetchall()]
