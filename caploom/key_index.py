@@ -82,7 +82,10 @@ class KeyIndex:
             index.execute("create temp table wanted (hash integer primary key)")
             index.executemany("insert into wanted values (?)", ([each] for each in _hashes(keys)))
             index.execute("begin")  # what is written down meanwhile is in both answers or in none
-            query = "select distinct address from wanted join keys using (hash) join artifacts on number = artifact"
+            # A cross join is SQLite's word for this order; left to itself it reads all keys.
+            query = (
+                "select distinct address from wanted cross join keys using (hash) join artifacts on number = artifact"
+            )
             found = [address for (address,) in index.execute(query)]
             return found, [*self._unknown(index, changes)]
 
