@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cases import Case, Outcome, Skipped, Verdict
-from benchmarks.scale.sides import prepare
+from benchmarks.cases import BenchmarkError, Case, Outcome, Skipped, Verdict
+from benchmarks.scale.inputs import write_store
+from benchmarks.scale.keys import write_ledger
 
 _SIDES = (
     ("store", "manifests", "sides:questions", 3),
@@ -16,21 +17,32 @@ _SIDES = (
 
 
 class Scale:
-    """Sizes are shards: 40,000 of 10,000 images are 400 million."""
+    """Sizes are shards: 40,000 of 10,000 images are 400 million. `parts`: some of store, ledger, scan and dagster."""
 
     size = 40_000
     quick_size = 400
     packages = ("duckdb", "dagster")
 
+    def __init__(self, parts: str = "store,ledger,scan,dagster") -> None:
+        self._parts = parts.split(",")
+        unknown = set(self._parts) - {name for name, *_ in _SIDES}
+        if unknown:
+            raise BenchmarkError(f"--set parts: there is no part {', '.join(sorted(unknown))}.")
+
     def prepare(self, folder: Path, size: int) -> None:
-        """Stores of a fortieth, a quarter and all of the shards."""
-        prepare(folder, _steps(size))
+        """Stores and ledgers of a fortieth, a quarter and all of the shards."""
+        for shards in _steps(size):
+            if "store" in self._parts:
+                write_store(folder / f"factory-{shards}", shards)
+            if "ledger" in self._parts or "scan" in self._parts:
+                write_ledger(folder / f"ledger-{shards}", shards)
 
     def cases(self, size: int) -> Sequence[Case | Skipped]:
         """See the modules `sides` and `keys`."""
         return [
             Case(f"{name}.{shards}", unit, f"benchmarks.scale.{function}", {"shards": shards})
             for name, unit, function, steps in _SIDES
+            if name in self._parts
             for shards in _steps(size)[:steps]
         ]
 

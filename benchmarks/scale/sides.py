@@ -1,7 +1,6 @@
 """The cases: a store's own questions at a number of shards, and Dagster's records of as many partitions."""
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.child import Done, Job
-from benchmarks.scale.inputs import write_store
-from benchmarks.scale.keys import write_ledger
 
 
 class _Clock:
@@ -27,8 +24,7 @@ class _Clock:
 
 
 def questions(job: Job) -> Done:
-    """The catalog from nothing, after one more shard and unchanged; its queries; the listings; a shard's ledger."""
-    from caploom.captioning.caption_shard import captions_stage, ledger_of
+    """The catalog from nothing, after one more shard and unchanged; its queries; the listings."""
     from caploom.factory import Factory
     from caploom.lineage.catalog.catalog import open_catalog
     from caploom.lineage.catalog.files import CATALOG_FILE, stamps
@@ -61,9 +57,6 @@ def questions(job: Job) -> Done:
             listings = list_shards(factory)
         with clock.of("ingested_shards"):
             ingested_shards(factory)
-        plan = captions_stage(factory, next(iter(factory.config.captioners)), "shard-00000")
-        with clock.of("ledger_of_a_shard"):
-            ledger_of(factory, plan).missing(["0" * 64] * 10)
     rows = {"manifests": manifests, "listings": len(listings), "catalog_mb": size / 1e6}
     return Done(manifests, {**rows, **clock.seconds})
 
@@ -95,12 +88,3 @@ def dagster_records(job: Job) -> Done:
                 instance.get_latest_materialization_event(key)
         size = sum(path.stat().st_size for path in Path(home).rglob("*") if path.is_file())
     return Done(len(found), {"bytes_an_event": size / shards, **clock.seconds})
-
-
-def prepare(folder: Path, steps: list[int]) -> None:
-    """A store for each number of shards, and a ledger."""
-    for shards in steps:
-        write_ledger(folder / f"ledger-{shards}", shards)
-        target = folder / f"factory-{shards}"
-        shutil.rmtree(target, ignore_errors=True)
-        write_store(target, shards)
