@@ -37,6 +37,7 @@ _HAND_BYTES = 64_000_000
 decoded pixels than that, and so few that each worker gets some hands."""
 _LOOKED_AT = 8  # shards, to know how large the images are
 _ROUND = 256  # shards at a time: each is a lock and a folder of parts, which every question to the ledger reads
+_RETRIES = 10  # of a task that writes a shard: so often may its node be lost
 _IN_FLIGHT = 2  # hands of a worker: the one that it is at, and the next
 
 
@@ -105,7 +106,7 @@ class _Run:
         """Caption and finish these shards, each as soon as its last image is done."""
         self._wait([self._remote(ask_the_canary, **self._held).remote(self._task, list(shards))])
         outcomes = {shard: _Gathered() for shard in shards}
-        finish = self._remote(finish_shard, num_cpus=1)
+        finish = self._remote(finish_shard, num_cpus=1, max_retries=_RETRIES)
         finishing: dict[str, Any] = {}
         before = self._done
         for row in self._results(shards):
@@ -176,8 +177,8 @@ class _Run:
         found = (self._factory.store.find(raw_pairs_plan(self._factory, shard)) for shard in shards)
         return sum(artifact.manifest.summary["images"] for artifact in found if artifact is not None)
 
-    def _remote(self, function: Any, **resources: float) -> Any:
-        return self._ray.remote(function).options(**resources)
+    def _remote(self, function: Any, **options: float) -> Any:
+        return self._ray.remote(function).options(**options)
 
     def _wait(self, results: Sequence[Any]) -> list[Any]:
         try:
