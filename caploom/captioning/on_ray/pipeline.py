@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from caploom.captioning.caption_shard import captions_plan, ledger_of
+from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.ledger import Ledger
 from caploom.captioning.on_ray.worker import (
     CaptionWorker,
     Lister,
@@ -94,8 +96,8 @@ class _Run:
     ) -> None:
         self._ray = ray
         self._factory = factory
-        self._captioner = captioner
         self._settings = factory.config.captioners[captioner]
+        self._ledger = Ledger(factory.store, captioner, captioner_fingerprint(self._settings))
         self._executor = executor
         self._task = RayTask(factory.config, captioner, factory.store.run_id)
         self._held = {"num_cpus": executor.cpus_per_worker, "num_gpus": executor.gpus_per_worker}
@@ -122,7 +124,7 @@ class _Run:
         left = [shard for shard in shards if not finished.get(shard)]
         self._wait([finish.remote(self._task, shard, outcomes[shard].outcome(), True) for shard in left])
         for shard in shards:  # a task that was begun twice may have left parts after they were swept
-            ledger_of(self._factory, captions_plan(self._factory, self._captioner, shard)).sweep(shard)
+            self._ledger.sweep(shard)
         self._done = before + self._images(shards)
         self._report()
 
