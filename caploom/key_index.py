@@ -67,7 +67,8 @@ class KeyIndex:
         if not keys or not changes:
             return []
         found, new = self._look(keys, changes)
-        if len(new) > self._unindexed:
+        # Who may only read the store asks as if there were no index.
+        if len(new) > self._unindexed and os.access(self._folder, os.W_OK):
             busy = f"{self._below}: another process is writing down what is in its artifacts; waiting for it."
             with one_at_a_time(self._folder / f"{INDEX_FILE}.lock", busy):
                 self._learn(changes)

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 
 import pyarrow as pa
@@ -139,6 +140,23 @@ def test_a_table_that_is_gone_holds_nothing_and_a_damaged_one_is_named(store, fi
     (store.path(filled[4]) / "t").write_bytes(b"no Parquet")
     with pytest.raises(StoreError, match=r"shard-004.* delete the table's folder"):
         index_of(store).holders(["common"])
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_who_may_only_read_the_store_gets_an_answer(store, filled, tmp_path_factory, indexed):
+    if indexed:
+        index_of(store).holders(["7-1"])
+    read_only = tmp_path_factory.mktemp("read-only")
+    mounted = subprocess.run(["mount", "--bind", str(store.root), str(read_only)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount the read-only folder that this test reads")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(read_only)], check=True)
+        found = index_of(Store(read_only)).holders(["7-1"])
+    finally:
+        subprocess.run(["umount", str(read_only)], check=True)
+    assert filled[7] in found
+    assert len(found) == (1 if indexed else SHARDS)
 
 
 def _ask(root, key):
