@@ -11,6 +11,7 @@ import pytest
 from small_factory import settings_of
 
 from caploom import object_store
+from caploom.bucket import Bucket
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.retries import ask_again, retries_asked
 from caploom.config import parse_config
@@ -23,7 +24,9 @@ from caploom.manifest import MANIFEST
 from caploom.object_store import ObjectStore
 from caploom.readers.ingest import ingest_shard
 from caploom.readers.shards import cut_new_shards, list_shards, shard_rows, source_fingerprint, write_shard
+from caploom.records import CAPTIONS
 from caploom.store import Plan, Store
+from caploom.tables import table_of, write_table
 
 
 @pytest.fixture
@@ -36,9 +39,11 @@ def httpserver_of():
     """Starts a server that says one thing to everybody; gives its address."""
     servers = []
 
-    def start(status, said):
+    def start(status, said, asked=None):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                if asked is not None:
+                    asked.append(self.path)
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(json.dumps(said).encode())
@@ -266,6 +271,16 @@ def test_google_s_denials_are_one_sentence_too(gs, monkeypatch, httpserver_of, s
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_google_s_storage_is_told_to_create_only_what_is_not_there(gs, monkeypatch, httpserver_of):
+    """What the tests' server for it does not know: the condition, and the answer when it does not hold."""
+    asked = []
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", httpserver_of(412, {"error": {"message": "No."}}, asked))
+    bucket = Bucket(f"gs://{gs}/factory")
+    monkeypatch.setattr(bucket, "read", lambda key: b"another's")
+    assert bucket.create("manifest.json", b"ours") is False
+    assert asked and all("ifGenerationMatch=0" in path for path in asked)
+
+
 def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct the address"):
         Store.opened("s3://nowhere-at-all/factory")
@@ -295,6 +310,24 @@ def test_the_ledgers_parts_are_known_on_every_machine_until_they_are_swept(url, 
         assert sorted(ledger.find(ids)["image_id"].to_pylist()) == ids[:2]
     here.sweep("shard-00000")
     assert there.missing(ids) == ids
+
+
+def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_are_written(s3, tmp_path):
+    def slow_listing(method, path):
+        if path.strip("/") == s3[1]:
+            time.sleep(0.3)  # so that it is not asked for again soon
+
+    s3[0].spoil = slow_listing
+    url, ids = f"s3://{s3[1]}/factory", [caption(0)["image_id"]]
+    far = elsewhere(url, tmp_path)
+    here, there = Ledger(Store.opened(url), "c", "f" * 16), Ledger(far, "c", "f" * 16)
+    there.append("shard-00000", [caption(0)])
+    assert here.missing(ids) == []
+    finished = Plan(kind="captions", name=("c", "f" * 16, "shard-00000"), code_version="1", configuration={})
+    far.make(finished, lambda draft: write_table(table_of([caption(0)], CAPTIONS), draft.folder / "captions.parquet"))
+    there.sweep("shard-00000")
+    assert here.missing(ids) == ids, "it was listed anew: the test shows nothing"
+    assert here.find(ids)["text"].to_pylist() == ["Caption 0."]
 
 
 def test_retries_are_asked_for_on_every_machine(url, tmp_path):

@@ -8,7 +8,7 @@ import glob
 import io
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,20 +47,27 @@ class Ledger:
         """The captions (schema CAPTIONS) that these images have already, one an image."""
         # Two runs may both have captioned an image: one of the rows is taken, whole.
         query = f"select distinct on (image_id) {', '.join(CAPTIONS.names)} from known semi join wanted using"
-        table = self._ask(query, CAPTIONS.names, image_ids, pair_ids)
+        # Nothing may be missed here: what another machine had under way may be finished, and its parts gone, since.
+        table = self._ask(query, CAPTIONS.names, image_ids, pair_ids, self._store.refresh)
         table = CAPTIONS.empty_table() if table is None else table.cast(CAPTIONS)
         return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))
 
     def missing(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> list[str]:
         """Of these images, those that have no caption yet, in the given order."""
-        found = self._ask("select image_id from wanted anti join known using", ["image_id"], image_ids, pair_ids)
+        query = "select image_id from wanted anti join known using"
+        found = self._ask(query, ["image_id"], image_ids, pair_ids, self._store.refresh_lately)
         if found is None:
             return list(image_ids)
         missing = set(found.column("image_id").to_pylist())
         return [image_id for image_id in image_ids if image_id in missing]
 
     def _ask(
-        self, query: str, columns: Sequence[str], image_ids: Sequence[str], pair_ids: Sequence[str] | None
+        self,
+        query: str,
+        columns: Sequence[str],
+        image_ids: Sequence[str],
+        pair_ids: Sequence[str] | None,
+        refresh: Callable[..., None],
     ) -> pa.Table | None:
         """The answer to a query that joins `known` captions and `wanted` keys; None when nothing is known at all."""
         wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
@@ -69,7 +76,7 @@ class Ledger:
         # Parts first: another run sweeps its parts once their artifact is finished, so a part that is gone by the time
         # it is read is in an artifact by the time those are listed; and artifacts stay.
         parts = self._parts(read)
-        finished = self._finished(image_ids)
+        finished = self._finished(image_ids, refresh)
         if not finished and not len(parts):
             return None
         sources = ["select * from parts", *([f"select {', '.join(read)} from read_parquet(?)"] if finished else [])]
@@ -92,11 +99,11 @@ class Ledger:
                     tables.append(pq.read_table(path, columns=columns, partitioning=None))
         return pa.concat_tables(tables)
 
-    def _finished(self, image_ids: Sequence[str]) -> list[str]:
+    def _finished(self, image_ids: Sequence[str], refresh: Callable[..., None]) -> list[str]:
         """The tables of finished shards that may have captions of these images."""
         found: list[str] = []
         for address in self._addresses():
-            self._store.refresh_lately(*address.split("/"))
+            refresh(*address.split("/"))
             index = KeyIndex(self._store, address, _TABLE, "image_id", skip=[_PENDING])
             found += (each for each in index.holders(image_ids) if self._store.holds(each, _TABLE))
         return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
