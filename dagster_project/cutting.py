@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from caploom.factory import Factory
-from caploom.inbox.look import look_into_inbox
-from caploom.readers.shards import cut_new_shards
+from caploom.config.factory import Factory
+from caploom.inbox.scan import look_into_inbox
+from caploom.stages.shards import cut_new_shards
 from dagster_project.assets.materialization import user_errors
 from dagster_project.jobs import CUT_SHARDS
 from dagster_project.resources.factory import FactoryResource

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from caploom.config import DEMO_CONFIG, FactoryConfig, load_config
+from caploom.config.factory_config import DEMO_CONFIG, FactoryConfig, load_config
 from dagster_project.assets.ablation_report import ablation_report_asset
 from dagster_project.assets.captions import captions_assets
 from dagster_project.assets.checkpoint import checkpoint_asset

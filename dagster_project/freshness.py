@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from caploom.alerts.freshness import Window
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
+from caploom.config.freshness import Window
 
 
 def freshness_of(config: FactoryConfig, stage: str) -> dg.FreshnessPolicy | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.store import Store, write_atomically
+from caploom.config.factory_config import FactoryConfig
+from caploom.storage.store import Store, write_atomically
 
 _SETTINGS = b"""\
 telemetry: {enabled: false}

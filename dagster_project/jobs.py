@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 
 CUT_SHARDS = "cut_shards"
 INGEST_SHARDS = "ingest_shards"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from caploom.locks import one_at_a_time
+from caploom.common.locks import one_at_a_time
 
 HEADLESS_TAG = "caploom/headless"
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 
 SHARD = "shard"
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARD)

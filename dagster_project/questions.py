@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 from pydantic import Field
 
+from caploom.common.settings import nearest
+from caploom.config.factory import Factory
 from caploom.errors import CaploomError
-from caploom.factory import Factory
-from caploom.settings import nearest
 from dagster_project.assets.materialization import user_errors
 from dagster_project.resources.factory import FactoryResource
 
@@ -46,51 +46,51 @@ def answer(factory: Factory, question: str, arguments: Sequence[str]) -> str:
 
 
 def _status(factory: Factory) -> str:
-    from caploom.lineage.status.factory_status import factory_status
-    from caploom.lineage.status.text import status_markdown
+    from caploom.questions.status.factory_status import factory_status
+    from caploom.questions.status.text import status_markdown
 
     return status_markdown(factory_status(factory))
 
 
 def _lineage(factory: Factory, artifact: str) -> str:
-    from caploom.lineage.graph.lineage_graph import artifact_lineage
-    from caploom.lineage.graph.text import lineage_markdown
+    from caploom.questions.lineage.lineage_graph import artifact_lineage
+    from caploom.questions.lineage.text import lineage_markdown
 
     return lineage_markdown(artifact_lineage(factory.store, artifact))
 
 
 def _why(factory: Factory, recipe: str, metric: str) -> str:
-    from caploom.lineage.why.text import why_markdown
-    from caploom.lineage.why.why_metric import why_metric
+    from caploom.questions.why.text import why_markdown
+    from caploom.questions.why.why_metric import why_metric
 
     return why_markdown(why_metric(factory.store, recipe, metric))
 
 
 def _trace(factory: Factory, image: str) -> str:
-    from caploom.lineage.trace.text import trace_markdown
-    from caploom.lineage.trace.trace_image import trace_image
+    from caploom.questions.trace.text import trace_markdown
+    from caploom.questions.trace.trace_image import trace_image
 
     return trace_markdown(trace_image(factory.store, image))
 
 
 def _diff(factory: Factory, first: str, second: str) -> str:
-    from caploom.lineage.differences.differences import differences
-    from caploom.lineage.differences.text import differences_markdown
+    from caploom.questions.diff.differences import differences
+    from caploom.questions.diff.text import differences_markdown
 
     return differences_markdown(differences(factory, first, second))
 
 
 def _plan(factory: Factory) -> str:
-    from caploom.lineage.cost.plan_cost import plan_cost
-    from caploom.lineage.cost.text import cost_markdown
+    from caploom.questions.cost.plan_cost import plan_cost
+    from caploom.questions.cost.text import cost_markdown
 
     return cost_markdown(plan_cost(factory))
 
 
 def _reproduce(factory: Factory, artifact: str) -> str:
-    from caploom.lineage.artifact_names import find_artifact
-    from caploom.lineage.reproduce.reproduce import reproduce
-    from caploom.lineage.reproduce.verdict import verdict_text
+    from caploom.reproduce.reproduce import reproduce
+    from caploom.reproduce.verdict import verdict_text
+    from caploom.stages.artifact_names import find_artifact
 
     with TemporaryDirectory(prefix="caploom-reproduce-") as folder:
         result = reproduce(factory, find_artifact(factory.store, artifact), Path(folder))

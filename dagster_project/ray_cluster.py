@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.executors import RayExecutor
-from caploom.ray_cluster import connecting, init_options
+from caploom.common.executors import RayExecutor
+from caploom.common.ray_cluster import connecting, init_options
 
 
 @contextmanager

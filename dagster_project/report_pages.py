@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from caploom.errors import StoreError
-from caploom.lineage.report.make import KIND
-from caploom.manifest import MANIFEST
-from caploom.store import Store
+from caploom.report.make import KIND
+from caploom.storage.manifest import MANIFEST
+from caploom.storage.store import Store
 
 URL_VARIABLE = "CAPLOOM_REPORTS_URL"
 """Where the pages are, for the code location: the environment variable is set by `dagster_project.ui`."""

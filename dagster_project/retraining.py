@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from caploom.factory import Factory
-from caploom.training.growth import Growth, training_set_growth
+from caploom.config.factory import Factory
+from caploom.questions.growth import Growth, training_set_growth
 from dagster_project.tags import automatic_tags, recipe_tags
 
 

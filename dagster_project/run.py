@@ -17,15 +17,15 @@ from typing import Any
 import click
 import dagster as dg
 
-from caploom.config import DEMO_CONFIG, load_config
+from caploom.catalog.query import printable
+from caploom.config.factory import Factory
+from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
-from caploom.factory import Factory
-from caploom.inbox.look import take_what_is_there
-from caploom.lineage.catalog.query import printable
-from caploom.lineage.failures import current_failures
-from caploom.lineage.report.make import make_report
-from caploom.lineage.report.markdown import without_files
-from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.inbox.scan import take_what_is_there
+from caploom.questions.failures import current_failures
+from caploom.report.make import make_report
+from caploom.report.markdown import without_files
+from caploom.stages.shards import cut_new_shards, shard_names
 from dagster_project.assets.sheared import sheared_key
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import instance_home, open_instance

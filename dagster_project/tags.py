@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from caploom.config import FactoryConfig
-from caploom.recipes import Recipe
+from caploom.config.factory_config import FactoryConfig
+from caploom.config.recipes import Recipe
 
 WHY_TAG = "caploom/why"
 """Says of a run that nobody launched by hand what it was launched for."""

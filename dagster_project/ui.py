@@ -18,7 +18,7 @@ from types import FrameType
 
 import click
 
-from caploom.config import DEMO_CONFIG, load_config
+from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.instance import instance_home

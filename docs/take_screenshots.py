@@ -22,9 +22,9 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from caploom.config import DEMO_CONFIG, FactoryConfig, load_config
+from caploom.config.factory_config import DEMO_CONFIG, FactoryConfig, load_config
+from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError
-from caploom.recipes import Recipe
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

@@ -10,19 +10,19 @@ import yaml
 from PIL import Image
 from small_factory import ColourBackend, picture, settings_of
 
-from caploom.captioning.caption_shard import caption_shard
-from caploom.config import load_config
+from caploom.config.factory import Factory
+from caploom.config.factory_config import load_config
 from caploom.evaluation.encoders import PairScorer
 from caploom.evaluation.evaluate import evaluate_encoder
-from caploom.evaluation.evaluation_set import evaluation_set
-from caploom.evaluation.measure import retrieval_metrics_plan
-from caploom.factory import Factory
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards, shard_names
-from caploom.shearing.shear import shear_recipe
-from caploom.store import Artifact, Draft
-from caploom.training.checkpoint import checkpoint_plan
-from caploom.training_set.merge import merge_training_set
+from caploom.stages.captions import caption_shard
+from caploom.stages.checkpoint import checkpoint_plan
+from caploom.stages.evaluation_sets import evaluation_set
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.retrieval_metrics import retrieval_metrics_plan
+from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.sheared import shear_recipe
+from caploom.stages.training_set import merge_training_set
+from caploom.storage.store import Artifact, Draft
 
 IMAGES = 14
 NASTY = "<script>alert(1)</script> | `a` \x1b[31mred"

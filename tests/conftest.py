@@ -13,12 +13,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from asked_factory import captioned, measured, write_factory
 from hypothesis import settings as hypothesis_settings
 from object_storage import S3, serve
 from small_factory import picture, settings_of
 
-from caploom.config import load_config
-from caploom.factory import Factory
+from caploom.config.factory import Factory
+from caploom.config.factory_config import load_config
 
 # What lands or not must not depend on luck; at a desk the examples are drawn anew each time.
 hypothesis_settings.register_profile("ci", derandomize=True)
@@ -141,3 +142,12 @@ def object_storage_url(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     if request.param == "gs":
         return f"gs://{request.getfixturevalue('gs')}"
     return f"s3://{request.getfixturevalue('s3')[1]}"
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    """A factory that has run to the end, once for all questions that leave it as it is: the raw recipe is the worse."""
+    factory = captioned(write_factory(tmp_path_factory.mktemp("asked")))
+    measured(factory, "raw-only", noise=2.0)
+    measured(factory, "sheared", noise=0.5)
+    return factory

@@ -8,8 +8,8 @@ import yaml
 from asked_factory import captioned, measured, write_factory
 from small_factory import picture
 
-from caploom.factory import Factory
-from caploom.store import Artifact
+from caploom.config.factory import Factory
+from caploom.storage.store import Artifact
 
 RECIPES = {"raw-only": {"captioners": []}, "sheared": {"captioners": "all", "shear": "first"}}
 

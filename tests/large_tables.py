@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from caploom.store import Artifact, Draft, Plan, Store
-from caploom.tables import write_table
+from caploom.storage.store import Artifact, Draft, Plan, Store
+from caploom.storage.tables import write_table
 from caploom.training_set.order import image_ids
 
 SHARD = 10_000

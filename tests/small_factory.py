@@ -9,7 +9,7 @@ from PIL import Image
 from caploom.captioning.backend import CanaryRow, Chunk, Generation, ImageRef
 from caploom.captioning.engine import BatchEngine
 from caploom.captioning.settings import Captioner
-from caploom.records import image_identity
+from caploom.storage.records import image_identity
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
 

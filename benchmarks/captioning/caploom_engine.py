@@ -9,7 +9,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import Backend, Captioned, ImageRef, load_backend
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.shearing.rules import first_sentence
-from caploom.store import Store
+from caploom.storage.store import Store
 
 
 def run(job: Job) -> Done:

@@ -8,8 +8,8 @@ from pathlib import Path
 from caploom.captioning.backend import ImageRef
 from caploom.captioning.identity import model_location
 from caploom.captioning.settings import TransformersCaptioner
-from caploom.records import image_identity
 from caploom.shearing.settings import ShearStep
+from caploom.storage.records import image_identity
 
 BATCH_SIZE = 48
 """The released code's for LLaVA-1.5."""

@@ -12,7 +12,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import Generation, ImageRef
 from caploom.captioning.engine import BatchEngine
 from caploom.captioning.ledger import Ledger, LedgerWriter
-from caploom.store import Store
+from caploom.storage.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -20,7 +20,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import load_backend
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.stop_criterion import EndOfRow
-from caploom.store import Store
+from caploom.storage.store import Store
 
 
 def run(job: Job) -> Done:

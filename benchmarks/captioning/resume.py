@@ -9,9 +9,9 @@ import pyarrow as pa
 from benchmarks.child import Done, Job
 from caploom.captioning.ledger import KIND, Ledger
 from caploom.demo.world import BACKGROUNDS, THINGS
-from caploom.records import CAPTIONS
-from caploom.store import Draft, Plan, Store
-from caploom.tables import write_table
+from caploom.storage.records import CAPTIONS
+from caploom.storage.store import Draft, Plan, Store
+from caploom.storage.tables import write_table
 
 SHARD_ROWS = 10_000
 _STORE = "ledger"

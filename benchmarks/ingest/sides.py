@@ -19,8 +19,8 @@ def caploom(job: Job) -> Done:
 
 def caploom_all_cores(job: Job) -> Done:
     """The same with a thread for each core."""
-    from caploom.readers.ingest import validate_rows
     from caploom.readers.source_row import SourceRow
+    from caploom.stages.raw_pairs import validate_rows
 
     rows = [
         SourceRow(row=number, image=path.name, caption=f"picture {number}", path=str(path))
@@ -34,7 +34,7 @@ def caploom_all_cores(job: Job) -> Done:
 def check_alone(job: Job) -> Done:
     """The full check, SHA-256 and the perceptual hash, one file after another."""
     _pin_to_one_core()
-    from caploom.image_check import check_image
+    from caploom.images.check import check_image
 
     files, found = _files(job), {}
     with job.measured():
@@ -107,9 +107,9 @@ def img2dataset(job: Job) -> Done:
 
 def inbox(job: Job) -> Done:
     """Two looks at an inbox of many files: the first sees them, the second takes as many as a look takes."""
-    from caploom.config import parse_config
-    from caploom.factory import Factory
-    from caploom.inbox.look import look_into_inbox
+    from caploom.config.factory import Factory
+    from caploom.config.factory_config import parse_config
+    from caploom.inbox.scan import look_into_inbox
 
     settings = {
         "name": "inbox",
@@ -136,7 +136,7 @@ def damaged(job: Job) -> Done:
     from PIL import Image
 
     from caploom.errors import ImageFault
-    from caploom.image_check import check_image
+    from caploom.images.check import check_image
 
     def verify(data: bytes) -> None:
         Image.open(io.BytesIO(data)).verify()

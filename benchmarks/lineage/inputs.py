@@ -18,28 +18,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.captions import CAPTIONERS, caption_column, raw_caption_column
-from caploom.captioning.caption_shard import CODE_VERSION as CAPTIONS_VERSION
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.evaluation.measure import CODE_VERSION as METRICS_VERSION
-from caploom.factory import Factory
-from caploom.lineage.fingerprints import file_sha256, fingerprint
-from caploom.manifest import FileRecord, InputRecord, Manifest, RowCount
-from caploom.readers.ingest import CODE_VERSION as PAIRS_VERSION
-from caploom.readers.shards import CODE_VERSION as SHARDS_VERSION
-from caploom.readers.shards import source_fingerprint
-from caploom.recipes import Recipe
-from caploom.records import CAPTIONS, EVALUATION_PAIRS, PAIRS, RANKS, SOURCE_ROWS, pair_identity
+from caploom.common.hashing import file_sha256, fingerprint
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
 from caploom.shearing.rule import Context
-from caploom.shearing.shear import CODE_VERSION as SHEAR_VERSION
-from caploom.shearing.shear import shear_fingerprint, shear_table
-from caploom.store import Plan, Store
-from caploom.tables import table_of, write_failures, write_table
-from caploom.training.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
+from caploom.stages.captions import CODE_VERSION as CAPTIONS_VERSION
+from caploom.stages.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
+from caploom.stages.raw_pairs import CODE_VERSION as PAIRS_VERSION
+from caploom.stages.retrieval_metrics import CODE_VERSION as METRICS_VERSION
+from caploom.stages.shards import CODE_VERSION as SHARDS_VERSION
+from caploom.stages.shards import source_fingerprint
+from caploom.stages.sheared import CODE_VERSION as SHEAR_VERSION
+from caploom.stages.sheared import shear_fingerprint, shear_table
+from caploom.stages.training_set import CODE_VERSION as MERGE_VERSION
+from caploom.stages.training_set import ORDER_SEED, write_training_set
+from caploom.storage.manifest import FileRecord, InputRecord, Manifest, RowCount
+from caploom.storage.records import (
+    CAPTIONS,
+    EVALUATION_PAIRS,
+    PAIRS,
+    RANKS,
+    SOURCE_ROWS,
+    pair_identity,
+)
+from caploom.storage.store import Plan, Store
+from caploom.storage.tables import table_of, write_failures, write_table
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import filters_identity, prepare_filters
-from caploom.training_set.merge import CODE_VERSION as MERGE_VERSION
-from caploom.training_set.merge import ORDER_SEED, write_training_set
 from caploom.training_set.order import image_ids
 
 SHARD_ROWS = 2_500

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.captions import CAPTIONERS, caption_column, raw_caption_column
-from caploom.names import RAW_SOURCE
-from caploom.tables import read_batches, write_table
+from caploom.common.names import RAW_SOURCE
+from caploom.storage.tables import read_batches, write_table
 from caploom.training_set.buckets import word_counts
 from caploom.training_set.order import image_ids
 

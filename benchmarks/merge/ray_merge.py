@@ -7,12 +7,12 @@ from pathlib import Path
 from benchmarks.child import Done, Job
 from benchmarks.merge.caploom_merge import hashes, result
 from benchmarks.merge.inputs import shard_files
-from caploom.config import parse_config
-from caploom.factory import Factory
-from caploom.ray_cluster import connected
-from caploom.store import Artifact, Draft, Plan, Store
-from caploom.training_set.exclusions import Exclusions
-from caploom.training_set.on_ray.merge import merge_on_ray
+from caploom.common.ray_cluster import connected
+from caploom.config.factory import Factory
+from caploom.config.factory_config import parse_config
+from caploom.stages.exclusions import Exclusions
+from caploom.stages.on_ray.merge import merge_on_ray
+from caploom.storage.store import Artifact, Draft, Plan, Store
 
 
 def merge(job: Job) -> Done:

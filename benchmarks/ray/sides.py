@@ -16,12 +16,12 @@ import psutil
 from benchmarks.child import Done, Job
 from benchmarks.ray.server import MODEL
 from caploom.captioning.backend import load_backend
-from caploom.captioning.caption_shard import caption_shard, read_captions
-from caploom.config import parse_config
-from caploom.factory import Factory
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards, list_shards
-from caploom.store import Artifact
+from caploom.config.factory import Factory
+from caploom.config.factory_config import parse_config
+from caploom.stages.captions import caption_shard, read_captions
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards, list_shards
+from caploom.storage.store import Artifact
 
 MILLISECONDS = 5
 _SHARDS = 8
@@ -70,8 +70,8 @@ def local(job: Job) -> Done:
 
 def on_ray(job: Job) -> Done:
     """One worker on a cluster of this machine's own; Ray's own start is measured apart, by connecting to it before."""
-    from caploom.captioning.on_ray.pipeline import caption_shards_on_ray
-    from caploom.ray_cluster import connected
+    from caploom.common.ray_cluster import connected
+    from caploom.stages.on_ray.captions import caption_shards_on_ray
 
     executor = {"kind": "ray", "workers": 1, "gpus_per_worker": 0, "decoders": 2}
     with _served(job, executor=executor) as (made, shards):

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from benchmarks.lineage.inputs import write_inputs
-from caploom.manifest import InputRecord, Manifest
-from caploom.store import Plan
+from caploom.storage.manifest import InputRecord, Manifest
+from caploom.storage.store import Plan
 
 IMAGES = 10  # of a shard
 PER_SHARD = 10  # artifacts: its listing, its pairs, captions and sheared captions of four captioners

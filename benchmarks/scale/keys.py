@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.child import Done, Job
 from caploom.captioning.ledger import Ledger
-from caploom.key_index import INDEX_FILE
-from caploom.manifest import Manifest
-from caploom.store import Plan, Store
+from caploom.storage.key_index import INDEX_FILE
+from caploom.storage.manifest import Manifest
+from caploom.storage.store import Plan, Store
 
 KEYS = 1_000  # of a shard
 FINGERPRINT = "f" * 16

@@ -25,12 +25,12 @@ class _Clock:
 
 def questions(job: Job) -> Done:
     """The catalog from nothing, after one more shard and unchanged; its queries; the listings."""
-    from caploom.factory import Factory
-    from caploom.lineage.catalog.catalog import open_catalog
-    from caploom.lineage.catalog.files import CATALOG_FILE, stamps
-    from caploom.lineage.catalog.query import ask
-    from caploom.readers.ingest import ingested_shards
-    from caploom.readers.shards import list_shards
+    from caploom.catalog.catalog import open_catalog
+    from caploom.catalog.files import CATALOG_FILE, stamps
+    from caploom.catalog.query import ask
+    from caploom.config.factory import Factory
+    from caploom.stages.raw_pairs import ingested_shards
+    from caploom.stages.shards import list_shards
 
     shards = job.options["shards"]
     clock = _Clock()

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.captions import CAPTIONERS, caption_column, raw_caption_column
 from benchmarks.pictures import write_pictures
-from caploom.demo.reader import PictureBookReader
-from caploom.names import RAW_SOURCE
-from caploom.records import EVALUATION_PAIRS, RESIZED_IMAGES, TRAINING_ROWS, image_identity
+from caploom.common.names import RAW_SOURCE
+from caploom.readers.picture_book import PictureBookReader
 from caploom.shearing.rules import RULES
+from caploom.storage.records import EVALUATION_PAIRS, RESIZED_IMAGES, TRAINING_ROWS, image_identity
 from caploom.training.image_sources import IMAGES_FILE, PIXELS_FILE
 
 BATCH = 64

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
-from caploom.alerts.settings import AlertKind, AlertSettings
+from caploom.config.alerts import AlertKind, AlertSettings
 
 UI_VARIABLE = "CAPLOOM_UI_URL"
 MOST_LISTED = 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from caploom.alerts import mail, webhook
 from caploom.alerts.alert import Alert, lines_of
 from caploom.alerts.faults import ChannelFault
-from caploom.alerts.settings import AlertSettings
+from caploom.config.alerts import AlertSettings
 
 LOG = logging.getLogger("caploom.alerts")
 

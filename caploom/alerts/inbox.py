@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from caploom.alerts.alert import Alert, ui_page
 from caploom.alerts.outbox import remember
-from caploom.alerts.settings import AlertKind
+from caploom.config.alerts import AlertKind
+from caploom.config.factory import Factory
 from caploom.errors import StoreError
-from caploom.factory import Factory
 
 
 def tell_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = True) -> None:

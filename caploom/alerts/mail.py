@@ -8,7 +8,7 @@ from email.utils import formatdate, make_msgid
 
 from caploom.alerts.alert import Alert, subject_of, text_of
 from caploom.alerts.faults import ChannelFault, secret
-from caploom.alerts.settings import EmailSettings
+from caploom.config.alerts import EmailSettings
 
 
 def send(alerts: Sequence[Alert], settings: EmailSettings) -> None:

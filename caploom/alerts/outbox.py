@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from caploom.alerts.alert import Alert
 from caploom.alerts.deliver import LOG, Delivery, deliver
-from caploom.alerts.settings import AlertKind, AlertSettings
+from caploom.config.alerts import AlertKind, AlertSettings
 from caploom.errors import StoreError
 
 FILE = "alerts.sqlite"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from caploom.alerts.alert import MOST_LISTED, Alert, subject_of, text_of
 from caploom.alerts.faults import ChannelFault, secret
-from caploom.alerts.settings import WebhookSettings
+from caploom.config.alerts import WebhookSettings
 
 _PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}

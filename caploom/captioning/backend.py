@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from caploom.captioning.settings import RAW_CAPTION, CaptionerSettings
-from caploom.images import decode_image, read_identified_image
-from caploom.store import Store
+from caploom.images.decode import decode_image, read_identified_image
+from caploom.storage.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from caploom.captioning.backend import CanaryRow, ImageRef
-from caploom.images import ImageFault, decode_image, read_identified_image
+from caploom.images.decode import ImageFault, decode_image, read_identified_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

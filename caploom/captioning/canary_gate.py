@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from caploom.captioning.backend import Backend, CanaryRow, ImageRef
 from caploom.errors import CanaryError
-from caploom.store import Artifact, Draft, Plan, Store, package_versions
-from caploom.tables import count_rows
+from caploom.storage.store import Artifact, Draft, Plan, Store, package_versions
+from caploom.storage.tables import count_rows
 
 KIND = "canaries"
 CODE_VERSION = "1"

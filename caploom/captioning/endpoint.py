@@ -16,8 +16,8 @@ from caploom.captioning.endpoint_client import ERROR, GARBAGE, REFUSED, TIMEOUT,
 from caploom.captioning.endpoint_servers import open_endpoint_client
 from caploom.captioning.settings import EndpointCaptioner
 from caploom.errors import CaptionerError
-from caploom.images import ImageFault
-from caploom.store import Store
+from caploom.images.decode import ImageFault
+from caploom.storage.store import Store
 
 IN_A_ROW = 8
 """So many images without a caption between them, and it is the server's fault and not the images'."""

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from caploom.captioning.backend import Generation, ImageRef
 from caploom.captioning.settings import EndpointCaptioner
 from caploom.errors import CaptionerError
-from caploom.images import ImageFault
+from caploom.images.decode import ImageFault
 
 if TYPE_CHECKING:
     import openai

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from caploom.captioning.backend import Captioned, Chunk, Failed, Generation, ImageRef, settled
 from caploom.errors import CaptionerError
-from caploom.images import ImageFault
+from caploom.images.decode import ImageFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image

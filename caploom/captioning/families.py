@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from caploom.settings import nearest
+from caploom.common.settings import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from caploom.captioning.settings import DEMO_PREFIX, CaptionerSettings, ImportedCaptions, TransformersCaptioner
-from caploom.lineage.fingerprints import fingerprint, model_content
+from caploom.common.hashing import fingerprint, model_content
 
 BACKEND_VERSION = "2"
 """Part of every fingerprint: raise it when the backends' code makes another text of the same settings."""

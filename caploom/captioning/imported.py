@@ -12,8 +12,8 @@ from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, SourceError
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.rewriting import Rewriting
-from caploom.store import Store
-from caploom.tables import failure
+from caploom.storage.store import Store
+from caploom.storage.tables import failure
 
 _STAGE = "captions"
 _WINDOW = 5_000  # images that are looked up at a time

@@ -15,14 +15,14 @@ import duckdb
 import pyarrow as pa
 
 from caploom.errors import StoreError
-from caploom.images import ImageFault, read_image_file
-from caploom.locations import Location
-from caploom.manifest import MANIFEST
-from caploom.readers.ingest import KIND as RAW_PAIRS
+from caploom.images.decode import ImageFault, read_image_file
+from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
-from caploom.records import SOURCE_ROWS, image_identity
-from caploom.store import Store
-from caploom.tables import read_table
+from caploom.stages.raw_pairs import KIND as RAW_PAIRS
+from caploom.storage.manifest import MANIFEST
+from caploom.storage.records import SOURCE_ROWS, image_identity
+from caploom.storage.store import Store
+from caploom.storage.tables import read_table
 
 _PAGE = 50_000  # rows that Python holds at a time
 _MEMORY = "1GB"  # beyond it DuckDB works on the disk

@@ -18,11 +18,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caploom.key_index import KeyIndex
-from caploom.locks import one_at_a_time
-from caploom.records import CAPTIONS
-from caploom.store import Store, full_disk_explained
-from caploom.tables import damage_explained, table_of
+from caploom.common.locks import one_at_a_time
+from caploom.storage.key_index import KeyIndex
+from caploom.storage.records import CAPTIONS
+from caploom.storage.store import Store, full_disk_explained
+from caploom.storage.tables import damage_explained, table_of
 
 KIND = "captions"
 _PENDING = "pending"

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from caploom.common.settings import nearest
 from caploom.errors import ConfigError
-from caploom.settings import nearest
 
 PRESETS = Path(__file__).with_name("presets.yaml")
 

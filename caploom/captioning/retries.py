@@ -3,7 +3,7 @@
 import json
 
 from caploom.captioning.ledger import KIND
-from caploom.store import Store
+from caploom.storage.store import Store
 
 
 def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str) -> int:

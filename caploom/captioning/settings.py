@@ -16,7 +16,7 @@ from pydantic import (
 
 from caploom.captioning.presets import expand_preset
 from caploom.captioning.stopping import can_settle
-from caploom.settings import Settings, resolve_path
+from caploom.common.settings import Settings, resolve_path
 from caploom.shearing.settings import ShearStep
 
 DEMO_PREFIX = "demo:"

@@ -25,7 +25,7 @@ from caploom.captioning.settings import TransformersCaptioner
 from caploom.captioning.stop_criterion import EndOfRow, tokens_that_may_settle
 from caploom.captioning.stopping import can_settle
 from caploom.errors import CaptionerError
-from caploom.store import Store
+from caploom.storage.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

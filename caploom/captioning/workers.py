@@ -12,7 +12,7 @@ from caploom.captioning.backend import CanaryRow, Chunk, ImageRef
 from caploom.captioning.engine import SORTED_BATCHES
 from caploom.captioning.settings import TransformersCaptioner
 from caploom.errors import CaptionerError
-from caploom.store import Store
+from caploom.storage.store import Store
 
 _PATIENCE = 0.5  # seconds between looks at whether the other side still lives
 _END: tuple[str, list[ImageRef]] = ("end", [])

@@ -13,7 +13,7 @@ from caploom.commands.user_errors import user_errors
 def check(config: Path) -> None:
     """Validate a factory's YAML and list what it would make."""
     from caploom.captioning.identity import captioner_fingerprint
-    from caploom.config import load_config
+    from caploom.config.factory_config import load_config
 
     loaded = load_config(config)
     click.echo(f"{config}: the factory {loaded.name} is well formed; its artifacts lie in {loaded.store}.")

@@ -23,10 +23,10 @@ _HOW_TO_LOAD = {
 @user_errors
 def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: str) -> None:
     """Write a recipe's checkpoint for open_clip or for transformers."""
-    from caploom.factory import Factory
-    from caploom.places import is_url
-    from caploom.training.checkpoint import checkpoint_plan, finetuned_plan
-    from caploom.whole_folder import absolute, written_whole
+    from caploom.config.factory import Factory
+    from caploom.stages.checkpoint import checkpoint_plan, finetuned_plan
+    from caploom.storage.atomic_output import absolute, written_whole
+    from caploom.storage.paths import is_url
 
     factory = Factory.from_yaml(config)
     plan_of = checkpoint_plan if stage == "zero-shot" else finetuned_plan

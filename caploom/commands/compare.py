@@ -25,8 +25,8 @@ def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_jso
     Each difference has its 95 % interval and two-sided p-value from a paired bootstrap over the queries. They speak of
     the two checkpoints: how much another training seed would change is another question.
     """
-    from caploom.evaluation.compare_recipes import compare_recipes
-    from caploom.factory import Factory
+    from caploom.config.factory import Factory
+    from caploom.questions.compare_recipes import compare_recipes
 
     compared = compare_recipes(Factory.from_yaml(config), recipe_a, recipe_b, evaluation_set=name)
     if as_json:

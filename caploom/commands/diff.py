@@ -21,9 +21,9 @@ def diff(config: Path, first: str, second: str, form: str | None) -> None:
     Both are recipes of the YAML, or both are artifacts of one kind, named as `caploom lineage` takes them; NAME@1 is
     the version before the newest. Recalls are compared query by query, with 95 % intervals and p-values.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.differences.differences import differences
-    from caploom.lineage.differences.text import differences_markdown, differences_text
+    from caploom.config.factory import Factory
+    from caploom.questions.diff.differences import differences
+    from caploom.questions.diff.text import differences_markdown, differences_text
 
     found = differences(Factory.from_yaml(config), first, second)
     if form == "json":

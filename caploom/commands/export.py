@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from caploom.commands.user_errors import user_errors
-from caploom.training_set.exports.registry import EXPORTS
+from caploom.exports.registry import EXPORTS
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -29,10 +29,10 @@ def export(config: Path, recipe: str, format_name: str, out: str, **options: Any
 
     The folder gets an export.json that says what was exported, and skipped.jsonl with every image that was not.
     """
-    from caploom.factory import Factory
-    from caploom.progress import track
-    from caploom.training_set.exports.export import export_training_set
-    from caploom.training_set.merge import training_set_plan
+    from caploom.common.progress import track
+    from caploom.config.factory import Factory
+    from caploom.exports.export import export_training_set
+    from caploom.stages.training_set import training_set_plan
 
     factory = Factory.from_yaml(config)
     plan = training_set_plan(factory, factory.config.recipe(recipe))

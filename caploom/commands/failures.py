@@ -13,8 +13,8 @@ from caploom.commands.user_errors import user_errors
 @user_errors
 def failures(config: Path) -> None:
     """Print every row that failed, with its reason, and the rows of imported files that found no image."""
-    from caploom.factory import Factory
-    from caploom.lineage.failures import current_failures, unmatched_imports
+    from caploom.config.factory import Factory
+    from caploom.questions.failures import current_failures, unmatched_imports
 
     factory, number = Factory.from_yaml(config), 0
     for where, row in chain(current_failures(factory), unmatched_imports(factory)):

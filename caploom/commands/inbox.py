@@ -16,9 +16,9 @@ from caploom.commands.user_errors import user_errors
 @user_errors
 def inbox(config: Path, look: bool, events: int, as_json: bool) -> None:
     """Say what waits in the inbox, which shards were cut from it, and what was noticed of its files."""
+    from caploom.config.factory import Factory
     from caploom.errors import ConfigError
-    from caploom.factory import Factory
-    from caploom.inbox.look import look_into_inbox
+    from caploom.inbox.scan import look_into_inbox
     from caploom.inbox.state import inbox_state
 
     factory = Factory.from_yaml(config)

@@ -23,9 +23,9 @@ def lineage(config: Path, artifact: str, as_json: bool, form: str, everything: b
     ARTIFACT is `checkpoint/four-captioners` (the newest), an address with its fingerprint, `captions/NAME [SHARD]` as
     the UI says it, a folder, or the beginning of a fingerprint.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.graph.lineage_graph import artifact_lineage
-    from caploom.lineage.graph.text import lineage_dot, lineage_mermaid, lineage_tree
+    from caploom.config.factory import Factory
+    from caploom.questions.lineage.lineage_graph import artifact_lineage
+    from caploom.questions.lineage.text import lineage_dot, lineage_mermaid, lineage_tree
 
     graph = artifact_lineage(Factory.from_yaml(config).store, artifact)
     if as_json:

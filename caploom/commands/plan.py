@@ -38,11 +38,17 @@ def plan(
     Counts are of what the store lacks. Seconds are reckoned at the rates that were measured in this store; where
     nothing like it has run yet, they are not known, and it says so.
     """
-    from caploom.factory import Factory
+    from caploom.config.factory import Factory
 
     factory = None if config is None else Factory.from_yaml(config)
     if cluster:
-        from caploom.lineage.cost.cluster import DATA_SETS, PUBLISHED, cluster_costs, cluster_text, measured_rates
+        from caploom.questions.cost.cluster import (
+            DATA_SETS,
+            PUBLISHED,
+            cluster_costs,
+            cluster_text,
+            measured_rates,
+        )
 
         rates = [*(measured_rates(factory) if factory is not None else []), *PUBLISHED]
         costs = cluster_costs(
@@ -60,8 +66,8 @@ def plan(
         raise click.UsageError("Name the YAML whose run is to be previewed, or ask for --cluster.")
     if images or gpus != 1 or gpus_per_machine != 1 or gpu_hour_price is not None:
         raise click.UsageError("--images, --gpus, --gpus-per-machine and --gpu-hour-price go with --cluster.")
-    from caploom.lineage.cost.plan_cost import plan_cost
-    from caploom.lineage.cost.text import cost_text
+    from caploom.questions.cost.plan_cost import plan_cost
+    from caploom.questions.cost.text import cost_text
 
     found = plan_cost(factory)
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else cost_text(found))

@@ -37,10 +37,10 @@ def reproduce(config: Path, artifact: str, folder: Path | None, keep: bool, as_j
 
     Exits with 0 when both are the same, 1 when not, 2 when that cannot be asked.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.artifact_names import find_artifact
-    from caploom.lineage.reproduce.reproduce import reproduce as make_again
-    from caploom.lineage.reproduce.verdict import verdict_text
+    from caploom.config.factory import Factory
+    from caploom.reproduce.reproduce import reproduce as make_again
+    from caploom.reproduce.verdict import verdict_text
+    from caploom.stages.artifact_names import find_artifact
 
     factory = Factory.from_yaml(config)
     found = find_artifact(factory.store, artifact)

@@ -12,10 +12,15 @@ from caploom.commands.user_errors import user_errors
 @user_errors
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
-    from caploom.factory import Factory
-    from caploom.lineage.newest_arms import newest_arms
-    from caploom.lineage.report.tables import by_label, classification_table, markdown_table, recall_table
-    from caploom.lineage.results import classification_rows, result_rows, verdict
+    from caploom.config.factory import Factory
+    from caploom.questions.results.latest_results import newest_arms
+    from caploom.questions.results.results import classification_rows, result_rows, verdict
+    from caploom.questions.results.tables import (
+        by_label,
+        classification_table,
+        markdown_table,
+        recall_table,
+    )
 
     newest = newest_arms(Factory.from_yaml(config))
     arms = newest.arms

@@ -17,9 +17,9 @@ def retry(config: Path, captioners: tuple[str, ...]) -> None:
     `make run`, or materializing in the UI, then brings the new captions into the training sets.
     """
     from caploom.captioning.backend import load_backend
-    from caploom.captioning.retry_failures import retry_every_shard
-    from caploom.factory import Factory
-    from caploom.progress import track
+    from caploom.common.progress import track
+    from caploom.config.factory import Factory
+    from caploom.stages.retry_failures import retry_every_shard
 
     factory = Factory.from_yaml(config)
     for captioner in captioners or factory.config.captioners:

@@ -24,9 +24,9 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
 
     Such as: caploom sql demo.yaml "select recipe, captioners, shear, r1_i2t from metrics order by 4 desc"
     """
-    from caploom.factory import Factory
-    from caploom.lineage.catalog.catalog import open_catalog
-    from caploom.lineage.catalog.query import aligned, ask, described_tables, described_text, json_value
+    from caploom.catalog.catalog import open_catalog
+    from caploom.catalog.query import aligned, ask, described_tables, described_text, json_value
+    from caploom.config.factory import Factory
 
     if tables == (query is not None):
         raise click.UsageError("Give a query, or --tables to see what can be asked.")
@@ -48,6 +48,6 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
 
 
 def _shown(value: Any) -> Any:
-    from caploom.lineage.catalog.query import printable
+    from caploom.catalog.query import printable
 
     return printable(value) if isinstance(value, str) else value

@@ -12,9 +12,9 @@ from caploom.commands.user_errors import user_errors
 @user_errors
 def statistics(config: Path) -> None:
     """Print what each captioner's captions are like: lengths, refusals, openings, words shared with the others."""
-    from caploom.factory import Factory
-    from caploom.lineage.caption_statistics import statistics_markdown, statistics_of_shards
-    from caploom.readers.ingest import ingested_shards
+    from caploom.config.factory import Factory
+    from caploom.questions.caption_statistics import statistics_markdown, statistics_of_shards
+    from caploom.stages.raw_pairs import ingested_shards
 
     factory = Factory.from_yaml(config)
     shards = [artifact.manifest.configuration["shard"] for artifact in ingested_shards(factory)]

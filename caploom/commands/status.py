@@ -21,9 +21,9 @@ def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
     stale: something of its own changed (configuration, Caploom's code, an input's content). outdated: something
     upstream is not current, and it waits for that. missing: never made.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.status.factory_status import factory_status
-    from caploom.lineage.status.text import status_text
+    from caploom.config.factory import Factory
+    from caploom.questions.status.factory_status import factory_status
+    from caploom.questions.status.text import status_text
 
     found = factory_status(Factory.from_yaml(config))
     if as_json:

@@ -18,9 +18,9 @@ def trace(config: Path, image: str, as_json: bool) -> None:
 
     IMAGE is its identity or the beginning of it, its path as the pairs have it, or a file.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.trace.text import trace_text
-    from caploom.lineage.trace.trace_image import trace_image
+    from caploom.config.factory import Factory
+    from caploom.questions.trace.text import trace_text
+    from caploom.questions.trace.trace_image import trace_image
 
     answer = trace_image(Factory.from_yaml(config).store, image)
     click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else trace_text(answer))

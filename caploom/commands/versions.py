@@ -19,9 +19,9 @@ def versions(config: Path, recipe: str | None, as_json: bool) -> None:
     A version is another training set made with the same settings, as after new images. Each is compared to the one
     before it on the same queries, with the 95 % interval of the change over images. Nothing is made.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.report.versions import versions_markdown
-    from caploom.lineage.versions import data_versions
+    from caploom.config.factory import Factory
+    from caploom.questions.results.data_versions import data_versions
+    from caploom.report.versions import versions_markdown
 
     factory = Factory.from_yaml(config)
     names = [recipe] if recipe is not None else list(dict.fromkeys(e.base for e in factory.config.expanded_recipes()))

@@ -21,9 +21,9 @@ def why(config: Path, recipe: str, metric: str, name: str | None, as_json: bool)
     METRIC is `r1_i2t`, `r5_t2i`, `mean_r1`, `rsum`, `median_rank_i2t`, or as the manifests say it:
     `image_to_text.recall@1`.
     """
-    from caploom.factory import Factory
-    from caploom.lineage.why.text import why_text
-    from caploom.lineage.why.why_metric import why_metric
+    from caploom.config.factory import Factory
+    from caploom.questions.why.text import why_text
+    from caploom.questions.why.why_metric import why_metric
 
     answer = why_metric(Factory.from_yaml(config).store, recipe, metric, evaluation_set=name)
     click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else why_text(answer))

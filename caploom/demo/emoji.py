@@ -21,9 +21,9 @@ from typing import Any
 
 import click
 
+from caploom.common.progress import track
 from caploom.errors import CaploomError
-from caploom.progress import track
-from caploom.store import write_atomically
+from caploom.storage.store import write_atomically
 
 TRAINING = "google"
 EVALUATION = "twitter"

@@ -8,7 +8,7 @@ import torch
 
 from caploom.errors import EvaluationError
 from caploom.evaluation.encoders import PairScorer
-from caploom.images import ImageFault
+from caploom.images.decode import ImageFault
 from caploom.training.blip_model import BlipModel, load_blip
 from caploom.training.images import ImageDecoder
 

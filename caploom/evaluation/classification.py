@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from caploom.errors import EvaluationError
 from caploom.evaluation.classification_images import Classes
 from caploom.evaluation.encoders import Encoder
-from caploom.records import PREDICTIONS
+from caploom.storage.records import PREDICTIONS
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"

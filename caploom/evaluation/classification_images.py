@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caploom.common.hashing import content_version
+from caploom.common.progress import Progress
+from caploom.common.settings import nearest
+from caploom.config.factory import Factory
 from caploom.errors import EvaluationError, SourceError
 from caploom.evaluation.settings import ClassificationSet
-from caploom.factory import Factory
-from caploom.images import ImageFault
-from caploom.lineage.fingerprints import content_version
-from caploom.progress import Progress
+from caploom.images.decode import ImageFault
 from caploom.readers.identified import identified_rows
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.source_row import SourceRow
-from caploom.records import CLASSIFICATION_IMAGES
-from caploom.settings import nearest
-from caploom.store import Artifact, Draft, Plan
-from caploom.tables import count_rows, failure, table_of, write_failures, write_table
+from caploom.storage.records import CLASSIFICATION_IMAGES
+from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "classification_images"
 CODE_VERSION = "2"

@@ -15,8 +15,8 @@ import pyarrow as pa
 from caploom.errors import EvaluationError
 from caploom.evaluation.intervals import PairedDifference, paired_difference
 from caploom.evaluation.metrics import RECALL_AT, recall_at
-from caploom.records import RANKS
-from caploom.tables import read_table
+from caploom.storage.records import RANKS
+from caploom.storage.tables import read_table
 
 _DIRECTIONS = ("image_to_text", "text_to_image")
 _KEY = ("query", "fold", "copy")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from caploom.errors import EvaluationError
-from caploom.images import ImageFault
+from caploom.images.decode import ImageFault
 from caploom.training.clip_model import ClipModel, encode_text, trim_padding
 from caploom.training.images import ImageDecoder
 

@@ -14,7 +14,7 @@ from caploom.evaluation.encoders import Encoder, load_encoder
 from caploom.evaluation.metrics import RECALL_AT, RetrievalMetrics, direction_metrics, mean_rank_variance
 from caploom.evaluation.reranking import reranked
 from caploom.evaluation.retrieval import Ranks, retrieval_ranks
-from caploom.records import EVALUATION_PAIRS, RANKS
+from caploom.storage.records import EVALUATION_PAIRS, RANKS
 
 METRICS_FILE = "metrics.json"
 RANKS_FILE = "ranks.parquet"

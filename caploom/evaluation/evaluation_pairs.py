@@ -5,20 +5,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from caploom.common.hashing import content_version
+from caploom.common.progress import Progress
+from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.protocols import CAPTIONS_EACH, PROTOCOLS, check_counts, check_dataset, note_of
 from caploom.evaluation.settings import ClassificationSet, KarpathySet, RetrievalSet
-from caploom.factory import Factory
-from caploom.image_check import NO_HASH
-from caploom.images import ImageFault
-from caploom.lineage.fingerprints import content_version
-from caploom.progress import Progress
+from caploom.images.check import NO_HASH
+from caploom.images.decode import ImageFault
 from caploom.readers.identified import identified_rows
 from caploom.readers.source_row import SourceRow
 from caploom.readers.source_version import source_version
-from caploom.records import EVALUATION_PAIRS
-from caploom.store import Artifact, Draft, Plan
-from caploom.tables import count_rows, failure, table_of, write_failures, write_table
+from caploom.storage.records import EVALUATION_PAIRS
+from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "evaluation_pairs"
 CODE_VERSION = "3"

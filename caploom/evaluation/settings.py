@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from caploom.demo.reader import PictureBookReader
+from caploom.common.settings import Settings, resolve_path
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
-from caploom.settings import Settings, resolve_path
+from caploom.readers.picture_book import PictureBookReader
 
 NAMED_TEMPLATES = ("openai-imagenet", "simple-imagenet")
 

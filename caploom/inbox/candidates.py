@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from caploom.config.inbox import InboxSettings
 from caploom.inbox.journal import Candidate, Journal
-from caploom.inbox.settings import InboxSettings
-from caploom.places import folder_of
+from caploom.storage.paths import folder_of
 
 # An image and the text of its stem are one: both must be settled, and a new text is a new version.
 _IMAGES = """

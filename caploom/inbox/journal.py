@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caploom.inbox.kinds import kind_of
-from caploom.places import PlacedFile, folder_of, name_of
+from caploom.storage.paths import PlacedFile, folder_of, name_of
 
 _SCHEMA = """
 create table if not exists files(

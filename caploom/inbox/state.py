@@ -4,11 +4,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from caploom.factory import Factory
-from caploom.inbox.look import open_journal
-from caploom.lineage.catalog.query import printable
-from caploom.readers.ingest import raw_pairs_stage
-from caploom.readers.shards import INBOX, list_shards
+from caploom.catalog.query import printable
+from caploom.config.factory import Factory
+from caploom.inbox.scan import open_journal
+from caploom.stages.raw_pairs import raw_pairs_stage
+from caploom.stages.shards import INBOX, list_shards
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 from caploom.errors import SourceError
-from caploom.places import Below, exists, is_folder, name_of, open_place
 from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
+from caploom.storage.paths import Below, exists, is_folder, name_of, open_place
 
 
 @dataclass(frozen=True)

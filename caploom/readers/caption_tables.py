@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, cast
 
 from caploom.errors import SourceError
-from caploom.places import is_url, name_of, open_place
 from caploom.readers.caption_rows import bad_row, json_items, reading, suffix_of
 from caploom.readers.image_names import is_text
+from caploom.storage.paths import is_url, name_of, open_place
 
 LONGEST_LINE = 64 * 2**20  # bytes
 LONGEST_FIELD = (

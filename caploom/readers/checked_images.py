@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from caploom.errors import ImageFault
-from caploom.image_check import CheckedImage, check_image
-from caploom.locations import read_location
-from caploom.records import image_identity
+from caploom.images.check import CheckedImage, check_image
+from caploom.images.location import read_location
+from caploom.storage.records import image_identity
 
 _MOST_THREADS = 8
 # Images are handed to the threads by batches: one by one, that costs a third of checking them. A batch is bounded by

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from caploom.common.settings import Settings
 from caploom.errors import SourceError
-from caploom.places import Place, name_of
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, kind_of, not_an_object
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings
+from caploom.storage.paths import Place, name_of
 
 
 class CocoReader(Settings):

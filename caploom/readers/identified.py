@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from caploom.image_check import NO_HASH, check_image
-from caploom.images import ImageFault, decode_image, read_image_file
+from caploom.images.check import NO_HASH, check_image
+from caploom.images.decode import ImageFault, decode_image, read_image_file
 from caploom.readers.source_row import SourceRow
-from caploom.records import image_identity
+from caploom.storage.records import image_identity
 
 _ROWS_AHEAD = 512
 _REMEMBERED = 65_536  # images whose rows need not stand together
@@ -19,7 +19,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """An image that decodes: its identity, and its perceptual hash (see `caploom.image_check`)."""
+    """An image that decodes: its identity, and its perceptual hash (see `caploom.images.check`)."""
 
     image_id: str
     phash: int

@@ -5,13 +5,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from caploom.places import Place, name_of
+from caploom.common.settings import Settings
 from caploom.readers.caption_rows import CaptionRows, check_files, not_an_object, suffix_of
 from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, table_records
-from caploom.readers.downloaded_names import check_template, downloaded_name
+from caploom.readers.img2dataset_names import check_template, downloaded_name
 from caploom.readers.rewriting import RewriteRule, rewriting_of
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings
+from caploom.storage.paths import Place, name_of
 
 _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 

@@ -12,14 +12,23 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from caploom.common.settings import Settings
 from caploom.errors import SourceError
-from caploom.places import Below, Place, exists, folder_of, is_folder, is_url, list_files, name_of
 from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of
 from caploom.readers.caption_tables import TableForm, table_records
 from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
 from caploom.readers.sidecars import Sidecar, read_sidecar
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings
+from caploom.storage.paths import (
+    Below,
+    Place,
+    exists,
+    folder_of,
+    is_folder,
+    is_url,
+    list_files,
+    name_of,
+)
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What the Hugging Face hub calls the captions of a folder of images, wherever below the root."""

@@ -1,6 +1,6 @@
 """What a file's name alone tells about an image, before anything is opened."""
 
-from caploom.locations import Location
+from caploom.images.location import Location
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .jp2 .jxl "

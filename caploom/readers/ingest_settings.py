@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
+from caploom.common.settings import Settings
 from caploom.errors import ImageFault
-from caploom.settings import Settings
 
 
 class IngestSettings(Settings):

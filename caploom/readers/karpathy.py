@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from caploom.common.settings import Settings, nearest
 from caploom.errors import SourceError
-from caploom.places import Place, name_of
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object, reading
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings, nearest
+from caploom.storage.paths import Place, name_of
 
 _TOP_LEVEL_BYTES = 4096
 _DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')

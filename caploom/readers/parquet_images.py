@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from caploom.common.settings import Settings
 from caploom.errors import SourceError
-from caploom.locations import Location
-from caploom.places import Place, folder_of, name_of, open_place
+from caploom.images.location import Location
 from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row
-from caploom.readers.many_files import files_named
+from caploom.readers.expand_paths import files_named
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings
+from caploom.storage.paths import Place, folder_of, name_of, open_place
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from caploom.demo.reader import PictureBookReader
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.image_folder import ImageFolderReader
 from caploom.readers.karpathy import KarpathyReader
 from caploom.readers.parquet_images import ParquetReader
+from caploom.readers.picture_book import PictureBookReader
 from caploom.readers.webdataset import WebdatasetReader
 
 Reader = Annotated[

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from caploom.errors import SourceError
-from caploom.places import is_url, open_place
+from caploom.storage.paths import is_url, open_place
 
 LONGEST_TEXT = 16 * 2**20  # bytes
 _MOSTLY = 2**14

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import caploom
-from caploom.lineage.fingerprints import fingerprint
-from caploom.places import PlacedFile, file_at
+from caploom.common.hashing import fingerprint
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
-from caploom.store import Store
+from caploom.storage.paths import PlacedFile, file_at
+from caploom.storage.store import Store
 
 if TYPE_CHECKING:
     from caploom.readers.registry import Reader

@@ -3,7 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING
 
-from caploom.lineage.fingerprints import content_version, fingerprint
+from caploom.common.hashing import content_version, fingerprint
 from caploom.readers.caption_rows import reading
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader

@@ -12,14 +12,14 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
+from caploom.common.settings import Settings
 from caploom.errors import SourceError
-from caploom.locations import Location
-from caploom.places import Place, name_of, open_place
+from caploom.images.location import Location
 from caploom.readers.caption_rows import bad_row, caption_row
+from caploom.readers.expand_paths import files_named
 from caploom.readers.image_names import IMAGE_SUFFIXES, as_text, refused_by_name
-from caploom.readers.many_files import files_named
 from caploom.readers.source_row import SourceRow
-from caploom.settings import Settings
+from caploom.storage.paths import Place, name_of, open_place
 
 _TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 _MAX_TEXT = 4 * 2**20  # bytes of a member that is read for a caption

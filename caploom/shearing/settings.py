@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from caploom.settings import Settings, nearest
+from caploom.common.settings import Settings, nearest
 from caploom.shearing.rules import RULES, bind
 
 

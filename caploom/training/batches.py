@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from caploom.errors import TrainingError
-from caploom.images import ImageFault
+from caploom.images.decode import ImageFault
 from caploom.training.image_sources import ImageCache, ImageSource, ResizedImages
 from caploom.training.images import ImageDecoder
 from caploom.training.rows import Epoch, TrainingRows, Window

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caploom.names import RAW_SOURCE
+from caploom.common.names import RAW_SOURCE
 from caploom.shearing.rules import RULES
 
 # What a number is drawn for; with none, it is the caption's own, as it was before there were others.

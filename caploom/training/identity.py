@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from caploom.lineage.fingerprints import model_content
+from caploom.common.hashing import model_content
 from caploom.training.settings import TrainingSettings
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import TrainingError
-from caploom.tables import read_table
+from caploom.storage.tables import read_table
 from caploom.training.images import ImageDecoder
 from caploom.training_set.order import digest_words, image_digests
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchvision.transforms import Normalize, ToTensor
 
-from caploom.images import decode_image, read_identified_image
+from caploom.images.decode import decode_image, read_identified_image
 
 _FAST_MODES = ("shortest", "squash")
 _FAST_INTERPOLATIONS = ("bicubic", "bilinear")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from caploom.lineage.fingerprints import fingerprint
+from caploom.common.hashing import fingerprint
 from caploom.training.identity import trainer_identity
 from caploom.training.settings import TrainerSettings
 
@@ -22,7 +22,7 @@ class TrainingJob(_Message):
     out: Path = Field(description="An existing folder that takes the checkpoint; whoever asks commits it.")
     state: Path | None = Field(default=None, description="Folder of the states to resume from; None writes none.")
     initial: Path | None = Field(default=None, description="Checkpoint folder to start from, as fine-tuning does.")
-    resized: list[Path] = Field(default=[], description="Folders of resized images (`caploom.training.resized`).")
+    resized: list[Path] = Field(default=[], description="Folders of resized images (`caploom.stages.resized_images`).")
 
     @property
     def fingerprint(self) -> str:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from caploom.common.locks import one_at_a_time
 from caploom.errors import TrainingError
-from caploom.locks import one_at_a_time
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.node import Node, started
 from caploom.training.process import ERROR, EVENTS, JOB, LOCK, OWNER, RESULT

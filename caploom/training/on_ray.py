@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from caploom.common.executors import RayExecutor
+from caploom.common.ray_cluster import check_nodes, connected
 from caploom.errors import ClusterError, TrainingError
-from caploom.executors import RayExecutor
-from caploom.ray_cluster import check_nodes, connected
 from caploom.training.job import TrainingJob, TrainingResult
 from caploom.training.launch import POLL_INTERVAL, EventReader, Report, hand_over, reached, sentence
 from caploom.training.node import Node, started

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from caploom.errors import TrainingError
-from caploom.records import TRAINING_ROWS
+from caploom.storage.records import TRAINING_ROWS
 from caploom.training.drawing import draw_one, draw_several, random_sentence
 from caploom.training_set.settings import Drawing
 

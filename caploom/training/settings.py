@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from caploom.settings import Settings, resolve_path
+from caploom.common.settings import Settings, resolve_path
 
 _NOT_FINGERPRINTED = {
     "device", "processes", "nodes", "workers", "image_cache_mb", "resized_cache", "micro_batch",

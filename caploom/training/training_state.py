@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from caploom.store import fsync_path
+from caploom.storage.store import fsync_path
 
 _TENSORS, _FACTS = "tensors.safetensors", "facts.json"
 _KEPT = 2

@@ -14,9 +14,9 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 
+from caploom.common.names import RAW_SOURCE
 from caploom.errors import TrainingError
-from caploom.names import RAW_SOURCE
-from caploom.tables import read_batches, read_metadata
+from caploom.storage.tables import read_batches, read_metadata
 from caploom.training_set.order import (
     DIGEST,
     digest_column,
@@ -27,8 +27,8 @@ from caploom.training_set.order import (
     image_ids,
     order_keys,
 )
+from caploom.training_set.sorting import sorted_rows
 from caploom.training_set.spill import Spill, full_spill_explained, nameless_file
-from caploom.training_set.ties import sorted_rows
 
 BUCKET_BYTES = 16 * 2**20
 MEMORY_BYTES = 10**9

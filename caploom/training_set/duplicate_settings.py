@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from caploom.settings import Settings
+from caploom.common.settings import Settings
 from caploom.training_set.hamming import MOST_BITS
 
 

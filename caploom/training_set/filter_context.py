@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from caploom.store import Store
+from caploom.storage.store import Store
 
 _T = TypeVar("_T")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caploom.common.names import RAW_SOURCE
 from caploom.errors import TrainingError
-from caploom.names import RAW_SOURCE
 from caploom.training_set.filter_context import FilterContext, Scan
 from caploom.training_set.filter_settings import InLanguage, MaxRepeats, MinWords, NearDuplicates, NoEmpty
 from caploom.training_set.near_duplicates import near_duplicates_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from caploom.names import RAW_SOURCE
+from caploom.common.names import RAW_SOURCE
 from caploom.training_set.filter_context import FilterContext, Narrowed, Scan
 from caploom.training_set.filter_rules import image_numbers, text_column
 from caploom.training_set.filter_settings import BestOfN, KeepTop

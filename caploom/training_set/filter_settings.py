@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 
-from caploom.settings import Settings, nearest, resolve_path
+from caploom.common.settings import Settings, nearest, resolve_path
 
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 _PATHS = ("/", "./", "../", "~")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat
 
-from caploom.settings import Settings, resolve_path
+from caploom.common.settings import Settings, resolve_path
 
 
 class MergeSettings(Settings):

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caploom.names import RAW_SOURCE
-from caploom.records import TRAINING_ROWS
+from caploom.common.names import RAW_SOURCE
+from caploom.storage.records import TRAINING_ROWS
 from caploom.training_set.settings import MixSettings
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from caploom.records import DROPPED, TRAINING_ROWS
+from caploom.storage.records import DROPPED, TRAINING_ROWS
 
 FILE_ROWS = 20_000
 FILE_BYTES = 64 * 2**20

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from caploom.lineage.fingerprints import file_sha256, fingerprint
-from caploom.manifest import RowCount
-from caploom.progress import track
-from caploom.records import SCORES
-from caploom.store import Draft, Plan, Store
-from caploom.tables import read_table, write_table
+from caploom.common.hashing import file_sha256, fingerprint
+from caploom.common.progress import track
+from caploom.storage.manifest import RowCount
+from caploom.storage.records import SCORES
+from caploom.storage.store import Draft, Plan, Store
+from caploom.storage.tables import read_table, write_table
 from caploom.training_set.filter_context import Scan
 from caploom.training_set.filter_settings import ScoredStep
 
 if TYPE_CHECKING:
-    from caploom.training_set.clip_scorer import ClipScorer
+    from caploom.evaluation.clip_scorer import ClipScorer
 
 KIND = "scores"
 CODE_VERSION = "1"
@@ -96,7 +96,7 @@ def _score(
 
 @lru_cache(maxsize=1)
 def _model(scorer: ScoredStep) -> "ClipScorer":
-    from caploom.training_set.clip_scorer import ClipScorer  # torch: only where something is scored
+    from caploom.evaluation.clip_scorer import ClipScorer  # torch: only where something is scored
 
     return ClipScorer(scorer)
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from caploom.names import RAW_SOURCE
-from caploom.settings import Settings, nearest
+from caploom.common.names import RAW_SOURCE
+from caploom.common.settings import Settings, nearest
 
 _DRAWING_KEY = b"caploom.drawing"
 _DEFAULT_POSITIVES = 5

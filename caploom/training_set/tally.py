@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caploom.manifest import RowCount
-from caploom.names import RAW_SOURCE
+from caploom.common.names import RAW_SOURCE
+from caploom.storage.manifest import RowCount
 from caploom.training_set.samples import Samples
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.common.hashing import fingerprint
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import MissingArtifactError
-from caploom.lineage.fingerprints import fingerprint
-from caploom.lineage.report import make as report
-from caploom.lineage.report.markdown import without_files
+from caploom.report import make as report
+from caploom.report.markdown import without_files
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.conditions import follow_new_measurements

@@ -6,17 +6,22 @@ import dagster as dg
 from pydantic import Field
 
 from caploom.captioning.backend import Backend
-from caploom.captioning.caption_shard import CODE_VERSION, caption_shard
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.on_ray.pipeline import caption_shards_on_ray
-from caploom.captioning.retry_failures import ask_to_retry
 from caploom.captioning.settings import CaptionerSettings, PromptedSettings
-from caploom.config import FactoryConfig
+from caploom.common.executors import Executor, LocalExecutor, RayExecutor
+from caploom.common.hashing import fingerprint
+from caploom.common.progress import StageBar, track
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CanaryError
-from caploom.executors import Executor, LocalExecutor, RayExecutor
-from caploom.lineage.checks import BATCHED_EQUALS_SINGLE, ORPHAN_FREE, ROWS_ACCOUNTED, check_captions
-from caploom.lineage.fingerprints import fingerprint
-from caploom.progress import StageBar, track
+from caploom.stages.captions import CODE_VERSION, caption_shard
+from caploom.stages.checks import (
+    BATCHED_EQUALS_SINGLE,
+    ORPHAN_FREE,
+    ROWS_ACCOUNTED,
+    check_captions,
+)
+from caploom.stages.on_ray.captions import caption_shards_on_ray
+from caploom.stages.retry_failures import ask_to_retry
 from dagster_project.assets.captions_metadata import captions_metadata
 from dagster_project.assets.materialization import AssetEvents, check_specs, failed_check, shard_events, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS

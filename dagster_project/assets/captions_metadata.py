@@ -5,13 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.captioning.caption_shard import read_captions
-from caploom.factory import Factory
-from caploom.lineage.caption_statistics import statistics_markdown, statistics_of_shards
-from caploom.lineage.exhibits import shard_exhibits
-from caploom.lineage.plots import caption_length_histogram
-from caploom.readers.ingest import raw_lengths
-from caploom.store import Artifact
+from caploom.config.factory import Factory
+from caploom.questions.caption_statistics import statistics_markdown, statistics_of_shards
+from caploom.questions.gallery_rows import shard_exhibits
+from caploom.report.plots import caption_length_histogram
+from caploom.stages.captions import read_captions
+from caploom.stages.raw_pairs import raw_lengths
+from caploom.storage.store import Artifact
 from dagster_project.assets.materialization import gallery, picture
 
 

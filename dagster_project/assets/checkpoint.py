@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.checks import LOSS_IS_FINITE, check_checkpoint
-from caploom.lineage.plots import loss_curve
-from caploom.progress import track
-from caploom.store import Artifact
-from caploom.training.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.report.plots import loss_curve
+from caploom.stages.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
+from caploom.stages.checks import LOSS_IS_FINITE, check_checkpoint
+from caploom.storage.store import Artifact
 from dagster_project.assets.materialization import artifact_metadata, check_specs, picture, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
 from dagster_project.assets.training_set import TRAINING_SET

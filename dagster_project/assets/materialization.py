@@ -6,12 +6,12 @@ from typing import Any
 
 import dagster as dg
 
+from caploom.common.hashing import fingerprint
+from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError
-from caploom.lineage.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
-from caploom.lineage.fingerprints import fingerprint
-from caploom.lineage.gallery import Exhibit, data_uri, gallery_markdown
-from caploom.recipes import Recipe
-from caploom.store import Artifact
+from caploom.questions.gallery import Exhibit, data_uri, gallery_markdown
+from caploom.stages.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
+from caploom.storage.store import Artifact
 from dagster_project.assets.settings import DATA_VERSION_TAG
 from dagster_project.tags import recipe_tags
 

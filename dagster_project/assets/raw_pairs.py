@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.checks import ROWS_ACCOUNTED, check_raw_pairs
-from caploom.lineage.exhibits import shard_exhibits
-from caploom.lineage.fingerprints import fingerprint
-from caploom.progress import track
-from caploom.readers import ingest
+from caploom.common.hashing import fingerprint
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.questions.gallery_rows import shard_exhibits
+from caploom.stages import raw_pairs as ingest
+from caploom.stages.checks import ROWS_ACCOUNTED, check_raw_pairs
 from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
 from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARDS

@@ -4,17 +4,27 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.evaluation.measure import CODE_VERSION
-from caploom.lineage.checks import BETTER_THAN_CHANCE, check_metrics
-from caploom.lineage.graph.lineage_graph import artifact_lineage
-from caploom.lineage.graph.text import lineage_markdown
-from caploom.lineage.mlflow_mirror import mirror_metrics
-from caploom.lineage.report.tables import classification_table, markdown_table, measurement_tables, recall_table
-from caploom.lineage.report.versions import versions_markdown
-from caploom.lineage.results import DIRECTIONS, ArmResult, classification_rows, result_rows
-from caploom.lineage.versions import data_versions
-from caploom.progress import track
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.exports.mlflow_mirror import mirror_metrics
+from caploom.questions.lineage.lineage_graph import artifact_lineage
+from caploom.questions.lineage.text import lineage_markdown
+from caploom.questions.results.data_versions import data_versions
+from caploom.questions.results.results import (
+    DIRECTIONS,
+    ArmResult,
+    classification_rows,
+    result_rows,
+)
+from caploom.questions.results.tables import (
+    classification_table,
+    markdown_table,
+    measurement_tables,
+    recall_table,
+)
+from caploom.report.versions import versions_markdown
+from caploom.stages.checks import BETTER_THAN_CHANCE, check_metrics
+from caploom.stages.retrieval_metrics import CODE_VERSION
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency

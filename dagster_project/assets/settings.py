@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.fingerprints import fingerprint
-from caploom.recipes import Recipe
+from caploom.common.hashing import fingerprint
+from caploom.config.factory_config import FactoryConfig
+from caploom.config.recipes import Recipe
 from caploom.training.identity import trainer_identity
 from caploom.training_set.filters import filters_identity
 

@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared_tables
-from caploom.lineage.plots import length_histogram
-from caploom.progress import track
-from caploom.readers.ingest import raw_lengths
-from caploom.shearing import shear
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.report.plots import length_histogram
+from caploom.stages import sheared as shear
+from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared_tables
+from caploom.stages.raw_pairs import raw_lengths
 from dagster_project.assets.captions import captions_key
 from dagster_project.assets.materialization import check_specs, picture, several, user_errors
 from dagster_project.assets.settings import Part, settings_dependency

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared
-from caploom.lineage.plots import length_histogram
-from caploom.progress import track
-from caploom.readers.ingest import raw_lengths
-from caploom.shearing import shear
-from caploom.shearing.exhibits import examples_markdown, shear_markdown
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.questions.shear_examples import examples_markdown, shear_markdown
+from caploom.report.plots import length_histogram
+from caploom.stages import sheared as shear
+from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared
+from caploom.stages.raw_pairs import raw_lengths
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency

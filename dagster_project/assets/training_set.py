@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
-from caploom.lineage.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_training_set
-from caploom.lineage.exhibits import training_exhibits
-from caploom.progress import track
-from caploom.readers.ingest import ingested_shards
-from caploom.training_set import merge
+from caploom.common.progress import track
+from caploom.config.factory_config import FactoryConfig
+from caploom.questions.gallery_rows import training_exhibits
+from caploom.stages import training_set as merge
+from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_training_set
+from caploom.stages.raw_pairs import ingested_shards
 from dagster_project.assets.materialization import check_specs, gallery, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency

@@ -6,7 +6,7 @@ from pydantic import PrivateAttr
 from caploom.captioning.backend import Backend, load_backend
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.settings import CaptionerSettings
-from caploom.store import Store
+from caploom.storage.store import Store
 
 
 class CaptionerModels(dg.ConfigurableResource):

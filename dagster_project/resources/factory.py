@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from caploom.factory import Factory
+from caploom.config.factory import Factory
 from dagster_project.assets.settings import observe_settings
 
 

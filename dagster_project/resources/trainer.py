@@ -4,18 +4,18 @@ from pathlib import Path
 
 import dagster as dg
 
-from caploom.evaluation.measure import measure_recipe
-from caploom.executors import RayExecutor
-from caploom.factory import Factory
-from caploom.lineage.plots import loss_curve
-from caploom.progress import Progress, StageBar
-from caploom.recipes import Recipe
-from caploom.store import Artifact
-from caploom.training.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
+from caploom.common.executors import RayExecutor
+from caploom.common.progress import Progress, StageBar
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
+from caploom.report.plots import loss_curve
+from caploom.stages.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
+from caploom.stages.retrieval_metrics import measure_recipe
+from caploom.stages.target_set import target_set
+from caploom.storage.store import Artifact
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Report, launch_training
 from caploom.training.on_ray import launch_on_ray
-from caploom.training.target_set import target_set
 from dagster_project.assets.materialization import picture
 from dagster_project.ray_cluster import ray_of_the_run
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from caploom.captioning.retry_failures import shards_to_retry
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
+from caploom.stages.retry_failures import shards_to_retry
 from dagster_project.assets.captions import captions_key
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, shard_range_tags

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from dagster_project.jobs import RUN_RECIPE
 from dagster_project.resources.factory import FactoryResource

@@ -14,8 +14,8 @@ import dagster as dg
 
 from caploom.alerts.alert import Alert, ui_page
 from caploom.alerts.outbox import deliver_waiting, remember
-from caploom.alerts.settings import AlertKind, AlertSettings
-from caploom.config import FactoryConfig
+from caploom.config.alerts import AlertKind, AlertSettings
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from dagster_project.resources.factory import FactoryResource
 

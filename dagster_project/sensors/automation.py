@@ -4,7 +4,7 @@ from functools import partial
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 from dagster_project.assets.ablation_report import ABLATION_REPORT
 from dagster_project.assets.captions import captions_key
 from dagster_project.assets.sheared import sheared_key, shears_of

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from dagster_project.jobs import RUN_RECIPE
 from dagster_project.resources.factory import FactoryResource

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from caploom.alerts.inbox import tell_inbox_faults
-from caploom.config import FactoryConfig
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
-from caploom.inbox.look import InboxLook, look_into_inbox, unfinished_batches
+from caploom.inbox.scan import InboxLook, look_into_inbox, unfinished_batches
 from dagster_project.cutting import LARGEST_IN_A_TICK, cutting_run
 from dagster_project.jobs import CUT_SHARDS, INGEST_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags

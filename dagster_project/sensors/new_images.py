@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from caploom.errors import CaploomError
-from caploom.readers.ingest import shards_to_ingest
-from caploom.readers.shards import cut_new_shards, unread_state
+from caploom.stages.raw_pairs import shards_to_ingest
+from caploom.stages.shards import cut_new_shards, unread_state
 from dagster_project.cutting import LARGEST_IN_A_TICK, cutting_run
 from dagster_project.jobs import CAPTION_SHARDS, CUT_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags

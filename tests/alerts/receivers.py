@@ -13,7 +13,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 
 from caploom.alerts.alert import Alert
-from caploom.alerts.settings import AlertKind
+from caploom.config.alerts import AlertKind
 
 
 @dataclass

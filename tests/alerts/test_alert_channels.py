@@ -13,9 +13,9 @@ from small_factory import settings_of
 from caploom.alerts import webhook
 from caploom.alerts.alert import lines_of, plain, subject_of, text_of, ui_page
 from caploom.alerts.deliver import deliver
-from caploom.alerts.freshness import FreshnessSettings
-from caploom.alerts.settings import AlertSettings
-from caploom.config import parse_config
+from caploom.config.alerts import AlertSettings
+from caploom.config.factory_config import parse_config
+from caploom.config.freshness import FreshnessSettings
 from caploom.errors import ConfigError
 
 HOSTILE = "a cat\r\nBcc: everybody@example.com\x00\x1b[31m\u202e\ud800<!channel> @all <b>"

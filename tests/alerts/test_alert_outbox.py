@@ -7,7 +7,7 @@ from receivers import alert, endpoint
 
 from caploom.alerts.inbox import tell_inbox_faults
 from caploom.alerts.outbox import FILE, alert_once, deliver_waiting, remember
-from caploom.alerts.settings import AlertKind, AlertSettings
+from caploom.config.alerts import AlertKind, AlertSettings
 from caploom.errors import StoreError
 
 LOG_ONLY = AlertSettings()

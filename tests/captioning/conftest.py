@@ -5,8 +5,8 @@ from PIL import Image
 
 from caploom.captioning.backend import ImageRef, load_backend
 from caploom.captioning.settings import EndpointCaptioner
-from caploom.records import image_identity
-from caploom.store import Store
+from caploom.storage.records import image_identity
+from caploom.storage.store import Store
 
 
 @pytest.fixture

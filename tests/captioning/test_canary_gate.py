@@ -3,11 +3,11 @@ from small_factory import ColourBackend, write_pictures
 
 from caploom.captioning.backend import CanaryRow
 from caploom.captioning.canary_gate import pass_canary
-from caploom.captioning.caption_shard import caption_shard
 from caploom.errors import CanaryError
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards
-from caploom.store import Store
+from caploom.stages.captions import caption_shard
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards
+from caploom.storage.store import Store
 
 SHARD = "shard-00000"
 

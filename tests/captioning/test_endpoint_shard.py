@@ -4,11 +4,11 @@ import pytest
 from endpoint_server import EndpointServer, name
 
 from caploom.captioning.backend import load_backend
-from caploom.captioning.caption_shard import caption_shard, read_captions
 from caploom.errors import CaptionerError
-from caploom.lineage.checks import check_captions
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards
+from caploom.stages.captions import caption_shard, read_captions
+from caploom.stages.checks import check_captions
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards
 
 KEY = "sk-0123456789abcdefghij"
 

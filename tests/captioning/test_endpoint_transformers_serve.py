@@ -16,10 +16,10 @@ from small_factory import captioner_of
 import caploom
 from caploom.captioning.backend import ImageRef, load_backend
 from caploom.demo.scenes import compose, render
-from caploom.records import image_identity
 from caploom.shearing.settings import ShearStep
-from caploom.shearing.shear import shear_span
-from caploom.store import Store
+from caploom.stages.sheared import shear_span
+from caploom.storage.records import image_identity
+from caploom.storage.store import Store
 
 MODEL = Path(caploom.__file__).parent / "demo" / "captioners" / "tiny-llava"
 PROMPT = "Describe <image> in English:"

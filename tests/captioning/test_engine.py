@@ -7,7 +7,7 @@ from small_factory import ColourBackend, colour_name, picture, write_pictures
 
 from caploom.captioning.backend import ImageRef
 from caploom.errors import CaptionerError
-from caploom.records import image_identity
+from caploom.storage.records import image_identity
 
 
 @pytest.fixture

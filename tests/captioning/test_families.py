@@ -19,7 +19,7 @@ from caploom.captioning.families import Blip2, Family, InstructBlip
 from caploom.captioning.presets import presets
 from caploom.captioning.transformers_backend import TransformersBackend
 from caploom.errors import CaptionerError
-from caploom.records import image_identity
+from caploom.storage.records import image_identity
 
 SIZES = [(32, 32), (64, 48), (40, 90), (100, 60), (64, 64), (30, 64)]
 FAULTS = {"cut.png": "undecodable_image", "empty.png": "empty_image"}

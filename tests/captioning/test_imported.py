@@ -12,18 +12,18 @@ import pytest
 
 from caploom.captioning import imported_rows
 from caploom.captioning.backend import ImageRef, load_backend
-from caploom.captioning.caption_shard import caption_shard, read_captions
 from caploom.captioning.imported import ImportBackend
 from caploom.captioning.settings import ImportedCaptions
 from caploom.errors import CaptionerError, StoreError
-from caploom.images import read_image_file
-from caploom.lineage.failures import current_failures, unmatched_imports
-from caploom.manifest import MANIFEST
-from caploom.readers.ingest import ingest_shard, ingested_shards, read_pairs
-from caploom.readers.shards import cut_new_shards
-from caploom.records import FAILURES, PAIRS
-from caploom.store import Store
-from caploom.tables import write_table
+from caploom.images.decode import read_image_file
+from caploom.questions.failures import current_failures, unmatched_imports
+from caploom.stages.captions import caption_shard, read_captions
+from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
+from caploom.stages.shards import cut_new_shards
+from caploom.storage.manifest import MANIFEST
+from caploom.storage.records import FAILURES, PAIRS
+from caploom.storage.store import Store
+from caploom.storage.tables import write_table
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import pytest
 
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.errors import StoreError
-from caploom.key_index import INDEX_FILE, KeyIndex
-from caploom.records import CAPTIONS
-from caploom.store import Plan, Store
-from caploom.tables import table_of, write_table
+from caploom.storage.key_index import INDEX_FILE, KeyIndex
+from caploom.storage.records import CAPTIONS
+from caploom.storage.store import Plan, Store
+from caploom.storage.tables import table_of, write_table
 
 
 def row(image_id, text="A square.", pair_id=None):

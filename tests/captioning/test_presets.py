@@ -7,7 +7,7 @@ from small_factory import captioner_of, settings_of
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.presets import expand_preset, presets
-from caploom.config import DEMO_CONFIG, load_config
+from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import ConfigError
 
 # What only the user can say.

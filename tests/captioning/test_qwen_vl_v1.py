@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from caploom.captioning.backend import ImageRef
 from caploom.captioning.transformers_backend import TransformersBackend
 from caploom.errors import CaptionerError
-from caploom.records import image_identity
+from caploom.storage.records import image_identity
 
 CODE = Path(__file__).parent / "remote_code"
 PROMPT = "<img>{path}</img>{raw_caption} Express emotional or artistic response:"

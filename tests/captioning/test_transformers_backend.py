@@ -13,13 +13,13 @@ from transformers import AutoModelForImageTextToText
 from caploom.captioning.backend import ImageRef
 from caploom.captioning.identity import model_location
 from caploom.captioning.transformers_backend import TransformersBackend
-from caploom.config import DEMO_CONFIG
+from caploom.config.factory_config import DEMO_CONFIG
 from caploom.demo.scenes import compose, render
 from caploom.demo.truth import score
 from caploom.errors import CaptionerError
-from caploom.records import image_identity
 from caploom.shearing.rules import first_sentence
 from caploom.shearing.settings import ShearStep
+from caploom.storage.records import image_identity
 
 CAPTIONERS = yaml.safe_load(DEMO_CONFIG.read_text())["captioners"]
 

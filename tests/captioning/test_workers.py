@@ -16,8 +16,8 @@ from caploom.captioning.backend import ImageRef, load_backend
 from caploom.captioning.workers import WorkerPool
 from caploom.demo.scenes import compose, render
 from caploom.errors import CaptionerError
-from caploom.records import image_identity
-from caploom.store import Store
+from caploom.storage.records import image_identity
+from caploom.storage.store import Store
 
 LLAVA = {"model": "demo:tiny-llava", "prompt": "Describe <image> in English:", "batch_size": 4}
 

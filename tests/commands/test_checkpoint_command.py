@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from transformers import CLIPModel
 
-from caploom.bucket import Bucket
 from caploom.cli import main
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards, shard_names
-from caploom.shearing.shear import shear_recipe
-from caploom.training.checkpoint import train_recipe
+from caploom.stages.checkpoint import train_recipe
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.sheared import shear_recipe
+from caploom.stages.training_set import merge_training_set
+from caploom.storage.bucket import Bucket
 from caploom.training.launch import train_here
-from caploom.training_set.merge import merge_training_set
 
 VIT = {
     "embed_dim": 16,

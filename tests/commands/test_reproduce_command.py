@@ -6,9 +6,9 @@ from click.testing import CliRunner, Result
 from small_factory import settings_of
 
 from caploom.cli import main
-from caploom.factory import Factory
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards
+from caploom.config.factory import Factory
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards
 
 
 @pytest.fixture

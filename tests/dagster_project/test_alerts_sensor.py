@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
-from caploom.config import DEMO_CONFIG, load_config
+from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import SourceError
 from dagster_project.assets.materialization import user_errors
 from dagster_project.definitions import build_definitions

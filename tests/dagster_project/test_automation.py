@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from caploom.config import load_config
+from caploom.config.factory_config import load_config
 from caploom.errors import ConfigError
 from dagster_project.assets.settings import observe_settings
 from dagster_project.definitions import definitions_of

@@ -4,11 +4,11 @@ import dagster as dg
 import pytest
 from small_factory import ColourBackend, settings_of
 
-from caploom import progress
 from caploom.captioning.backend import CanaryRow
-from caploom.config import load_config
-from caploom.factory import Factory
-from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.common import progress
+from caploom.config.factory import Factory
+from caploom.config.factory_config import load_config
+from caploom.stages.shards import cut_new_shards, shard_names
 from dagster_project.definitions import definitions_of
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, shard_range_tags
@@ -113,7 +113,7 @@ def test_failures_are_redone_when_a_launch_asks_for_it(loads, materialize):
 
 
 def picture_id(path):
-    from caploom.records import image_identity
+    from caploom.storage.records import image_identity
 
     return image_identity(path.read_bytes())
 

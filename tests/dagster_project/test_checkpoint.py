@@ -11,11 +11,11 @@ import psutil
 import pytest
 from small_factory import picture, settings_of
 
-from caploom.config import load_config
-from caploom.factory import Factory
-from caploom.lineage.results import finished_arms, result_rows
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards, shard_names
+from caploom.config.factory import Factory
+from caploom.config.factory_config import load_config
+from caploom.questions.results.results import finished_arms, result_rows
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.shards import cut_new_shards, shard_names
 from dagster_project.definitions import definitions_of
 from dagster_project.jobs import RUN_RECIPE
 

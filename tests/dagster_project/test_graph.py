@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caploom.config import DEMO_CONFIG
+from caploom.config.factory_config import DEMO_CONFIG
 from dagster_project.definitions import definitions_of
 
 SNAPSHOT = Path(__file__).with_name("graph_snapshot.json")

@@ -5,8 +5,8 @@ import urllib.request
 
 import pytest
 
-from caploom.lineage.report.make import KIND
-from caploom.store import Plan, Store
+from caploom.report.make import KIND
+from caploom.storage.store import Plan, Store
 from dagster_project.report_pages import serving_reports
 
 

@@ -2,7 +2,7 @@ import json
 
 import dagster as dg
 
-from caploom.readers.ingest import ingest_shard
+from caploom.stages.raw_pairs import ingest_shard
 from dagster_project.cutting import cut_shards_job
 from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
 from dagster_project.resources.factory import FactoryResource

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from caploom.config import DEMO_CONFIG, load_config
+from caploom.config.factory_config import DEMO_CONFIG, load_config
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import SETTINGS, observe_settings, settings_parts
 from dagster_project.definitions import definitions_of

@@ -3,8 +3,8 @@
 import dagster as dg
 from grown_factory import grow, run, write
 
-from caploom.lineage.report.versions import versions_markdown
-from caploom.lineage.versions import data_versions
+from caploom.questions.results.data_versions import data_versions
+from caploom.report.versions import versions_markdown
 from dagster_project.definitions import definitions_of
 from dagster_project.jobs import RUN_RECIPE
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-from caploom.config import load_config
+from caploom.config.factory_config import load_config
 from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.instance import _SETTINGS as OWN_INSTANCE
 

@@ -13,7 +13,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes.client import V1Container, V1PodSpec
 from packaging.requirements import Requirement
 
-from caploom.executors import RayExecutor
+from caploom.common.executors import RayExecutor
 from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.pools import GPU_POOL
 

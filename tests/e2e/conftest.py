@@ -1,17 +1,14 @@
 """A tiny factory, really run once by the headless command, and the real Dagster UI on it."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_factory import ROOT, Run, run_headless, tiny_settings, write_settings
+from tiny_factory import Run, run_headless, tiny_settings, write_settings
 
-from caploom.factory import Factory
-
-sys.path.insert(0, str(ROOT / "docs"))  # the tests drive the pages with the functions that take the pictures
+from caploom.config.factory import Factory
 
 
 @pytest.fixture(scope="session")

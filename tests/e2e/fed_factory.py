@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from tiny_factory import ROOT, tiny_settings
 
-from caploom.demo.reader import PictureBookReader
+from caploom.readers.picture_book import PictureBookReader
 
 
 def fed_settings(pictures: Path, **automation: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_factory import CAPTIONER, run_headless, tiny_settings, write_settings
 
-from caploom.factory import Factory
-from caploom.lineage.cost.plan_cost import plan_cost
+from caploom.config.factory import Factory
+from caploom.questions.cost.plan_cost import plan_cost
 
 GRID = {
     "captioners": [[], [CAPTIONER]],

@@ -7,9 +7,9 @@ import dagster as dg
 from tiny_factory import CAPTIONER, Run, run_headless, tiny_settings, write_settings
 
 import caploom
-from caploom.factory import Factory
-from caploom.manifest import MANIFEST
-from caploom.store import Artifact
+from caploom.config.factory import Factory
+from caploom.storage.manifest import MANIFEST
+from caploom.storage.store import Artifact
 from dagster_project.assets.materialization import DATA_VERSION_TAG
 from dagster_project.instance import instance_home
 

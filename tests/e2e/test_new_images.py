@@ -20,15 +20,15 @@ from services import Services
 from take_screenshots import new_page, open_automation, open_partition, take_automation
 from tiny_factory import write_settings
 
-from caploom.captioning.caption_shard import captions_plan, read_captions
+from caploom.config.factory import Factory
 from caploom.errors import MissingArtifactError
-from caploom.factory import Factory
-from caploom.lineage.versions import data_versions
-from caploom.readers.ingest import ingested_shards, read_pairs
-from caploom.readers.shards import INBOX, list_shards, shard_rows
-from caploom.records import image_identity
-from caploom.tables import read_table
-from caploom.training_set.merge import training_files, training_set_plan
+from caploom.questions.results.data_versions import data_versions
+from caploom.stages.captions import captions_plan, read_captions
+from caploom.stages.raw_pairs import ingested_shards, read_pairs
+from caploom.stages.shards import INBOX, list_shards, shard_rows
+from caploom.stages.training_set import training_files, training_set_plan
+from caploom.storage.records import image_identity
+from caploom.storage.tables import read_table
 from dagster_project.instance import instance_home
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from caploom.factory import Factory
-from caploom.lineage.report.make import make_report
+from caploom.config.factory import Factory
+from caploom.report.make import make_report
 
 
 @pytest.fixture(scope="module")

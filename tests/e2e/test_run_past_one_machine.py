@@ -8,9 +8,9 @@ import pytest
 import yaml
 from tiny_factory import run_headless, tiny_settings, write_settings
 
-from caploom.factory import Factory
-from caploom.lineage.catalog.catalog import open_catalog
-from caploom.lineage.catalog.query import ask
+from caploom.catalog.catalog import open_catalog
+from caploom.catalog.query import ask
+from caploom.config.factory import Factory
 
 pytestmark = pytest.mark.slow
 

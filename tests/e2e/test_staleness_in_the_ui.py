@@ -17,8 +17,8 @@ import yaml
 from take_screenshots import running_ui
 from tiny_factory import CAPTIONER, run_headless, tiny_settings, write_settings
 
-from caploom.factory import Factory
-from caploom.lineage.status.factory_status import State, factory_status
+from caploom.config.factory import Factory
+from caploom.questions.status.factory_status import State, factory_status
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from take_screenshots import (
 )
 from tiny_factory import CAPTIONER, ROOT, alive, descendants, tiny_settings, write_settings
 
-from caploom.factory import Factory
+from caploom.config.factory import Factory
 
 RECIPES = ["raw-only", "captioned"]
 UI_JOB = "__ASSET_JOB"  # what Dagster calls a run that a click on an asset started

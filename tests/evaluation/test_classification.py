@@ -12,9 +12,9 @@ from caploom.evaluation.classification import classify, label_ranks, prompts, te
 from caploom.evaluation.classification_images import Classes, classification_images, set_classes
 from caploom.evaluation.embeddings import embed_images, embed_texts
 from caploom.evaluation.evaluation_pairs import evaluation_pairs
-from caploom.evaluation.evaluation_set import evaluated_images, evaluation_set
-from caploom.records import CLASSIFICATION_IMAGES, PREDICTIONS
-from caploom.tables import read_table
+from caploom.stages.evaluation_sets import evaluated_images, evaluation_set
+from caploom.storage.records import CLASSIFICATION_IMAGES, PREDICTIONS
+from caploom.storage.tables import read_table
 from caploom.training.clip_model import create_clip_model
 
 torch.set_num_threads(1)

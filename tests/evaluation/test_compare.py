@@ -9,17 +9,17 @@ from click.testing import CliRunner
 from small_factory import settings_of
 
 from caploom.cli import main
+from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.compare import paired_comparison
-from caploom.evaluation.measure import measure_recipe
-from caploom.factory import Factory
-from caploom.readers.ingest import ingest_shard
-from caploom.readers.shards import cut_new_shards
-from caploom.records import RANKS
-from caploom.shearing.shear import shear_recipe
-from caploom.training.checkpoint import checkpoint_plan
+from caploom.stages.checkpoint import checkpoint_plan
+from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.retrieval_metrics import measure_recipe
+from caploom.stages.shards import cut_new_shards
+from caploom.stages.sheared import shear_recipe
+from caploom.stages.training_set import merge_training_set
+from caploom.storage.records import RANKS
 from caploom.training.clip_model import create_clip_model, save_checkpoint
-from caploom.training_set.merge import merge_training_set
 
 
 def write_ranks(path, ranks, *, scoring="cosine", fold=None, order=None, names="image"):

@@ -11,7 +11,7 @@ from PIL import Image
 from caploom.errors import EvaluationError, StoreError
 from caploom.evaluation.embeddings import embed_images, embed_texts
 from caploom.evaluation.evaluate import evaluate_checkpoint
-from caploom.records import EVALUATION_PAIRS, RANKS, image_identity
+from caploom.storage.records import EVALUATION_PAIRS, RANKS, image_identity
 from caploom.training.clip_model import create_clip_model, load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)

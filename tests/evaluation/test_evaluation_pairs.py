@@ -7,8 +7,8 @@ from evaluation_sources import COCO, write_image, write_karpathy
 
 from caploom.errors import ConfigError, EvaluationError, SourceError
 from caploom.evaluation.evaluation_pairs import evaluation_pairs
-from caploom.records import EVALUATION_PAIRS
-from caploom.tables import read_table
+from caploom.storage.records import EVALUATION_PAIRS
+from caploom.storage.tables import read_table
 
 
 @pytest.fixture

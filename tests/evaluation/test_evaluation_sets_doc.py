@@ -7,7 +7,7 @@ import pytest
 import yaml
 from small_factory import settings_of
 
-from caploom.config import parse_config
+from caploom.config.factory_config import parse_config
 from caploom.evaluation.protocols import PROTOCOLS
 from caploom.evaluation.settings import ClassificationSet, RetrievalSettings
 from caploom.readers.image_captions import ImageCaptionsReader

@@ -11,7 +11,7 @@ import pytest
 from caploom.evaluation.evaluate import evaluate_encoder
 from caploom.evaluation.reranking import reranked, top_candidates
 from caploom.evaluation.retrieval import retrieval_ranks
-from caploom.records import EVALUATION_PAIRS
+from caploom.storage.records import EVALUATION_PAIRS
 
 LABEL = "ITC + ITM re-ranking of the top 4"
 

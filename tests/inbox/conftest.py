@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from caploom.config import parse_config
-from caploom.factory import Factory
-from caploom.inbox.look import InboxLook, look_into_inbox
-from caploom.readers.shards import INBOX, list_shards, shard_rows
+from caploom.config.factory import Factory
+from caploom.config.factory_config import parse_config
+from caploom.inbox.scan import InboxLook, look_into_inbox
 from caploom.readers.source_row import SourceRow
+from caploom.stages.shards import INBOX, list_shards, shard_rows
 
 
 def picture(number: int) -> bytes:

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from caploom.common.hashing import fingerprint
 from caploom.errors import SourceError
-from caploom.lineage.fingerprints import fingerprint
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.registry import Reader
 from caploom.readers.source_version import source_version

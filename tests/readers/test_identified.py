@@ -4,14 +4,14 @@ import fsspec
 import pytest
 from evaluation_sources import write_image
 
-from caploom.images import ImageFault
-from caploom.places import name_of
+from caploom.images.decode import ImageFault
 from caploom.readers import identified
 from caploom.readers.identified import identified_rows
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.source_row import SourceRow
 from caploom.readers.source_version import source_version
-from caploom.records import image_identity
+from caploom.storage.paths import name_of
+from caploom.storage.records import image_identity
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caploom.errors import ImageFault, SourceError
-from caploom.locations import read_location
+from caploom.images.location import read_location
 from caploom.readers.parquet_images import ParquetReader
 
 

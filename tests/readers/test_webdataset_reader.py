@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploom.errors import SourceError
-from caploom.locations import read_location
+from caploom.images.location import read_location
 from caploom.readers.webdataset import WebdatasetReader
 
 

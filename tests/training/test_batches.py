@@ -15,8 +15,8 @@ from PIL import Image
 from training_files import TrainingFiles
 
 from caploom.errors import TrainingError
-from caploom.images import ImageFault
-from caploom.records import image_identity
+from caploom.images.decode import ImageFault
+from caploom.storage.records import image_identity
 from caploom.training.batches import BatchStream
 from caploom.training.images import ImageDecoder
 from caploom.training.rows import TrainingRows

@@ -142,7 +142,7 @@ def test_training_learns_to_tell_colours_apart_to_match_and_to_name_them(tmp_pat
 
 
 def images_of(model, files: TrainingFiles) -> torch.Tensor:
-    from caploom.records import image_identity
+    from caploom.storage.records import image_identity
 
     decoder = ImageDecoder(model.preprocessing)
     pixels = [decoder.decode(str(path), image_identity(path.read_bytes())) for path, _ in files.images(8)]

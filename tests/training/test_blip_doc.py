@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from small_factory import settings_of
 
-from caploom.config import parse_config
+from caploom.config.factory_config import parse_config
 from caploom.training.settings import BlipTrainerSettings, TrainingSettings
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "blip.md").read_text(encoding="utf-8")

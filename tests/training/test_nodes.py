@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from training_files import TrainingFiles, train_files, write_tiny_architecture
 
+from caploom.common.executors import RayExecutor
 from caploom.errors import ClusterError, TrainingError
-from caploom.executors import RayExecutor
 from caploom.training.job import TrainingJob
 from caploom.training.launch import claimed, hand_over
 from caploom.training.node import Node, started

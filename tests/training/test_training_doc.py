@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from caploom.config import parse_config
+from caploom.config.factory_config import parse_config
 from caploom.training.settings import BlipTrainerSettings, ClipTrainerSettings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"

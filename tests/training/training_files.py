@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from caploom.records import TRAINING_ROWS, image_identity
+from caploom.storage.records import TRAINING_ROWS, image_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.settings import ClipTrainerSettings
 from caploom.training_set.settings import MixSettings

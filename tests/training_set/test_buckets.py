@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caploom.errors import StoreError
-from caploom.records import PAIRS, SHEARED
+from caploom.storage.records import PAIRS, SHEARED
 from caploom.training_set.buckets import Buckets, word_counts
 from caploom.training_set.order import digest_words, image_digests, order_keys
 

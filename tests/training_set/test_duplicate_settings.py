@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from caploom.stages.duplicates import _leaked
 from caploom.training_set.duplicate_settings import DuplicateSettings
-from caploom.training_set.image_duplicates import _leaked
 
 
 @pytest.mark.parametrize("word", ["off", "'off'", "false"])

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from small_factory import settings_of
 
-from caploom.config import load_config
+from caploom.config.factory_config import load_config
 from caploom.errors import ConfigError, TrainingError
-from caploom.records import DROPPED
-from caploom.store import Store
+from caploom.storage.records import DROPPED
+from caploom.storage.store import Store
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters

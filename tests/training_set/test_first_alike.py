@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caploom.stages.duplicates import _duplicates
 from caploom.training_set.hamming import first_alike
-from caploom.training_set.image_duplicates import _duplicates
 
 
 def one_after_another(hashes, distance):

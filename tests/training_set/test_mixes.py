@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 from small_factory import settings_of
 
-from caploom.config import load_config
+from caploom.config.factory_config import load_config
 from caploom.errors import ConfigError
-from caploom.records import TRAINING_ROWS
+from caploom.storage.records import TRAINING_ROWS
 from caploom.training_set.mixes import MIXES, training_rows
 from caploom.training_set.settings import Drawing, MixSettings
 

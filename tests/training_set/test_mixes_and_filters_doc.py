@@ -7,7 +7,7 @@ import pytest
 import yaml
 from small_factory import settings_of
 
-from caploom.config import load_config
+from caploom.config.factory_config import load_config
 from caploom.training_set.filters import FILTERS
 from caploom.training_set.mixes import MIXES
 

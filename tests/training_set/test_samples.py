@@ -3,7 +3,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from caploom.records import TRAINING_ROWS
+from caploom.storage.records import TRAINING_ROWS
 from caploom.training_set.samples import Samples
 
 

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from small_factory import COLOURS, colour_name, write_pictures
 
 from caploom.errors import StoreError, TrainingError
-from caploom.store import Store
+from caploom.evaluation.clip_scorer import ClipScorer
+from caploom.storage.store import Store
 from caploom.training.clip_model import create_clip_model, encode_text, load_checkpoint, save_checkpoint
 from caploom.training.images import ImageDecoder
-from caploom.training_set.clip_scorer import ClipScorer
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.filters import apply_filters, filters_identity, prepare_filters

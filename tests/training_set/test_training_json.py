@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploom.records import TRAINING_ROWS
+from caploom.storage.records import TRAINING_ROWS
 from caploom.training_set.row_files import TableFiles, caption_bytes
 from caploom.training_set.training_json import TrainingJson, json_escaped, write_training_json
 

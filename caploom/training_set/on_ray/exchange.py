@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from caploom.bucket import Bucket
 from caploom.errors import StoreError
-from caploom.object_store import ObjectStore
-from caploom.places import read_range
-from caploom.store import Store
+from caploom.storage.bucket import Bucket
+from caploom.storage.object_store import ObjectStore
+from caploom.storage.paths import read_range
+from caploom.storage.store import Store
 from caploom.training_set.spill import full_spill_explained
 
 _AT_ONCE = 8  # requests to a bucket

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import StoreError
-from caploom.store import Store
+from caploom.storage.store import Store
 from caploom.training_set.buckets import CAPTIONS, IMAGES, Bucket, Cutter, joined, text_bytes
 from caploom.training_set.filter_context import Prepared
 from caploom.training_set.filters import judge, reasons_of

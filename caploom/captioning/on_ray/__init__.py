@@ -1,1 +1,0 @@
-"""Captioning on a Ray cluster: the same captioners, the same ledger, the same failure rows."""

@@ -1,0 +1,201 @@
+"""The catalog's views: over the store's Parquet tables, and over the manifests of measurements.
+
+A view names files by a pattern and takes those that belong to a finished artifact.
+"""
+
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from caploom.catalog.schema import VIEWS, Relation, sql_type
+from caploom.storage.records import CAPTIONS, FAILURES, PAIRS, RANKS, SHEARED, TRAINING_ROWS
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Tables of one schema in artifacts of one kind (None: of any), their names as a pattern of DuckDB's `glob`."""
+
+    schema: pa.Schema
+    kind: str | None
+    pattern: str
+    columns: str  # of `t`, the tables' rows with `_address` and, as a list, the path of the `_file` below it; of `m`
+
+
+_OVER_TABLES = {
+    "pairs": _Tables(PAIRS, "raw_pairs", "pairs.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
+    "ledger": _Tables(CAPTIONS, "captions", "captions.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
+    "failures": _Tables(FAILURES, None, "failures.parquet", "t.* exclude (_address, _file), m.label as artifact"),
+    "sheared": _Tables(
+        SHEARED,
+        "sheared",
+        "sheared.parquet",
+        "t.* exclude (_address, _file), m.name[-2] as shear_fingerprint, m.name[-1] as shard",
+    ),
+    "training_rows": _Tables(
+        TRAINING_ROWS,
+        "training_set",
+        "rows-*.parquet",
+        "m.name[1] as recipe, image_id, image, path, unnest(captions) as caption, unnest(sources) as source,"
+        " unnest(weights) as weight",
+    ),
+    "ranks": _Tables(
+        RANKS,
+        "retrieval_metrics",
+        "*/*/ranks.parquet",
+        "m.name[1] as recipe, _file[1] as stage, _file[2] as evaluation_set, t.* exclude (_address, _file)",
+    ),
+}
+
+_METRICS = """
+with measured as (
+    select address, name[1] as recipe, started, is_latest,
+        unnest(from_json(summary -> 'measurements', '["JSON"]')) as m
+    from manifests where kind = 'retrieval_metrics'
+),
+checkpoints as (
+    select i.address, c.kind, c.address as checkpoint, c.configuration, c.summary
+    from inputs i join manifests c on c.address = i.input_address
+    where c.kind in ('checkpoint', 'finetuned_checkpoint')
+),
+trained as (
+    select address, 'zero-shot' as stage, (summary ->> 'steps')::bigint as steps,
+        (summary ->> 'samples_seen')::bigint as samples, (summary ->> 'seconds')::double as seconds
+    from checkpoints where kind = 'checkpoint'
+    union all
+    select address, 'fine-tuned', sum((summary ->> 'steps')::bigint)::bigint,
+        sum((summary ->> 'samples_seen')::bigint)::bigint, sum((summary ->> 'seconds')::double)
+    from checkpoints group by address
+),
+sets as (
+    select c.address, (c.configuration ->> 'seed')::bigint as seed, s.address as training_set, s.name[1] as base,
+        from_json(s.configuration -> 'captioners', '["VARCHAR"]') as captioners,
+        s.configuration -> 'mix' as mix,
+        list_transform(
+            from_json(s.configuration -> 'filters', '["JSON"]'),
+            lambda f: (f ->> 'filter') || coalesce(' ' || (f ->> (f ->> 'filter')), '')
+        ) as filters,
+        (s.summary ->> 'captions')::double / nullif((s.summary ->> 'images')::double, 0) as captions_per_image
+    from checkpoints c join inputs i on i.address = c.checkpoint join manifests s on s.address = i.input_address
+    where c.kind = 'checkpoint' and s.kind = 'training_set'
+),
+shears as (
+    select i.address as training_set, s.configuration ->> 'shear' as shear
+    from inputs i join manifests s on s.address = i.input_address where s.kind = 'sheared_captions'
+)
+select measured.recipe, seed, array_to_string(captioners, ', ') as captioners, len(captioners) as n_captioners, shear,
+    (mix ->> 'strategy') || coalesce(' ' || (mix ->> (mix ->> 'strategy')), '')
+        || if(mix ->> 'sub_caption' = 'true', ', sub_caption', '')
+        || if(mix ->> 'source_prefix' = 'true', ', source_prefix', '') as mix,
+    array_to_string(filters, ', ') as filters,
+    m ->> 'stage' as stage, m ->> 'evaluation_set' as evaluation_set, m ->> 'scoring' as scoring,
+    {recalls},
+    (m ->> 'mean_recall@1')::double as mean_r1, (m ->> 'rsum')::double as rsum,
+    (m ->> 'mean_rank_variance')::double as mean_rank_variance, captions_per_image,
+    trained.steps as training_steps, trained.samples as samples_seen, trained.seconds as training_seconds,
+    measured.address, started, base, is_latest
+from measured
+left join trained on trained.address = measured.address and trained.stage = m ->> 'stage'
+left join sets on sets.address = measured.address
+left join shears using (training_set)
+where m ->> 'kind' = 'retrieval'
+"""
+
+
+UNREADABLE = "it is no table that can be read; delete its folder and make the artifact again."
+"""What is said of a damaged table."""
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Make the catalog's views anew, as the artifacts are now; `root` is what the names of their tables begin with."""
+    recalls = ",\n    ".join(
+        f"(m -> '{direction}' ->> 'recall@{k}')::double as r{k}_{short}"
+        for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
+        for k in (1, 5, 10)
+    )
+    _create(connection, "metrics_history", _METRICS.format(recalls=recalls))
+    _create(connection, "metrics", "select * exclude (is_latest) from metrics_history where is_latest")
+    for name, tables in _OVER_TABLES.items():
+        sources = _sources(connection, root, tables)
+        try:
+            _create(connection, name, _over(root, tables, sources))
+        except duckdb.Error:
+            # DuckDB looks at a file to know the columns, and cannot read that one: the view names those that it can.
+            readable = [(_readable(connection, root, source), several) for source, several in sources]
+            _create(connection, name, _over(root, tables, [each for each in readable if each[0]]))
+    for relation in VIEWS:
+        describe(connection, "view", relation)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    connection.execute(f"create or replace view {name} as {query}")
+
+
+def describe(connection: duckdb.DuckDBPyConnection, what: str, relation: Relation) -> None:
+    """Keep beside a table or view what it and its columns mean, for whoever opens the file."""
+    connection.execute(f"comment on {what} {relation.name} is {quoted(relation.about)}")
+    for column in relation.columns:
+        connection.execute(f'comment on column {relation.name}."{column.name}" is {quoted(column.about)}')
+
+
+def quoted(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def as_pattern(path: str) -> str:
+    """A path as DuckDB's pattern that matches this path alone."""
+    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
+
+
+_Sources = list[tuple[list[str], bool]]
+"""Patterns of files, and whether they were written by several versions of the code."""
+
+
+def _sources(connection: duckdb.DuckDBPyConnection, root: str, tables: _Tables) -> _Sources:
+    kinds = connection.execute(
+        "select m.kind, len(m.name), count(distinct m.code_version) > 1 from files f join manifests m using (address)"
+        " where f.name glob ? and (?::text is null or m.kind = ?) group by all order by all",
+        [tables.pattern, tables.kind, tables.kind],
+    ).fetchall()
+    # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
+    return [
+        ([f"{as_pattern(root)}/{kind}{'/*' * names}/[!.]*/{tables.pattern}"], several) for kind, names, several in kinds
+    ]
+
+
+def _over(root: str, tables: _Tables, sources: _Sources) -> str:
+    """The query of a view: typed, and empty, when there are no files."""
+    empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
+    parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
+    columns = ", ".join(f'"{name}"' for name in tables.schema.names)
+    below = tables.pattern.count("/") + 1  # of a file's path, what lies below the artifact's folder
+    split = f"string_split(substr(filename, {len(root) + 2}), '/')"
+    for patterns, several in sources:
+        # Tables of another version of the code may have other columns: then those that are there are read by name.
+        read = "* exclude (filename)" if several else columns
+        parts.append(
+            f"select {read}, array_to_string({split}[:-{below + 1}], '/') as _address, {split}[-{below}:] as _file"
+            f" from read_parquet([{', '.join(map(quoted, patterns))}], filename = true, hive_partitioning = false,"
+            f" union_by_name = {several})"
+        )
+    return (
+        f"with t as ({' union all by name '.join(parts)}) select {tables.columns}, m.address, m.is_latest"
+        " from t join manifests m on m.address = t._address"
+    )
+
+
+def _readable(connection: duckdb.DuckDBPyConnection, root: str, patterns: list[str]) -> list[str]:
+    """Of the files of some patterns those that are tables; the others become known as damaged."""
+    found = []
+    for (file,) in connection.execute("select file from glob(?) order by file", [patterns]).fetchall():
+        try:
+            connection.execute("select * from read_parquet(?) limit 0", [as_pattern(file)])
+            found.append(as_pattern(file))
+        except duckdb.Error:
+            connection.execute(
+                "insert into damaged select address, ?, ? from manifests where starts_with(?, ? || address || '/')"
+                " and ? not in (select path from damaged)",
+                [file, f"{file}: {UNREADABLE}", file, f"{root}/", file],
+            )
+    return found

@@ -1,0 +1,107 @@
+"""What every typed piece of the YAML is built from: strict models, and pydantic's errors told in one sentence each."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+
+from caploom.common.names import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that a person gives in the YAML."""
+
+
+class Settings(BaseModel):
+    """A strict, immutable piece of configuration: an unknown key or a value of another type is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The fields that decide what is made, as JSON values; subclasses leave out those that decide how fast."""
+        return self.model_dump(mode="json")
+
+
+def resolve_path(value: Any, info: ValidationInfo) -> Any:
+    """Make a path of the YAML absolute: relative ones start from the YAML's own folder (`context={"base": ...}`)."""
+    if not isinstance(value, str | Path):
+        return value
+    base = (info.context or {}).get("base", Path.cwd())
+    return (Path(base) / Path(value).expanduser()).resolve()
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A suggestion for a mistyped word, `' (did you mean "x"?)'`, or nothing when none is near."""
+    match = difflib.get_close_matches(word, known, n=1)
+    return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+def check_known(where: str, name: str, known: Sequence[str], what: str) -> None:
+    """Raise `ValueError` unless `name`, which stands at the key `where`, is one of the known ones."""
+    if name not in known:
+        allowed = ", ".join(known) or "none is defined"
+        raise ValueError(f'{where}: there is no {what} "{name}"; allowed: {allowed}{nearest(name, list(known))}')
+
+
+def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Each of pydantic's errors as one sentence: the key's path, the value, and what is allowed."""
+    return [_describe(item, model) for item in error.errors(include_url=False)]
+
+
+def _describe(item: Any, model: type[BaseModel]) -> str:
+    keys, fields = _walk(model, item["loc"])
+    path = ".".join(keys) or "the top level"
+    if item["type"] == "extra_forbidden":
+        allowed = f"; allowed: {', '.join(fields)}{nearest(keys[-1], fields)}" if fields else ""
+        return f'{path}: there is no key "{keys[-1]}" here{allowed}'
+    if item["type"] == "union_tag_invalid":
+        key, tag, known = (str(item["ctx"][name]).strip("'") for name in ("discriminator", "tag", "expected_tags"))
+        allowed = known.replace("'", "")
+        return f'{path}.{key}: there is no {key} "{tag}"; allowed: {allowed}{nearest(tag, allowed.split(", "))}'
+    if item["type"] == "missing":
+        return f"{path}: this key is required and missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{path}: {message}" if keys else message  # a validator of the whole YAML names the key itself
+    return f"{path}: {item['input']!r} is wrong: {message[0].lower()}{message[1:]}"
+
+
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """The keys of a place as the YAML has them, and the fields of the model that holds the last of them.
+
+    Pydantic puts the name of a chosen model of a union into the location too; the YAML has no such key.
+    """
+    keys: list[str] = []
+    fields: list[str] = []
+    place: Any = model
+    for part in location:
+        place = _unwrapped(place)
+        chosen = [each for each in get_args(place) if isinstance(each, type) and part in _tags(each)]
+        if chosen:
+            place = chosen[0]
+            continue
+        keys.append(str(part))
+        if isinstance(place, type) and issubclass(place, BaseModel):
+            fields = list(place.model_fields)
+            place = place.model_fields[part].annotation if part in place.model_fields else None
+        else:
+            fields = []
+            place = get_args(place)[-1] if get_args(place) else None  # the values of a mapping or a list
+    return keys, fields
+
+
+def _unwrapped(annotation: Any) -> Any:
+    """Without `Annotated`, and without the None of a key that may be left out."""
+    if get_origin(annotation) is Annotated:
+        return _unwrapped(get_args(annotation)[0])
+    present = [each for each in get_args(annotation) if each is not NoneType]
+    return _unwrapped(present[0]) if NoneType in get_args(annotation) and len(present) == 1 else annotation
+
+
+def _tags(model: type) -> list[str]:
+    """The values of a model's literal fields, by one of which a union chooses it."""
+    if not issubclass(model, BaseModel):
+        return []
+    return [value for field in model.model_fields.values() for value in get_args(field.annotation)]

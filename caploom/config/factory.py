@@ -1,0 +1,25 @@
+"""A factory: its configuration and its store, opened together. Every stage is a function that takes one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caploom.config.factory_config import FactoryConfig, load_config
+from caploom.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What every stage works on."""
+
+    config: FactoryConfig
+    store: Store
+
+    @classmethod
+    def from_yaml(cls, path: Path, *, seeds: list[int] | None = None, run_id: str | None = None) -> "Factory":
+        """The factory that a YAML file describes; raises `ConfigError` or `StoreError`."""
+        return cls.from_config(load_config(path, seeds=seeds), run_id=run_id)
+
+    @classmethod
+    def from_config(cls, config: FactoryConfig, *, run_id: str | None = None) -> "Factory":
+        """The factory of a configuration; raises `StoreError` when its folder cannot be made."""
+        return cls(config, Store.opened(config.store, run_id=run_id))

@@ -1,0 +1,72 @@
+"""Recipes: the arms of an ablation, as a YAML writes them and with every name resolved."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from caploom.common.settings import Settings
+from caploom.training.settings import TrainerSettings
+from caploom.training_set.filter_settings import FilterStep
+from caploom.training_set.settings import MixSettings
+
+
+class FinetuneSettings(Settings):
+    """A recipe's second stage: its checkpoint is trained on, on the captions of a target set."""
+
+    target_set: str = Field(description="Name of the target set, such as COCO's or Flickr30K's training images.")
+    trainer: str = Field(description="Name of a trainer of the same model; its `pretrained` is not used.")
+
+
+class RecipeSettings(Settings):
+    """One arm of an ablation: which captions, how they are sheared and mixed, how CLIP is trained on them."""
+
+    captioners: Literal["all"] | list[str] = Field(
+        description="Names of captioners whose captions join the raw ones; `all` is every captioner, `[]` is raw only."
+    )
+    shear: str = Field(
+        default="none", description="Name of a shear, or its rules as a list; `none` keeps the captions whole."
+    )
+    mix: MixSettings = Field(
+        default_factory=MixSettings, description="How training draws among an image's captions: `uniform` unless said."
+    )
+    filters: list[FilterStep] = Field(default=[], description="What drops captions before the mix, in this order.")
+    trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
+    evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
+    finetune: FinetuneSettings | None = Field(
+        default=None, description="A second stage on a target set; both stages are measured."
+    )
+    seeds: list[int] | None = Field(default=None, min_length=1, description="Instead of the YAML's own seeds.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: list[int] | None) -> list[int] | None:
+        return seeds_differ(value)
+
+
+def seeds_differ(seeds: list[int] | None) -> list[int] | None:
+    """The seeds; raises `ValueError` when one stands twice."""
+    if seeds is not None and len(set(seeds)) != len(seeds):
+        raise ValueError(f"{seeds} holds a seed twice: each seed once")
+    return seeds
+
+
+class Finetuning(Settings):
+    """A recipe's second stage with its names resolved."""
+
+    target_set: str
+    trainer: TrainerSettings
+
+
+class Recipe(Settings):
+    """A recipe with every name resolved, for one seed: the value of a `recipe` partition."""
+
+    name: str
+    base: str = Field(description="The recipe's name in the YAML; arms that differ only in their seed share it.")
+    seed: int
+    captioners: tuple[str, ...]
+    shear: str
+    mix: MixSettings
+    filters: tuple[FilterStep, ...] = ()
+    trainer: TrainerSettings
+    evaluation_sets: tuple[str, ...]
+    finetune: Finetuning | None = None

@@ -1,0 +1,121 @@
+"""Writes a training set in a format that another tool reads: whole or not at all, with `export.json` beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import caploom
+from caploom.common.progress import Progress
+from caploom.common.settings import describe_validation_error
+from caploom.errors import ExportError
+from caploom.exports.format import ExportFormat, Written
+from caploom.exports.images import ImageStream
+from caploom.exports.registry import export_format
+from caploom.stages.training_set import training_files
+from caploom.storage.atomic_output import absolute, written_whole
+from caploom.storage.manifest import RowCount
+from caploom.storage.store import Artifact, fsync_path
+from caploom.training_set.settings import Drawing
+
+EXPORT_MANIFEST = "export.json"
+EXPORT_VERSION = 1
+
+
+class ExportManifest(BaseModel):
+    """What `export.json` says: what was exported, how, and what became of every caption."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    export_version: int = EXPORT_VERSION
+    format: str
+    options: dict[str, Any]
+    recipe: str
+    training_set: str  # its address in the store
+    data_version: str  # of the training set
+    rows: RowCount
+    images: int
+    facts: dict[str, Any]  # the format's own: caption keys, their probabilities, ...
+    how_to_read: list[str]
+    notes: list[str]  # what of the mix no reader of the export will do
+    files: dict[str, int]  # sizes in bytes; linked and copied images are not listed
+    caploom_version: str = caploom.__version__
+
+
+def export_training_set(
+    training_set: Artifact, format: str, out: Path | str, *, progress: Progress | None = None, **options: Any
+) -> ExportManifest:
+    """Write a training set to the folder or URL `out`, which must be new or empty, in the format of that name.
+
+    The options are the fields of the format's class. An image whose file is missing or changed since its ingestion is
+    skipped, with a row in `skipped.jsonl`. Raises `ExportError` for a wrong format, option or folder, for a full disk,
+    and when nothing would be left to export; `out` then stays as it was. At a URL `export.json` comes last.
+    """
+    chosen = _with_options(format, options)
+    final = absolute(out)
+    with written_whole(final, last=EXPORT_MANIFEST) as folder:
+        images = ImageStream(training_files(training_set), chosen.image_check, folder, progress)
+        written = chosen.write(images, folder, final)
+        manifest = _manifest(training_set, format, chosen, images, written, folder)
+        for name in manifest.files:
+            fsync_path(folder / name)
+        (folder / EXPORT_MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fsync_path(folder / EXPORT_MANIFEST)
+    return manifest
+
+
+def _with_options(name: str, options: dict[str, Any]) -> ExportFormat:
+    format_class = export_format(name)
+    try:
+        return format_class.model_validate(options)
+    except ValidationError as error:
+        problems = describe_validation_error(error, format_class)
+        raise ExportError("\n".join(f"Export format {name}: {problem}." for problem in problems)) from None
+
+
+def _manifest(
+    training_set: Artifact, name: str, chosen: ExportFormat, images: ImageStream, written: Written, folder: Path
+) -> ExportManifest:
+    reasons = dict(sorted(images.reasons.items()))
+    rows = RowCount(
+        unit="captions",
+        rows_in=images.captions,
+        rows_out=written.captions,
+        rows_failed=sum(reasons.values()),
+        reasons=reasons,
+    )
+    address = training_set.manifest.address
+    if not rows.holds:
+        raise ExportError(
+            f"{address}: {rows.rows_in} captions came in, {rows.rows_out} went out and {rows.rows_failed} were "
+            "skipped: rows were lost or doubled, so nothing was written; report this bug."
+        )
+    if written.captions == 0:
+        why = ", ".join(f"{number} {reason}" for reason, number in reasons.items()) or "it has no captions"
+        raise ExportError(f"{address}: nothing is left to export ({why}), so nothing was written.")
+    skipped = ["skipped.jsonl"] if (folder / "skipped.jsonl").exists() else []
+    return ExportManifest(
+        format=name,
+        options=chosen.model_dump(mode="json"),
+        recipe=address.split("/")[1],
+        training_set=address,
+        data_version=training_set.data_version,
+        rows=rows,
+        images=written.images,
+        facts=written.facts,
+        how_to_read=written.how_to_read,
+        notes=_notes(images.drawing),
+        files={file: (folder / file).stat().st_size for file in [*written.files, *skipped]},
+    )
+
+
+def _notes(drawing: Drawing) -> list[str]:
+    """What Caploom's trainer does with a row when it draws, and other tools do not."""
+    notes = []
+    if drawing.texts > 1:
+        notes.append(
+            f"The mix trains on up to {drawing.texts} captions of an image in one step; this export's readers on one."
+        )
+    if drawing.sub_caption:
+        notes.append("The mix trains on a random sentence of each drawn caption; the export has whole captions.")
+    return notes

@@ -1,0 +1,140 @@
+"""Cuts complete files of the inbox into shards, each file's rows in order and none twice."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from caploom.config.factory import Factory
+from caploom.errors import SourceError
+from caploom.inbox.journal import Candidate, Journal
+from caploom.inbox.kinds import FileKind
+from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.image_folder import METADATA_NAMES, ImageFolderReader
+from caploom.readers.source_row import SourceRow
+from caploom.stages.shards import INBOX, list_shards, next_number, write_shard
+from caploom.storage.paths import folder_of, is_url, name_of
+
+_AT_ONCE = 16  # requests to object storage
+_AHEAD = 256  # files
+
+
+@dataclass
+class Cut:
+    """What was cut: shards, rows and files in them; and sentences about files that could not be read as a whole."""
+
+    shards: list[str] = field(default_factory=list)
+    rows: int = 0
+    files: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def cut_files(factory: Factory, journal: Journal, files: list[Candidate]) -> Cut:
+    """Write the files' rows as new shards of the inbox, and into the journal which shard has which."""
+    cutter = _Cutter(factory, journal)
+    for file, rows in _with_rows(files):
+        try:
+            cutter.add(file, rows())
+        except SourceError as error:
+            # It is tried again at each look: what keeps a file from being read may pass.
+            if journal.is_news(f"unreadable {file.place} {file.version}"):
+                cutter.cut.faults.append(f"{name_of(file.place)} cannot be taken: {error}")
+    cutter.write()
+    return cutter.cut
+
+
+class _Cutter:
+    def __init__(self, factory: Factory, journal: Journal) -> None:
+        self._factory = factory
+        self._journal = journal
+        self._number = next_number(list_shards(factory, INBOX))
+        self._batch = _name(self._number)
+        self._rows: list[SourceRow] = []
+        self._records: list[dict[str, Any]] = []
+        self.cut = Cut()
+
+    def add(self, file: Candidate, said: Iterable[SourceRow]) -> None:
+        """A file's rows, but for those that a shard has already; a full shard is written at once."""
+        first = file.rows_taken
+        rows = islice(said, first, None)
+        kept = len(self._rows), len(self._records)
+        taken, row = 0, next(rows, None)
+        try:
+            while row is not None:
+                following = next(rows, None)
+                self._rows.append(replace(row, row=len(self._rows) + 1))
+                taken += 1
+                row = following
+                if len(self._rows) == self._factory.config.shard_size:
+                    self._records.append(_record(file, first, taken, finished=row is None))
+                    self.write()
+                    first, taken, kept = first + taken, 0, (0, 0)
+                    if row is None:
+                        self.cut.files += 1
+                        return
+        except SourceError:
+            # What of it waits for its shard is not taken: the next look reads it again.
+            del self._rows[kept[0] :], self._records[kept[1] :]
+            raise
+        self._records.append(_record(file, first, taken, finished=True))
+        self.cut.files += 1
+
+    def write(self) -> None:
+        """Write what waits as a shard; files without any row are only remembered."""
+        if self._rows:
+            shard = _name(self._number)
+            settings = self._factory.config.inbox
+            configuration = {
+                "reader": {"reader": INBOX},
+                "keep": settings.keep if settings is not None else "copy",
+                "batch": self._batch,
+            }
+            write_shard(self._factory, shard, self._rows, configuration, self._records)
+            self._journal.take(shard, self._records)
+            self.cut.shards.append(shard)
+            self.cut.rows += len(self._rows)
+            self._number += 1
+        elif self._records:
+            self._journal.take("", self._records)
+        self._rows, self._records = [], []
+
+
+def _with_rows(files: list[Candidate]) -> Iterator[tuple[Candidate, Callable[[], Iterable[SourceRow]]]]:
+    """Each file with what gives its rows; the texts of images in object storage, a request each, are fetched ahead."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for start in range(0, len(files), _AHEAD):
+            ahead = files[start : start + _AHEAD]
+            fetched = {
+                file.place: threads.submit(lambda each: list(_rows_of(each)), file)
+                for file in ahead
+                if file.kind == FileKind.IMAGE and is_url(file.place)
+            }
+            for file in ahead:
+                yield file, fetched[file.place].result if file.place in fetched else partial(_rows_of, file)
+
+
+def _rows_of(file: Candidate) -> Iterator[SourceRow]:
+    """The rows of a file, by the reader of its kind."""
+    name = name_of(file.place)
+    if file.kind == FileKind.IMAGE or name in METADATA_NAMES:
+        return ImageFolderReader(root=file.inbox).rows_of([file.place])
+    if file.kind == FileKind.TABLE:
+        return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
+    # Tars and Parquet bring libraries that a folder of images does without.
+    if file.kind == FileKind.TAR:
+        from caploom.readers.webdataset import WebdatasetReader
+
+        return WebdatasetReader(tars=file.place).rows_of([file.place])
+    from caploom.readers.parquet_images import ParquetReader
+
+    return ParquetReader(files=file.place).rows_of([file.place])
+
+
+def _record(file: Candidate, first: int, rows: int, *, finished: bool) -> dict[str, Any]:
+    return {"place": file.place, "version": file.version, "first_row": first, "rows": rows, "finished": finished}
+
+
+def _name(number: int) -> str:
+    return f"{INBOX}-{number:05d}"

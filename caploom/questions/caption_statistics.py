@@ -1,0 +1,241 @@
+"""Figures of one captioner's captions that show at a glance whether it works: lengths, cut-offs, phrases, overlap."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from caploom.config.factory import Factory
+from caploom.errors import StoreError
+from caploom.questions.gallery import markdown_text
+from caploom.stages.captions import captions_plan, read_captions
+from caploom.stages.raw_pairs import raw_pairs_plan, read_pairs
+from caploom.storage.records import CAPTIONS, PAIRS
+from caploom.storage.store import Artifact, Store
+
+REFUSAL_OPENINGS = (
+    "I'm sorry",
+    "I am sorry",
+    "Sorry",
+    "I apologize",
+    "I cannot",
+    "I can't",
+    "I'm unable",
+    "I am unable",
+    "I'm not able",
+    "I am not able",
+    "I don't see",
+    "I do not see",
+    "As an AI",
+    "As a language model",
+    "As a large language model",
+    "Unfortunately, I",
+)
+"""A caption that begins with one of these declines to describe its image."""
+
+_SHOWING = ("shows", "depicts", "features", "displays", "captures", "contains", "portrays", "is")
+BOILERPLATE_OPENINGS = tuple(
+    opening
+    for noun, a_noun in (
+        ("image", "an image"),
+        ("picture", "a picture"),
+        ("photo", "a photo"),
+        ("photograph", "a photograph"),
+    )
+    for opening in (
+        *(f"the {noun} {verb}" for verb in _SHOWING),
+        *(f"this {noun} {verb}" for verb in _SHOWING),
+        f"in the {noun}",
+        f"in this {noun}",
+        f"this is {a_noun} of",
+        f"{a_noun} of",
+    )
+)
+"""A caption that begins with one of these spends its first words on being a caption."""
+
+_OPENING_WORDS = 3
+_OPENINGS = 10
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+@dataclass(frozen=True)
+class CaptionStatistics:
+    """What one captioner's captions of some images are like.
+
+    Lengths are in words between blanks. Shares, 0 to 1, are of `captions`; but `share_empty` is of the captions and the
+    empty ones. Overlaps are means over images of the Jaccard index of the two captions' sets of words (lower case,
+    without punctuation). A figure is None where there is nothing to count it over.
+    """
+
+    captions: int
+    mean_words: float | None
+    median_words: float | None
+    p95_words: float | None
+    mean_tokens: float | None
+    share_at_token_cap: float | None
+    share_stopped_by_shear: float | None
+    share_empty: float | None
+    share_refusal: float | None
+    share_boilerplate: float | None
+    commonest_openings: tuple[tuple[str, int], ...]
+    words_shared_with_raw: float | None
+    words_shared_with: dict[str, float | None]
+
+
+def caption_statistics(
+    captions: pa.Table, raw: pa.Table, others: Mapping[str, pa.Table], empty: int = 0
+) -> CaptionStatistics:
+    """The statistics of one captioner's captions (schema CAPTIONS).
+
+    `raw` has the columns `image_id` and `raw_caption`, several rows an image where it has several raw captions: the one
+    that shares most counts. `others` are the captions of other captioners by name; images that both captioned count.
+    `empty` is how many images failed because the captioner said nothing.
+    """
+    texts: list[str] = captions.column("text").to_pylist()
+    words = [_words(text) for text in texts]
+    said = _by_image(captions.column("image_id").to_pylist(), words)
+    lengths = [len(text.split()) for text in texts]
+    tokens = [count for count in captions.column("tokens").to_pylist() if count is not None]
+    ends = Counter(captions.column("finish_reason").to_pylist())
+    total = len(texts)
+    return CaptionStatistics(
+        captions=total,
+        mean_words=_mean(lengths),
+        median_words=float(np.median(lengths)) if lengths else None,
+        p95_words=float(np.percentile(lengths, 95)) if lengths else None,
+        mean_tokens=_mean(tokens),
+        share_at_token_cap=_share(ends["length"], total),
+        share_stopped_by_shear=_share(ends["shear"], total),
+        share_empty=_share(empty, total + empty),
+        share_refusal=_share(_opened_by(REFUSAL_OPENINGS, texts), total),
+        share_boilerplate=_share(_opened_by(BOILERPLATE_OPENINGS, texts), total),
+        commonest_openings=_commonest(" ".join(each[:_OPENING_WORDS]) for each in words),
+        words_shared_with_raw=_overlap(said, _said_in(raw, "raw_caption")),
+        words_shared_with={name: _overlap(said, _said_in(table, "text")) for name, table in others.items()},
+    )
+
+
+def statistics_of_shards(factory: Factory, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
+    """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'."""
+    captions, empty = _said(_made(factory, captioner, shards))
+    others = {name: _said(_made(factory, name, shards))[0] for name in factory.config.captioners if name != captioner}
+    raw = [
+        read_pairs(factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]"))
+        for shard in shards
+    ]
+    raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
+    spoken = {name: table for name, table in others.items() if len(table)}
+    return caption_statistics(captions, raw_captions, spoken, empty)
+
+
+def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> CaptionStatistics:
+    """The statistics of a captioner's finished captions, beside the raw ones that they were made from.
+
+    Raises `StoreError` when those are gone.
+    """
+    said, empty = _said(captions)
+    raw = [PAIRS.empty_table()]
+    for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
+        pairs = store.read(address)
+        if pairs is None:
+            raise StoreError(f"{address}: these raw pairs are gone, and captions are there that were made of them.")
+        raw.append(read_pairs(pairs))
+    return caption_statistics(said, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
+
+
+def _made(factory: Factory, captioner: str, shards: Sequence[str]) -> list[Artifact]:
+    """A captioner's present captions of those of the shards that it has captioned."""
+    found = [factory.store.find(captions_plan(factory, captioner, shard)) for shard in shards]
+    return [artifact for artifact in found if artifact is not None]
+
+
+def _said(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
+    """All captions together, and how many images the captioner said nothing of."""
+    reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
+    empty = sum(each.get("empty_caption", 0) for each in reasons)
+    return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, captions)]), empty
+
+
+def statistics_markdown(statistics: CaptionStatistics) -> str:
+    """The statistics as a Markdown table; what captioners said is shown as text, whatever is in it."""
+    rows = [
+        ("captions", f"{statistics.captions:,}"),
+        ("words: mean, median, 95th percentile", ", ".join(_figure(each) for each in _lengths(statistics))),
+        ("tokens: mean", _figure(statistics.mean_tokens)),
+        ("at the token cap", _percentage(statistics.share_at_token_cap)),
+        ("stopped by the shear", _percentage(statistics.share_stopped_by_shear)),
+        ("empty", _percentage(statistics.share_empty)),
+        ("refusals", _percentage(statistics.share_refusal)),
+        ("boilerplate openings", _percentage(statistics.share_boilerplate)),
+        ("words shared with the raw caption", _percentage(statistics.words_shared_with_raw)),
+        *(
+            (f"words shared with {markdown_text(name)}", _percentage(share))
+            for name, share in statistics.words_shared_with.items()
+        ),
+        *(
+            (f"opening {place}", f"{markdown_text(opening)} ({count:,})")
+            for place, (opening, count) in enumerate(statistics.commonest_openings, start=1)
+        ),
+    ]
+    return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _lengths(statistics: CaptionStatistics) -> tuple[float | None, ...]:
+    return statistics.mean_words, statistics.median_words, statistics.p95_words
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _by_image(image_ids: Sequence[str], words: Iterable[list[str]]) -> dict[str, list[set[str]]]:
+    said: dict[str, list[set[str]]] = {}
+    for image_id, each in zip(image_ids, words, strict=True):
+        said.setdefault(image_id, []).append(set(each))
+    return said
+
+
+def _said_in(table: pa.Table, column: str) -> dict[str, list[set[str]]]:
+    texts = (_words(text) for text in table.column(column).to_pylist())
+    return _by_image(table.column("image_id").to_pylist(), texts)
+
+
+def _overlap(said: Mapping[str, list[set[str]]], also: Mapping[str, list[set[str]]]) -> float | None:
+    """Mean over the images of both of the best Jaccard index."""
+    return _mean([max(_jaccard(a, b) for a in said[image] for b in also[image]) for image in said if image in also])
+
+
+def _jaccard(a: set[str], b: set[str]) -> float:
+    shared = len(a & b)
+    union = len(a) + len(b) - shared
+    return shared / union if union else 0.0  # two texts without a word share none
+
+
+def _opened_by(openings: Sequence[str], texts: Iterable[str]) -> int:
+    # The word must end there: "As an aircraft" is no "As an AI".
+    pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(each) for each in openings)})\b", re.IGNORECASE)
+    return sum(pattern.match(text.replace("’", "'")) is not None for text in texts)
+
+
+def _commonest(openings: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(opening for opening in openings if opening)
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_OPENINGS])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percentage(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,54 @@
+"""What the demo can say and no real data set can: how much of a picture each captioner names, and how much is true."""
+
+from dataclasses import dataclass
+
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
+from caploom.demo.truth import CaptionTruth, read_truth, score
+from caploom.readers.picture_book import PictureBookReader
+from caploom.stages.captions import captions_plan, read_captions
+from caploom.stages.shards import shard_names
+from caploom.stages.sheared import sheared_texts
+
+
+@dataclass(frozen=True)
+class CaptionerTruth:
+    """A captioner's whole texts and its sheared ones against what is in the pictures."""
+
+    captioner: str
+    shear: str
+    whole: CaptionTruth
+    sheared: CaptionTruth
+
+
+def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
+    """Each captioner against the truth, for the shears that recipes give it; empty for any other source."""
+    reader = factory.config.pairs
+    if not isinstance(reader, PictureBookReader):
+        return []
+    truth = read_truth(reader.folder / "truth.parquet")
+    found = []
+    for captioner in factory.config.captioners:
+        texts = {image: text for image, text in _texts(factory, captioner).items() if image in truth}  # not the inbox's
+        if not texts:
+            continue
+        for shear in _shears_of(factory.config.expanded_recipes(), captioner):
+            said = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
+            sheared = {image: text for image, text in said.items() if image in truth}
+            found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
+    return found
+
+
+def _texts(factory: Factory, captioner: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for shard in shard_names(factory):
+        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+        if artifact is not None:
+            table = read_captions(artifact)
+            texts.update(zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True))
+    return texts
+
+
+def _shears_of(recipes: list[Recipe], captioner: str) -> list[str]:
+    shears = dict.fromkeys(recipe.shear for recipe in recipes if captioner in recipe.captioners)
+    return [shear for shear in shears if shear != "none"]

@@ -1,0 +1,67 @@
+"""Finds the ranks of two measured recipes and compares them."""
+
+from dataclasses import dataclass
+
+from caploom.config.factory import Factory
+from caploom.errors import EvaluationError
+from caploom.evaluation.compare import Comparison, paired_comparison
+from caploom.evaluation.evaluate import RANKS_FILE
+from caploom.stages.retrieval_metrics import RETRIEVAL, retrieval_metrics_plan
+from caploom.storage.store import Artifact
+
+
+@dataclass(frozen=True)
+class ComparedSet:
+    """Two recipes on one evaluation set, after the same stage of training (zero-shot, fine-tuned)."""
+
+    evaluation_set: str
+    stage: str
+    comparisons: list[Comparison]
+
+
+def compare_recipes(
+    factory: Factory, first: str, second: str, *, evaluation_set: str | None = None
+) -> list[ComparedSet]:
+    """Compare two recipes on every stage and retrieval set that both were measured on, or on one set.
+
+    Raises:
+        ConfigError: if there is no such recipe.
+        EvaluationError: if no set is common to both.
+        MissingArtifactError: if one is not measured yet.
+    """
+    one, other = (_metrics(factory, name) for name in (first, second))
+    theirs = _retrieved(other)
+    common = [each for each in _retrieved(one) if each in theirs and evaluation_set in (None, each[1])]
+    if not common:
+        which = "no retrieval set" if evaluation_set is None else f'not the retrieval set "{evaluation_set}"'
+        known = {recipe: _names(metrics) for recipe, metrics in ((first, one), (second, other))}
+        raise EvaluationError(
+            f"{first} and {second} have {which} in common: "
+            + "; ".join(f"{recipe} was measured on {names}" for recipe, names in known.items())
+            + "."
+        )
+    return [
+        ComparedSet(
+            name,
+            stage,
+            paired_comparison(*(each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (one, other))),
+        )
+        for stage, name in common
+    ]
+
+
+def _metrics(factory: Factory, name: str) -> Artifact:
+    recipe = factory.config.recipe(name)
+    make_with = f"materialize retrieval_metrics [{recipe.name}]"
+    return factory.store.require(retrieval_metrics_plan(factory, recipe), make_with=make_with)
+
+
+def _retrieved(metrics: Artifact) -> list[tuple[str, str]]:
+    """The stages and retrieval sets that were measured, each once."""
+    measurements = metrics.manifest.summary["measurements"]
+    found = [(each["stage"], each["evaluation_set"]) for each in measurements if each["kind"] == RETRIEVAL]
+    return list(dict.fromkeys(found))
+
+
+def _names(metrics: Artifact) -> str:
+    return ", ".join(f"{name} ({stage})" for stage, name in _retrieved(metrics)) or "none"

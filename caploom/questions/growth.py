@@ -1,0 +1,75 @@
+"""How much a recipe's training set has grown since its newest checkpoint was trained."""
+
+from dataclasses import dataclass
+
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
+from caploom.errors import MissingArtifactError
+from caploom.stages.checkpoint import checkpoint_stage
+from caploom.stages.training_set import training_set_plan
+from caploom.storage.store import Artifact
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A recipe's present training set beside the one that its newest checkpoint was trained on.
+
+    Attributes:
+        recipe: its name.
+        training_set: the data version of the present training set.
+        images: images in it.
+        trained_images: images that the newest checkpoint of the recipe's present trainer was trained on; None without
+            a checkpoint.
+        trained_on: the data version of those.
+    """
+
+    recipe: str
+    training_set: str
+    images: int
+    trained_images: int | None
+    trained_on: str | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the present training set is not the one that was trained on."""
+        return self.training_set != self.trained_on
+
+    @property
+    def percent(self) -> float:
+        """Images more than were trained on, in percent of those; endless where nothing was trained yet."""
+        if not self.trained_images:
+            return float("inf")
+        return 100 * (self.images - self.trained_images) / self.trained_images
+
+
+def training_set_growth(factory: Factory, recipe: Recipe) -> Growth | None:
+    """The growth of a recipe's training set; None while the present one is not made."""
+    try:
+        present = factory.store.find(training_set_plan(factory, recipe))
+    except MissingArtifactError:
+        return None
+    if present is None:
+        return None
+    trained = _last_trained_on(factory, recipe)
+    return Growth(
+        recipe=recipe.name,
+        training_set=present.data_version,
+        images=present.manifest.summary["images"],
+        trained_images=trained.manifest.summary["images"] if trained else None,
+        trained_on=trained.data_version if trained else None,
+    )
+
+
+def _last_trained_on(factory: Factory, recipe: Recipe) -> Artifact | None:
+    """The training set of the newest checkpoint that the recipe's present trainer made."""
+    stage = checkpoint_stage(recipe)
+    checkpoints = [
+        each
+        for each in factory.store.list(stage.kind, *stage.name)
+        if each.manifest.configuration == stage.configuration and each.manifest.code_version == stage.code_version
+    ]
+    for checkpoint in sorted(checkpoints, key=lambda each: each.manifest.started, reverse=True):
+        training_set = factory.store.read(checkpoint.manifest.inputs[0].address)
+        if training_set is not None:
+            return training_set
+    return None

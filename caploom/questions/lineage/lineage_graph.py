@@ -1,0 +1,206 @@
+"""What an artifact was made from, back to the raw files, and what was made from it: a graph out of the catalog."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from caploom.questions.lineage.words import SHARDED, TIME_FORMAT, in_few_words
+from caploom.storage.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+MADE, MISSING, DAMAGED = "made", "missing", "damaged"
+"""The states of an artifact that a manifest names: it is there, it is gone, or its manifest cannot be read."""
+
+_SET_ASIDE = '{"shard": null, "rows": null}'  # in which shards of one family differ
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """An artifact of a graph; of one that is missing or damaged, only what other manifests say of it.
+
+    `family` is the same for artifacts that differ only in their `shard`; both are None where there are no shards.
+    `problem` says in a sentence what is wrong, if anything.
+    """
+
+    address: str
+    kind: str
+    label: str
+    fingerprint: str
+    data_version: str
+    state: str = MADE
+    problem: str = ""
+    started: str = ""
+    seconds: float = 0.0
+    rows_out: int | None = None
+    rows_failed: int | None = None
+    unit: str = ""
+    configured: str = ""
+    is_latest: bool = True
+    family: str | None = None
+    shard: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` gives it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LineageEdge:
+    """`made` was made from `source`, which then had `data_version`."""
+
+    source: str
+    made: str
+    data_version: str
+
+
+@dataclass(frozen=True)
+class LineageGraph:
+    """An artifact (`root`), all that it was made from and all that was made from it.
+
+    `nodes` are by address. `back` and `forward` are the addresses on either side, without the root. `notes` are
+    sentences about what the graph may lack.
+    """
+
+    root: str
+    nodes: dict[str, LineageNode]
+    edges: tuple[LineageEdge, ...]
+    back: tuple[str, ...]
+    forward: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[LineageNode]:
+        """What is gone, damaged, or another than it was when something was made from it."""
+        return [node for node in self.nodes.values() if node.problem]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` gives it."""
+        forward = set(self.forward)
+        side = {
+            address: "root" if address == self.root else "forward" if address in forward else "back"
+            for address in self.nodes
+        }
+        return {
+            "root": self.root,
+            "nodes": [{**node.to_dict(), "side": side[address]} for address, node in self.nodes.items()],
+            "edges": [asdict(edge) for edge in self.edges],
+            "missing": [node.address for node in self.missing],
+            "notes": list(self.notes),
+        }
+
+
+def artifact_lineage(store: Store, text: str) -> LineageGraph:
+    """The lineage of the artifact that `text` names (see `find_artifact`); raises `StoreError` when there is none."""
+    from caploom.catalog.catalog import open_catalog
+    from caploom.stages.artifact_names import find_artifact
+
+    root = find_artifact(store, text).manifest.address
+    with open_catalog(store) as catalog:
+        return lineage_of(catalog, root)
+
+
+def lineage_of(catalog: "duckdb.DuckDBPyConnection", root: str) -> LineageGraph:
+    """The lineage of the artifact at an address, out of an open catalog."""
+    back = _reached(catalog, root, "input_address", "address")
+    forward = _reached(catalog, root, "address", "input_address")
+    edges = _edges(catalog, [root, *back], [root, *forward])
+    nodes = _nodes(catalog, [root, *back, *forward])
+    damaged = catalog.execute("select path, problem from damaged order by path").fetchall()
+    recorded = {edge.source: edge.data_version for edge in edges}
+    for address in [root, *back, *forward]:
+        if address not in nodes:
+            nodes[address] = _missing(address, recorded.get(address, ""), damaged)
+    for edge in edges:
+        node = nodes[edge.source]
+        if node.state == MADE and node.data_version != edge.data_version and not node.problem:
+            problem = (
+                f"it is no longer what {edge.made} was made from: its data version is {node.data_version}, "
+                f"and was {edge.data_version}"
+            )
+            nodes[edge.source] = LineageNode(**{**asdict(node), "problem": problem})
+    notes = []
+    if damaged:
+        paths = ", ".join(str(path) for path, _ in damaged[:3]) + (", ..." if len(damaged) > 3 else "")
+        notes.append(
+            f"{len(damaged)} manifest{'s' if len(damaged) > 1 else ''} of this store cannot be read, and what was made "
+            f"from or by these artifacts may be missing here: {paths}."
+        )
+    ordered = {address: nodes[address] for address in [root, *back, *forward]}
+    return LineageGraph(root, ordered, edges, tuple(back), tuple(forward), tuple(notes))
+
+
+def _reached(catalog: "duckdb.DuckDBPyConnection", root: str, give: str, take: str) -> list[str]:
+    """All addresses that are reached from the root, without it."""
+    query = f"""
+        with recursive reached(address) as (
+            select ?::text union select inputs.{give} from inputs join reached on inputs.{take} = reached.address
+        )
+        select address from reached order by address
+    """
+    return [address for (address,) in catalog.execute(query, [root]).fetchall() if address != root]
+
+
+def _edges(catalog: "duckdb.DuckDBPyConnection", back: list[str], forward: list[str]) -> tuple[LineageEdge, ...]:
+    """The inputs of all that lies back, and what was made from all that lies forward; in the manifests' order."""
+    rows = catalog.execute(
+        "select input_address, address, input_data_version from inputs"
+        " where address in (select unnest(?::text[])) or input_address in (select unnest(?::text[]))"
+        " order by address, position",
+        [back, forward],
+    ).fetchall()
+    return tuple(LineageEdge(*row) for row in rows)
+
+
+def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[str, LineageNode]:
+    rows = catalog.execute(
+        f"""
+        select address, kind, label, fingerprint, data_version,
+            strftime(make_timestamp((epoch(started) * 1000000)::bigint), '{TIME_FORMAT}'),
+            seconds, rows_out, rows_failed, unit, is_latest, name, code_version,
+            case when kind in (select unnest(?::text[]))
+                then json_merge_patch(configuration, '{_SET_ASIDE}') else configuration end::text
+        from manifests where address in (select unnest(?::text[]))
+        """,
+        [list(SHARDED), addresses],
+    ).fetchall()
+    words: dict[tuple[str, str], str] = {}  # shards of one family share theirs
+    return {row[0]: _node(row, words) for row in rows}
+
+
+def _node(row: Any, words: dict[tuple[str, str], str]) -> LineageNode:
+    address, kind, label, fingerprint, version, started, seconds, out, failed, unit, latest, name, code, text = row
+    family = shard = None
+    if kind in SHARDED and len(name) > 1:
+        shard, family = name[-1], "/".join([kind, *name[:-1], code, text])
+    if (kind, text) not in words:
+        words[kind, text] = in_few_words(kind, json.loads(text))
+    return LineageNode(
+        address=address,
+        kind=kind,
+        label=label,
+        fingerprint=fingerprint,
+        data_version=version,
+        started=started or "",
+        seconds=seconds or 0.0,
+        rows_out=out,
+        rows_failed=failed,
+        unit=unit or "",
+        configured=words[kind, text],
+        is_latest=bool(latest),
+        family=family,
+        shard=shard,
+    )
+
+
+def _missing(address: str, data_version: str, damaged: Iterable[tuple[str, str]]) -> LineageNode:
+    """An artifact of which there is no manifest that can be read."""
+    kind, *name, fingerprint = address.split("/")
+    state, problem = MISSING, "its folder is gone from the store; what was made from it keeps its record alone"
+    for path, why in damaged:
+        if address in str(path):
+            state, problem = DAMAGED, f"its manifest cannot be read: {why}"
+    label = "/".join([kind, *name])
+    return LineageNode(address, kind, label, fingerprint, data_version, state=state, problem=problem)

@@ -1,0 +1,71 @@
+"""Of each recipe the newest measurement: of the present data or, where none was made of it yet, of earlier data.
+
+A recipe whose data has grown is trained again by policy, perhaps weeks later; until then what it reached before stands.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
+from caploom.questions.results.data_versions import data_versions
+from caploom.questions.results.results import ArmResult, finished_arms
+from caploom.stages.evaluation_sets import evaluation_set
+
+
+@dataclass(frozen=True)
+class NewestArms:
+    """What the recipes reached.
+
+    Attributes:
+        arms: the measured recipes, in the order of the YAML.
+        waiting: the recipes that were not measured with their present settings, on whatever data.
+        on_earlier_data: how many images those of `arms` were trained on that are not measured on the present data.
+    """
+
+    arms: list[ArmResult]
+    waiting: list[Recipe]
+    on_earlier_data: Mapping[str, int] = field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """What is to be said of those that the tables do not show as they are now; empty when there are none."""
+        said = []
+        if self.on_earlier_data:
+            images = (f"{name} ({count:,} images)" for name, count in self.on_earlier_data.items())
+            said.append("Measured on earlier data, and not on the present one yet: " + ", ".join(images) + ".")
+        if self.waiting:
+            said.append("Not measured yet: " + ", ".join(recipe.name for recipe in self.waiting) + ".")
+        return said
+
+
+def newest_arms(factory: Factory) -> NewestArms:
+    """The newest measurements with the present settings, on the present evaluation sets.
+
+    The seeds of a recipe are means together, so earlier data counts only where no seed was measured on the present one.
+    """
+    done, waiting = finished_arms(factory)
+    present = {arm.recipe.base for arm in done}
+    found = {arm.recipe.name: arm for arm in done}
+    earlier: dict[str, int] = {}
+    for base in dict.fromkeys(recipe.base for recipe in waiting if recipe.base not in present):
+        for arm, images in _on_earlier_data(factory, [recipe for recipe in waiting if recipe.base == base]):
+            found[arm.recipe.name], earlier[arm.recipe.name] = arm, images
+    order = [recipe.name for recipe in factory.config.expanded_recipes()]
+    return NewestArms(
+        arms=[found[name] for name in order if name in found],
+        waiting=[recipe for recipe in waiting if recipe.name not in found],
+        on_earlier_data=earlier,
+    )
+
+
+def _on_earlier_data(factory: Factory, seeds: Iterable[Recipe]) -> Iterator[tuple[ArmResult, int]]:
+    """The seeds of a recipe in the newest of its versions, and the images of that."""
+    recipes = {recipe.seed: recipe for recipe in seeds}
+    first = next(iter(recipes.values()))
+    versions = data_versions(factory, first.name).versions
+    if not versions:
+        return
+    asked = [evaluation_set(factory, name).as_input() for name in first.evaluation_sets]
+    for seed, metrics in versions[-1].metrics.items():
+        if seed in recipes and all(record in metrics.manifest.inputs for record in asked):
+            yield ArmResult(recipes[seed], metrics), versions[-1].images

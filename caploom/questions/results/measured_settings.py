@@ -1,0 +1,126 @@
+"""What decided a measurement besides the data: two measurements with equal settings may differ by their images alone.
+
+A manifest names its inputs, so that the settings of an old measurement are read from the manifests behind it; those of
+the present YAML come from the stages' own plans. Caploom's code is among them: a stage whose code changed makes other
+results of the same images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from caploom.captioning.identity import captioner_fingerprint
+from caploom.config.factory import Factory
+from caploom.config.recipes import Recipe
+from caploom.stages.checkpoint import checkpoint_stage, finetuned_stage
+from caploom.stages.retrieval_metrics import retrieval_metrics_stage
+from caploom.stages.sheared import sheared_captions_stage, sheared_shard_stage
+from caploom.stages.training_set import training_set_stage
+from caploom.storage.manifest import Manifest
+from caploom.storage.store import Artifact, Plan
+
+Settings = dict[str, Any]
+"""By a stage's kind, its code version and configuration, as JSON has them."""
+
+Read = Callable[[str], Artifact | None]
+"""The artifact at an address; None where it is gone or cannot be read."""
+
+_OF_THE_DATA = {"corpus_words", "excluded_images"}  # told by the images and their raw captions, and no setting
+_NEVER_MIND = {"seed", "json"}  # the seeds of a recipe are taken together; the JSON twin is for people
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A measurement and the artifacts that it came from.
+
+    Attributes:
+        metrics: the measurement.
+        checkpoints: of its stages of training, in their order.
+        training_set: what the first of them was trained on.
+        made_with: its settings.
+        measured_on: by kind and name, the contents of its evaluation sets, and of a target set.
+    """
+
+    metrics: Artifact
+    checkpoints: tuple[Artifact, ...]
+    training_set: Artifact
+    made_with: Settings
+    measured_on: dict[str, str]
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return int(self.checkpoints[0].manifest.configuration["seed"])
+
+
+def chain_of(metrics: Artifact, read: Read) -> Chain | None:
+    """What a measurement came from; None where something of it is gone."""
+    inputs = metrics.manifest.inputs
+    checkpoints = [read(each.address) for each in inputs if _kind(each.address).endswith("checkpoint")]
+    found = tuple(each for each in checkpoints if each is not None)
+    if not found or len(found) < len(checkpoints):
+        return None
+    training_set = read(found[0].manifest.inputs[0].address)
+    settings = training_set_settings(training_set, read) if training_set is not None else None
+    if training_set is None or settings is None:
+        return None
+    stages = (metrics.manifest, *(each.manifest for each in found))
+    contents = [record for each in stages for record in each.inputs if _is_content(record.address)]
+    return Chain(
+        metrics,
+        found,
+        training_set,
+        {**settings, **{each.kind: _stage(each) for each in stages}},
+        {record.address.rpartition("/")[0]: record.data_version for record in contents},
+    )
+
+
+def training_set_settings(training_set: Artifact, read: Read) -> Settings | None:
+    """What decided a training set besides the data; None where its sheared captions are gone."""
+    first = next((each for each in training_set.manifest.inputs if _kind(each.address) == "sheared_captions"), None)
+    sheared = read(first.address) if first is not None else None
+    if sheared is None:
+        return None
+    settings: Settings = {each.kind: _stage(each) for each in (training_set.manifest, sheared.manifest)}
+    # All tables of a captioner are sheared alike: one of them says how.
+    tables = {each.address.split("/")[1]: each.address for each in sheared.manifest.inputs}
+    for captioner, address in sorted(tables.items()):
+        table = read(address)
+        if table is None:
+            return None
+        captions = table.manifest.inputs[0].address.split("/")
+        settings[f"captions/{captioner}"] = [captions[2], *_stage(table.manifest)]
+    return settings
+
+
+def present_settings(factory: Factory, recipe: Recipe) -> Settings:
+    """The settings of a recipe as the YAML is now; nothing is made."""
+    stages = [
+        sheared_captions_stage(recipe, {}),
+        training_set_stage(factory, recipe),
+        checkpoint_stage(recipe),
+        *([finetuned_stage(recipe)] if recipe.finetune is not None else []),
+        retrieval_metrics_stage(recipe),
+    ]
+    settings: Settings = {each.kind: _stage(each) for each in stages}
+    steps = factory.config.shear_steps(recipe.shear)
+    for captioner in recipe.captioners:
+        table = sheared_shard_stage(steps, captioner, "", {})
+        settings[f"captions/{captioner}"] = [
+            captioner_fingerprint(factory.config.captioners[captioner]),
+            *_stage(table),
+        ]
+    return settings
+
+
+def _stage(made: Manifest | Plan) -> list[Any]:
+    told = {key: value for key, value in made.configuration.items() if key not in _OF_THE_DATA | _NEVER_MIND}
+    return [made.code_version, told]
+
+
+def _kind(address: str) -> str:
+    return address.split("/", 1)[0]
+
+
+def _is_content(address: str) -> bool:
+    return _kind(address) in ("evaluation_pairs", "classification_images", "target_set")

@@ -1,0 +1,83 @@
+"""The tables of results that the UI, the terminal and the report show: retrieval, classification, Markdown."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from caploom.questions.results.results import (
+    DIRECTIONS,
+    RECALL_AT,
+    ArmResult,
+    ClassificationRow,
+    ResultRow,
+    measurement_label,
+    percent,
+)
+from caploom.stages.retrieval_metrics import RETRIEVAL
+
+Table = list[list[str]]
+"""The first row is the header."""
+
+_Row = TypeVar("_Row", ResultRow, ClassificationRow)
+
+
+def by_label(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    """The rows of each measurement: an evaluation set, a stage and a scoring."""
+    groups: dict[str, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row.label, []).append(row)
+    return groups
+
+
+def recall_table(rows: Sequence[ResultRow]) -> Table:
+    """Recall@1/5/10 both ways in percent, chance as the last row."""
+    header = ["recipe", "seeds", *(f"i2t R@{k}" for k in RECALL_AT), *(f"t2i R@{k}" for k in RECALL_AT)]
+    table = [[*header, "mean R@1", "x chance"]]
+    for row in rows:
+        mean = percent(row.mean_recall_at_1) + (f" ± {percent(row.spread)}" if row.spread is not None else "")
+        recalls = [percent(row.recall[f"{direction}@{k}"]) for direction in DIRECTIONS for k in RECALL_AT]
+        table.append([row.recipe, str(len(row.seeds)), *recalls, mean, f"{row.times_chance:.1f}"])
+    first = rows[0]
+    chances = [percent(first.chance[f"{direction}@{k}"]) for direction in DIRECTIONS for k in RECALL_AT]
+    return [*table, ["(chance)", "", *chances, percent(first.mean_chance_at_1), "1.0"]]
+
+
+def measurement_tables(arm: ArmResult) -> dict[str, Table]:
+    """Of each of an arm's measurements of retrieval, all figures by themselves: recalls with their intervals, ranks."""
+    tables = {}
+    for each in arm.metrics.manifest.summary["measurements"]:
+        if each["kind"] != RETRIEVAL:
+            continue
+        table = [["", *(direction.replace("_", " ") for direction in DIRECTIONS)]]
+        for k in RECALL_AT:
+            cells = []
+            for direction in DIRECTIONS:
+                low, high = each[direction][f"interval@{k}"]
+                cells.append(f"{percent(each[direction][f'recall@{k}'])} ({percent(low)} to {percent(high)})")
+            table.append([f"Recall@{k}, % (95 % interval)", *cells])
+        for figure in ("median_rank", "mean_rank"):
+            table.append([figure.replace("_", " "), *(f"{each[direction][figure]:.1f}" for direction in DIRECTIONS)])
+        table.append(["RSUM", f"{each['rsum']:.1f}", ""])
+        table.append(["mean rank variance", "", f"{each['mean_rank_variance']:.1f}"])
+        table.append(["images, captions", f"{each['images']:,}", f"{each['captions']:,}"])
+        table += [[said, each[said], ""] for said in ("protocol", "note") if said in each]
+        tables[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = table
+    return tables
+
+
+def classification_table(rows: Sequence[ClassificationRow]) -> Table:
+    """Zero-shot classification in percent: top-1, top-5, the mean over classes, chance."""
+    names = list(rows[0].figures)
+    table = [["recipe", "seeds", *(name.replace("_", " ") for name in names)]]
+    for row in rows:
+        table.append([row.recipe, str(len(row.seeds)), *(percent(row.figures[name]) for name in names)])
+    return table
+
+
+def markdown_table(table: Table) -> str:
+    """A Markdown table, padded so that it reads in a terminal too."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""What a shear did, for a person to look at: figures of each captioner and some captions before and after."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from caploom.config.factory import Factory
+from caploom.questions.gallery import markdown_text
+from caploom.stages.captions import read_captions
+from caploom.stages.sheared import tables_of
+from caploom.storage.store import Artifact
+from caploom.storage.tables import read_table
+
+_EXAMPLES = 5  # a captioner
+_LONGEST = 400  # characters shown of a text
+
+
+def shear_markdown(sheared: Artifact) -> str:
+    """Each captioner's lengths before and after as a Markdown table, and what `match_corpus` cut at."""
+    rows = ["| captioner | captions | words before | words after | cut | at the cap |", "|" + " --- |" * 6]
+    for each in sheared.manifest.summary["captioners"]:
+        figures = (each["mean_words_before"], each["mean_words_after"], each["share_cut"], each["share_at_cap"])
+        shown = [_figure(value) for value in figures[:2]] + [_percentage(value) for value in figures[2:]]
+        rows.append(f"| {markdown_text(each['captioner'])} | {each['captions']:,} | {' | '.join(shown)} |")
+    for statistic, words in sheared.manifest.summary.get("corpus_words", {}).items():
+        rows.append(f"\nRaw captions ({markdown_text(statistic)}): {words} words.")
+    return "\n".join(rows)
+
+
+def examples_markdown(factory: Factory, sheared: Artifact) -> str:
+    """Some captions of each captioner that the shear shortened: what was kept, and what was cut off."""
+    rows = ["| captioner | kept | cut off |", "| --- | --- | --- |"]
+    tables = tables_of(factory, sheared)
+    for captioner in sheared.manifest.configuration["captioners"]:
+        for kept, before, after in cut_examples(factory, tables, captioner, _EXAMPLES):
+            off = " … ".join(_shown(text) for text in (before, after) if text.strip())
+            rows.append(f"| {markdown_text(captioner)} | {_shown(kept)} | {off} |")
+    return "\n".join(rows) if len(rows) > 2 else "Nothing was cut."
+
+
+def cut_examples(
+    factory: Factory, tables: Sequence[Artifact], captioner: str, count: int
+) -> list[tuple[str, str, str]]:
+    """The first captions that were shortened, as (kept, cut off before it, cut off behind it)."""
+    examples: list[tuple[str, str, str]] = []
+    for artifact in tables:
+        if len(examples) >= count:
+            break
+        source = factory.store.read(artifact.manifest.inputs[0].address)
+        if artifact.manifest.configuration["captioner"] != captioner or source is None:
+            continue
+        sheared = read_table(artifact.file("sheared.parquet"), ["start", "end", "cut"])
+        chosen = pc.indices_nonzero(sheared.column("cut"))[: count - len(examples)]
+        texts = read_captions(source).column("text").take(chosen).to_pylist()
+        spans: list[dict[str, Any]] = sheared.take(chosen).to_pylist()
+        for text, span in zip(texts, spans, strict=True):
+            start, end = span["start"], span["end"]
+            examples.append((text[start:end], text[:start], text[end:]))
+    return examples
+
+
+def _shown(text: str) -> str:
+    return markdown_text(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percentage(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,133 @@
+"""The captions of an image: raw ones, every captioner's of every fingerprint, and what each shear kept of them."""
+
+import glob
+import json
+from pathlib import Path
+
+from caploom.questions.lineage.words import captioner_in_words, steps_in_words, time_text
+from caploom.questions.trace.context import TraceContext
+from caploom.questions.trace.records import TracedCaption, TracedFailure, TracedPair, TracedShear
+
+
+def traced_pairs(context: TraceContext) -> list[TracedPair]:
+    """The raw captions of the image in every version of the raw pairs that holds it, the oldest first."""
+    rows = context.catalog.execute(
+        "select address, name[-1], epoch(started), is_latest from manifests where address in"
+        " (select address from images where word = ?::ubigint) and kind = 'raw_pairs' order by started, address",
+        [int(context.image_id[:16], 16)],
+    ).fetchall()
+    return [
+        TracedPair(
+            caption=row["raw_caption"],
+            pair_id=row["pair_id"],
+            image=row["image"],
+            path=row["path"],
+            width=row["width"],
+            height=row["height"],
+            shard=shard,
+            row=row["row"],
+            address=address,
+            started=time_text(started),
+            is_latest=is_latest,
+        )
+        for address, shard, started, is_latest in rows
+        for row in context.rows(address, "pairs.parquet")
+    ]
+
+
+def traced_captions(context: TraceContext, pairs: list[TracedPair]) -> tuple[list[TracedCaption], list[TracedFailure]]:
+    """What captioners said of the image, the oldest first, and where they failed on it."""
+    made = context.made_from(
+        list(dict.fromkeys(pair.address for pair in pairs)),
+        "captions",
+        "address, name, epoch(started), is_latest, configuration::text, rows_failed",
+    )
+    shears = _shears(context, [address for address, *_ in made])
+    captions: list[TracedCaption] = []
+    failures: list[TracedFailure] = []
+    for address, name, started, is_latest, text, failed in made:
+        settings = json.loads(text)["settings"]
+        for row in context.rows(address, "captions.parquet"):
+            sheared = tuple(_sheared(context, row["text"], *shear) for shear in shears if shear[1] == address)
+            captions.append(
+                TracedCaption(
+                    captioner=name[0],
+                    fingerprint=name[1],
+                    configured=captioner_in_words(settings),
+                    prompt=settings.get("prompt"),
+                    text=row["text"],
+                    tokens=row["tokens"],
+                    finish_reason=row["finish_reason"],
+                    attempt=row["attempt"],
+                    shard=name[-1],
+                    address=address,
+                    started=time_text(started),
+                    is_latest=is_latest,
+                    sheared=tuple(each for each in sheared if each is not None),
+                )
+            )
+        for row in context.rows(address, "failures.parquet", "key") if failed else []:
+            said = {key: row[key] for key in ("stage", "reason", "detail", "attempt")}
+            failures.append(TracedFailure(**said, address=address))
+    return captions + _under_way(context, pairs), failures
+
+
+def _shears(context: TraceContext, captions: list[str]) -> list[tuple[str, str, str, float, bool]]:
+    """The sheared tables of these captions: address, that of the captions, steps in words, started, newest."""
+    rows = context.catalog.execute(
+        "select m.address, i.input_address, m.configuration::text, epoch(m.started), m.is_latest"
+        " from manifests m join inputs i using (address)"
+        " where m.kind = 'sheared' and i.input_address in (select unnest(?::text[])) order by m.started, m.address",
+        [captions],
+    ).fetchall()
+    return [
+        (address, source, steps_in_words(json.loads(text)["steps"]), started, latest)
+        for address, source, text, started, latest in rows
+    ]
+
+
+def _sheared(
+    context: TraceContext, text: str, address: str, _: str, steps: str, started: float, is_latest: bool
+) -> TracedShear | None:
+    rows = context.rows(address, "sheared.parquet")
+    if not rows:
+        return None
+    start, end = rows[0]["start"], rows[0]["end"]
+    return TracedShear(
+        steps=steps,
+        before=text[:start],
+        kept=text[start:end],
+        after=text[end:],
+        source_words=rows[0]["source_words"],
+        words=rows[0]["words"],
+        address=address,
+        started=time_text(started),
+        is_latest=is_latest,
+    )
+
+
+def _under_way(context: TraceContext, pairs: list[TracedPair]) -> list[TracedCaption]:
+    """Captions of shards that are not finished, which lie in the ledger's parts."""
+    found = []
+    context.store.bring("captions/*/*/pending/*/*.parquet")
+    root = glob.escape(str(context.store.path("captions")))
+    for shard in dict.fromkeys(pair.shard for pair in pairs):
+        for file in glob.glob(f"{root}/*/*/pending/{glob.escape(shard)}/*.parquet"):  # noqa: PTH207
+            for row in context.rows_of(Path(file)):
+                found.append(
+                    TracedCaption(
+                        captioner=row["captioner"],
+                        fingerprint=row["fingerprint"],
+                        configured="shard under way",
+                        prompt=None,
+                        text=row["text"],
+                        tokens=row["tokens"],
+                        finish_reason=row["finish_reason"],
+                        attempt=row["attempt"],
+                        shard=shard,
+                        address="",
+                        started=time_text(Path(file).stat().st_mtime),
+                        is_latest=True,
+                    )
+                )
+    return found

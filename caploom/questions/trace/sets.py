@@ -1,0 +1,105 @@
+"""In which training sets an image's captions landed, with which weight, and why others did not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from caploom.common.names import RAW_SOURCE
+from caploom.errors import StoreError
+from caploom.questions.lineage.words import time_text
+from caploom.questions.trace.context import TraceContext
+from caploom.questions.trace.records import (
+    TracedCaption,
+    TracedLanding,
+    TracedPair,
+    TracedTrainingSet,
+)
+from caploom.questions.trace.rows import rows_of_image
+from caploom.storage.tables import read_metadata
+
+_Said = tuple[str, str]  # source and caption
+
+
+def traced_training_sets(
+    context: TraceContext, pairs: list[TracedPair], captions: list[TracedCaption]
+) -> list[TracedTrainingSet]:
+    """The training sets that took the image's pairs in, the newest first."""
+    made = context.made_from(
+        list(dict.fromkeys(pair.address for pair in pairs)),
+        "training_set",
+        "address, name, epoch(started), is_latest, (seeds->>'order')::bigint, rows_failed",
+    )
+    sets = []
+    for address, name, started, is_latest, seed, failed in reversed(made):
+        try:
+            rows = rows_of_image(_files(context, address, "rows"), context.image_id, seed or 0)
+            dropped = _dropped(context, _files(context, address, "dropped")) if failed else {}
+        except StoreError as error:
+            context.notes.append(str(error))
+            continue
+        landed = [
+            TracedLanding(source, caption, round(weight, 6))
+            for row in rows
+            for source, caption, weight in zip(row["sources"], row["captions"], row["weights"], strict=True)
+        ]
+        lost = _lost(_given(context, address, pairs, captions), landed, dropped)
+        places = tuple((row["file"], row["row"]) for row in rows)
+        sets.append(TracedTrainingSet("/".join(name), address, time_text(started), is_latest, places, (*landed, *lost)))
+    return sets
+
+
+def _lost(given: Iterator[_Said], landed: list[TracedLanding], dropped: dict[_Said, str]) -> list[TracedLanding]:
+    """What did not land, each once for each time that it was given, and why."""
+    left: dict[_Said, int] = {}
+    for each in landed:
+        left[each.source, each.caption] = left.get((each.source, each.caption), 0) + 1
+    lost = []
+    for said in given:
+        if left.get(said, 0) > 0:
+            left[said] -= 1
+        elif said in dropped:
+            lost.append(TracedLanding(*said, None, f"dropped: {dropped[said]}"))
+        elif said in left:
+            lost.append(TracedLanding(*said, None, "the same caption of the same source is there already"))
+        else:
+            lost.append(TracedLanding(*said, None, "not there, and no reason was kept"))
+    return lost
+
+
+def _given(
+    context: TraceContext, training_set: str, pairs: list[TracedPair], captions: list[TracedCaption]
+) -> Iterator[_Said]:
+    """What the merge was given of the image: the raw captions and the sheared ones of the set's own inputs."""
+    inputs = {
+        address
+        for (address,) in context.catalog.execute(
+            "with direct as (select input_address as address from inputs where address = ?)"
+            " select address from direct union select input_address from inputs join direct using (address)"
+            " where address like 'sheared_captions/%'",
+            [training_set],
+        ).fetchall()
+    }
+    yield from ((RAW_SOURCE, pair.caption) for pair in pairs if pair.address in inputs)
+    for caption in captions:
+        yield from ((caption.captioner, shear.kept) for shear in caption.sheared if shear.address in inputs)
+
+
+def _files(context: TraceContext, address: str, what: str) -> list[Path]:
+    """The files of a training set that begin so, in their order, as its manifest names them."""
+    rows = context.catalog.execute(
+        "select name from files where address = ? and starts_with(name, ?) order by name", [address, f"{what}-"]
+    ).fetchall()
+    return [context.store.file(address, name) for (name,) in rows]
+
+
+def _dropped(context: TraceContext, files: list[Path]) -> dict[_Said, str]:
+    """By source and caption, the filter that dropped it."""
+    if not files:
+        return {}
+    for file in files:
+        read_metadata(file)  # one that is gone or damaged is named as such
+    rows: list[tuple[Any, ...]] = context.catalog.execute(
+        "select source, caption, reason from read_parquet(?) where image_id = ?",
+        [[str(file) for file in files], context.image_id],
+    ).fetchall()
+    return {(source, caption): reason for source, caption, reason in rows}

@@ -1,0 +1,124 @@
+"""The trace of an image, as text for a terminal and as Markdown for the UI."""
+
+from collections.abc import Iterator
+
+from caploom.questions.lineage.words import markdown_line, terminal_text
+from caploom.questions.trace.records import (
+    ImageTrace,
+    TracedCaption,
+    TracedRank,
+    TracedShear,
+    TracedTrainingSet,
+)
+
+
+def trace_text(trace: ImageTrace) -> str:
+    """For a terminal; what a shear cut stands in brackets, as [-this-]."""
+    lines = [f"{trace.image}  {trace.image_id or 'never became a pair'}", *([f"  {trace.path}"] if trace.path else [])]
+    for title, section in _sections(trace):
+        lines += ["", title, *(f"  {line}" for line in section)]
+    return "\n".join(terminal_text(line.replace(_OPEN, "[-").replace(_CLOSE, "-]")) for line in lines)
+
+
+def trace_markdown(trace: ImageTrace) -> str:
+    """The same as Markdown; what a shear cut is struck out."""
+    head = f"**{markdown_line(trace.image)}** `{trace.image_id or 'never became a pair'}`"
+    lines = [head, "", markdown_line(trace.path)]
+    for title, section in _sections(trace):
+        lines += ["", f"**{markdown_line(title)}**", ""]
+        for line in section:
+            depth = (len(line) - len(line.lstrip())) // 2
+            parts = [_struck(part, place) for place, part in enumerate(_cut(line.strip()))]
+            lines.append(f"{'  ' * depth}- {''.join(parts)}")
+    return "\n".join(lines)
+
+
+def _sections(trace: ImageTrace) -> Iterator[tuple[str, list[str]]]:
+    raw = []
+    for pair in trace.pairs:
+        raw += [f"{_quoted(pair.caption)}", f"  {pair.shard}, row {pair.row}; {_when(pair.started, pair.is_latest)}"]
+    yield "raw captions" if raw else "no raw captions: it is in no raw pairs", raw
+    for captioner in dict.fromkeys(each.captioner for each in trace.captions):
+        said: list[str] = []
+        for caption in sorted(
+            (each for each in trace.captions if each.captioner == captioner),
+            key=lambda each: each.started,
+            reverse=True,
+        ):
+            said += _caption(caption)
+        yield f"captions/{captioner}", said
+    for training_set in trace.training_sets:
+        yield f"training_set {training_set.name}", _training_set(training_set)
+    if trace.evaluation_sets:
+        yield (
+            f"retrieved (evaluation set {', '.join(trace.evaluation_sets)})",
+            [line for rank in trace.ranks for line in _rank(rank)] or ["no recipe has been measured on it"],
+        )
+    if trace.failures:
+        yield (
+            "failures",
+            [f"{each.stage}: {each.reason} (attempt {each.attempt}): {each.detail}" for each in trace.failures],
+        )
+    if trace.notes:
+        yield "notes", list(trace.notes)
+
+
+def _caption(caption: TracedCaption) -> list[str]:
+    shown = _quoted(caption.text)
+    tokens = f", {caption.tokens} tokens" if caption.tokens is not None else ""
+    facts = f"{caption.finish_reason}{tokens}, attempt {caption.attempt}"
+    lines = [shown, f"  {caption.configured}", f"  fingerprint {caption.fingerprint}; {caption.shard}; {facts}"]
+    lines.append(f"  {_when(caption.started, caption.is_latest)}")
+    for shear in caption.sheared:
+        lines += [f"  shear {shear.steps}: {shear.source_words} to {shear.words} words", f"    {_sheared(shear)}"]
+    return lines
+
+
+def _training_set(training_set: TracedTrainingSet) -> list[str]:
+    places = ", ".join(f"row {row} of {file}" for file, row in training_set.rows) or "has no row of this image"
+    lines = [f"{places}; {_when(training_set.started, training_set.is_latest)}"]
+    for each in training_set.captions:
+        if each.weight is None:
+            lines.append(f"  not in it  {each.source}: {_quoted(each.caption)}  ({each.reason})")
+        else:
+            lines.append(f"  {each.weight:.3f}  {each.source}: {_quoted(each.caption)}")
+    return lines
+
+
+def _rank(rank: TracedRank) -> list[str]:
+    what = ", ".join([rank.recipe, *(each for each in (rank.evaluation_set, rank.stage, rank.scoring))])
+    if rank.label is not None:
+        return [f"{what}: its class {_quoted(rank.label)} at rank {rank.image_to_text}; taken for {rank.predicted}"]
+    texts = [f"  text to image: rank {number} for {_quoted(caption)}" for caption, number in rank.text_to_image]
+    return [f"{what}: image to text: best of its captions at rank {rank.image_to_text}", *texts]
+
+
+def _sheared(shear: TracedShear) -> str:
+    before, after = (f"{_OPEN}{_clean(part)}{_CLOSE}" if part.strip() else "" for part in (shear.before, shear.after))
+    return f'"{before}{_clean(shear.kept)}{after}"'
+
+
+# Around what was cut, until it is shown; no caption's own, see `_quoted`.
+_OPEN, _CLOSE = "\x02", "\x03"
+
+
+def _cut(line: str) -> list[str]:
+    """A line by turns of what stands and what was cut."""
+    return [each for part in line.split(_OPEN) for each in part.split(_CLOSE)]
+
+
+def _struck(part: str, place: int) -> str:
+    text = markdown_line(part)
+    return f"~~{text}~~" if place % 2 else text
+
+
+def _quoted(text: str) -> str:
+    return f'"{_clean(text)}"'
+
+
+def _clean(text: str) -> str:
+    return text.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def _when(started: str, is_latest: bool) -> str:
+    return f"made {started}" + ("" if is_latest else ", an older version")

@@ -1,0 +1,186 @@
+"""Why a recipe reached a number: from the metric to the checkpoint, the training set, and the captions themselves."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from caploom.common.settings import nearest
+from caploom.errors import ConfigError, StoreError
+from caploom.questions.lineage.words import SHARDED, counted, time_text
+from caploom.questions.why.metrics import WhyFigure, all_measurements, figures_of
+from caploom.questions.why.training import (
+    WhyTraining,
+    WhyTrainingSet,
+    training_of,
+    training_set_of,
+)
+from caploom.storage.manifest import Manifest
+from caploom.storage.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TRAINED = ("checkpoint", "finetuned_checkpoint")
+
+
+@dataclass(frozen=True)
+class Why:
+    """The answer: the figures that the metric's name means, and what they come from.
+
+    `missing` names what is gone or damaged on the way, `newer` what there is a newer version of than this number's.
+    """
+
+    recipe: str
+    metric: str
+    address: str
+    measured: str
+    figures: tuple[WhyFigure, ...]
+    training: tuple[WhyTraining, ...]
+    training_set: WhyTrainingSet | None
+    missing: tuple[str, ...]
+    newer: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` gives it."""
+        return asdict(self)
+
+
+def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | None = None) -> Why:
+    """Why the newest measured version of a recipe has the metric that it has, on one evaluation set or on all.
+
+    Raises `ConfigError` for a recipe that is not measured and for an unknown metric or set, with the nearest names.
+    """
+    from caploom.catalog.catalog import open_catalog
+
+    with open_catalog(store) as catalog:
+        measured = all_measurements(catalog)
+        if recipe not in measured:
+            known = list(measured)
+            raise ConfigError(
+                f'No recipe "{recipe}" has been measured; measured are: {", ".join(known) or "none yet"}'
+                f"{nearest(recipe, known)}."
+            )
+        address = measured[recipe][0]
+        figures = figures_of({name: each for name, (_, each) in measured.items()}, recipe, metric, evaluation_set)
+        newer = _newer(catalog, address)
+    chain = _Chain(store)
+    metrics = chain.read(address)
+    inputs = metrics.inputs if metrics is not None else []
+    trained = [chain.read(each.address) for each in inputs if _kind(each.address) in _TRAINED]
+    checkpoints = [manifest for manifest in trained if manifest is not None]
+    return Why(
+        recipe=recipe,
+        metric=metric,
+        address=address,
+        measured=metrics.started if metrics is not None else "",
+        figures=tuple(figures),
+        training=tuple(training_of(manifest) for manifest in checkpoints),
+        training_set=_training_set(chain, checkpoints),
+        missing=tuple(chain.missing),
+        newer=tuple(newer),
+    )
+
+
+class _Chain:
+    """Reads manifests on the way back, and keeps in words what is gone or damaged."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.missing: list[str] = []
+
+    def read(self, address: str) -> Manifest | None:
+        """The manifest at an address."""
+        try:
+            artifact = self.store.read(address)
+        except StoreError as error:
+            self.missing.append(str(error))
+            return None
+        if artifact is None:
+            self.missing.append(f"{address} is gone from the store.")
+            return None
+        return artifact.manifest
+
+    def input(self, manifest: Manifest | None, beginning: str) -> Manifest | None:
+        """The first of an artifact's inputs whose address begins so; None where there is none."""
+        inputs = manifest.inputs if manifest is not None else []
+        address = next((each.address for each in inputs if each.address.startswith(f"{beginning}/")), None)
+        return self.read(address) if address is not None else None
+
+
+def _training_set(chain: _Chain, checkpoints: list[Manifest]) -> WhyTrainingSet | None:
+    first = next((manifest for manifest in checkpoints if manifest.kind == "checkpoint"), None)
+    manifest = chain.input(first, "training_set")
+    if manifest is None:
+        return None
+    sheared = chain.input(manifest, "sheared_captions")
+    steps, captioners = None, {}
+    for captioner in manifest.configuration["captioners"]:
+        shard = chain.input(sheared, f"sheared/{captioner}")
+        captions = chain.input(shard, f"captions/{captioner}")
+        steps = shard.configuration["steps"] if shard is not None else steps
+        if captions is not None:
+            captioners[captioner] = captions.configuration["settings"]
+    try:
+        return training_set_of(chain.store, manifest, sheared, captioners, steps)
+    except StoreError as error:  # its rows are gone or damaged
+        chain.missing.append(str(error))
+        return None
+
+
+def _kind(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+    """Of what a number comes from, what there is a newer version of, in words; a captioner's shards are told once."""
+    rows = catalog.execute(
+        """
+        with recursive back(address) as (
+            select ?::text union select input_address from inputs join back using (address)
+        ),
+        old as (
+            select m.kind, m.name, m.label from manifests m join back using (address) where not m.is_latest
+        )
+        select old.kind, old.name, old.label, epoch(new.started)
+        from old join manifests new on new.is_latest and new.kind = old.kind and new.name = old.name
+        order by old.kind, old.name
+        """,
+        [address],
+    ).fetchall()
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for kind, name, label, started in rows:
+        key = "/".join([kind, *(name[:-1] if kind in SHARDED else name)])
+        groups.setdefault(key, []).append((label, started))
+    said = []
+    for key, members in groups.items():
+        what = members[0][0] if len(members) == 1 else f"{counted(len(members), 'shards')} of {key}"
+        made = time_text(max(started for _, started in members))
+        said.append(f"{what}: a newer version was made at {made}; this number does not come from it")
+    return said + _new_fingerprints(catalog, address)
+
+
+def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+    """Captioners that have said newer captions under another fingerprint, such as with another prompt."""
+    rows = catalog.execute(
+        """
+        with recursive back(address) as (
+            select ?::text union select input_address from inputs join back using (address)
+        ),
+        used as (
+            select distinct m.name[1] as captioner, m.name[2] as fingerprint
+            from manifests m join back using (address) where m.kind = 'captions'
+        ),
+        said as (
+            select name[1] as captioner, name[2] as fingerprint, max(started) as started
+            from manifests where kind = 'captions' group by all
+        )
+        select used.captioner, used.fingerprint, new.fingerprint, epoch(new.started)
+        from used join said using (captioner, fingerprint) join said new using (captioner)
+        where new.started > said.started order by new.started
+        """,
+        [address],
+    ).fetchall()
+    return [
+        f"captions/{captioner}: newer captions were made at {time_text(started)} with the fingerprint {new}; this "
+        f"number comes from {used}"
+        for captioner, used, new, started in rows
+    ]

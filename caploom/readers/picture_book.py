@@ -1,0 +1,61 @@
+"""Reads the picture book: renders its scenes once into a folder, then reads that folder as it would a user's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from caploom.common.progress import track
+from caploom.common.settings import Settings, resolve_path
+from caploom.readers.source_row import SourceRow
+
+
+class PictureBookReader(Settings):
+    """Scenes composed from OpenMoji drawings, each with a poor raw caption (or, to evaluate, five full ones)."""
+
+    reader: Literal["picture_book"] = "picture_book"
+    folder: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Where the pictures are rendered to.")
+    split: Literal["training", "evaluation"] = "training"
+    scenes: PositiveInt = Field(description="How many pictures.")
+    seed: int = 0
+    mismatched: float = Field(default=0.2, ge=0, le=1, description="Share of raw captions of another picture.")
+
+    @property
+    def attribution(self) -> str:
+        """What pages that show the pictures must say."""
+        return "Drawings: OpenMoji (openmoji.org), HfG Schwäbisch Gmünd and contributors, CC BY-SA 4.0."
+
+    def fingerprinted(self) -> dict[str, object]:
+        """All but the folder: the same scenes are the same source wherever they are rendered to."""
+        return self.model_dump(mode="json", exclude={"folder"})
+
+    def prepare(self) -> None:
+        """Render the pictures, unless they are there already."""
+        from caploom.demo.picture_book import write_picture_book
+
+        with track(f"drawing {self.split} scenes", "scenes") as bar:
+            write_picture_book(
+                self.folder,
+                split=self.split,
+                scenes=self.scenes,
+                seed=self.seed,
+                mismatched=self.mismatched if self.split == "training" else 0.0,
+                progress=bar.part(),
+            )
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether `rows` would find the pictures there already."""
+        from caploom.demo.picture_book import is_written
+
+        mismatched = self.mismatched if self.split == "training" else 0.0
+        return is_written(self.folder, split=self.split, scenes=self.scenes, seed=self.seed, mismatched=mismatched)
+
+    def rows(self) -> Iterator[SourceRow]:
+        """The rows of the rendered folder's caption file."""
+        from caploom.readers.image_captions import ImageCaptionsReader
+
+        self.prepare()
+        folder = ImageCaptionsReader(root=str(self.folder / "images"), captions=str(self.folder / "captions.json"))
+        return folder.rows()

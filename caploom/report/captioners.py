@@ -1,0 +1,82 @@
+"""The section on captioners: what their captions are like, how many failed, and how much of them is true."""
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+from caploom.config.factory import Factory
+from caploom.questions.caption_statistics import statistics_of_artifacts
+from caploom.questions.captioner_truth import captioner_truths
+from caploom.questions.results.arms import Arm
+from caploom.questions.results.results import percent
+from caploom.report.sections import Cell, Row, Section
+from caploom.storage.store import Artifact
+
+_MOST_IMAGES = 20_000  # that captioners' figures are taken from: all their shards would take hours
+
+
+def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> Iterator[Section]:
+    """Of the captioners that measured recipes have."""
+    having = {name for arms in by_base.values() for name in arms[0].recipe.captioners}
+    used = [name for name in factory.config.captioners if name in having]
+    captions = {
+        name: [each for each in _captions(by_base) if each.manifest.configuration["captioner"] == name] for name in used
+    }
+    used = [name for name in used if captions[name]]
+    if not used:
+        return
+    images = {
+        _shard(each): each.manifest.rows.rows_in for name in used for each in captions[name] if each.manifest.rows
+    }
+    sample = _sample(images)
+    header = ["captioner", "captions", "failed", "words: mean", "median", "95 %", "refusals, %", "boilerplate, %"]
+    table: list[Row] = [[*header, "shared with raw, %", "images/s"]]
+    for name in used:
+        of = statistics_of_artifacts(factory.store, [each for each in captions[name] if _shard(each) in sample])
+        manifests = [each.manifest for each in captions[name]]
+        failed = sum(each.rows.rows_failed for each in manifests if each.rows is not None)
+        made = sum(each.summary["generated"] for each in manifests)
+        spent = sum(each.summary["generation_seconds"] for each in manifests)
+        numbers = [
+            f"{sum(each.summary['captions'] for each in manifests):,}",
+            f"{failed:,}",
+            *(_figure(each) for each in (of.mean_words, of.median_words, of.p95_words)),
+            *(_share(each) for each in (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
+            f"{made / spent:,.1f}" if spent else "-",
+        ]
+        table.append([Cell(each, captions[name][0]) for each in (name, *numbers)])
+    said = [f"Lengths and shares are of {len(sample)} of {len(images)} shards."] if len(sample) < len(images) else []
+    yield Section("captioners", "What the captioners are like", sentences=said, table=table)
+    truths = captioner_truths(factory)
+    if truths:
+        heading = ["captioner", "shear", "named, whole", "named, sheared", "right, whole", "right, sheared"]
+        rows: list[Row] = [list(heading)]
+        for each in (truth for truth in truths if truth.captioner in captions):
+            named = each.whole.named_share, each.sheared.named_share
+            right = each.whole.right_share, each.sheared.right_share
+            cells = [each.captioner, each.shear, *map(percent, (*named, *right))]
+            rows.append([Cell(text, captions[each.captioner][0]) for text in cells])
+        said = ["Percent of the things present that are named, and of the things named that are there."]
+        yield Section("truth", "Captioners against the truth", sentences=said, table=rows)
+
+
+def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:
+    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
+    return list(found.values())
+
+
+def _shard(captions: Artifact) -> str:
+    return str(captions.manifest.configuration["shard"])
+
+
+def _sample(images: Mapping[str, int]) -> set[str]:
+    """The first of the shards, by their numbers of images, that have enough of them together."""
+    before = accumulate(images.values(), initial=0)
+    return {shard for shard, count in zip(images, before, strict=False) if count < _MOST_IMAGES}
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)

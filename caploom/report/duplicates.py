@@ -1,0 +1,37 @@
+"""What of each recipe's images was in an evaluation set, or nearly another image."""
+
+from collections.abc import Mapping, Sequence
+
+from caploom.questions.results.arms import Arm
+from caploom.report.sections import Cell, Row, Section
+from caploom.stages.exclusions import (
+    IN_EVALUATION_SET,
+    NEAR_DUPLICATE_IMAGE,
+    NEAR_EVALUATION_IMAGE,
+)
+
+_COLUMNS = {
+    IN_EVALUATION_SET: "in an evaluation set",
+    NEAR_EVALUATION_IMAGE: "near an image of one",
+    NEAR_DUPLICATE_IMAGE: "near another training image",
+}
+
+
+def duplicates_section(by_base: Mapping[str, Sequence[Arm]]) -> Section | None:
+    """A row a recipe: images found and, where they differ, left out; None where nothing was found."""
+    table: list[Row] = [["recipe", *_COLUMNS.values(), "left out"]]
+    anything = False
+    for base, arms in by_base.items():
+        training_set = arms[0].training_set
+        told = training_set.manifest.summary.get("duplicates", {})
+        found, excluded = told.get("found", {}), told.get("excluded", {})
+        anything = anything or bool(found)
+        counts = (*(found.get(reason, 0) for reason in _COLUMNS), sum(excluded.values()))
+        table.append([base, *(Cell(f"{count:,}", training_set) for count in counts)])
+    if not anything:
+        return None
+    sentence = (
+        "Images whose perceptual hashes are a few bits apart; what is left out, `duplicates` in the YAML says. "
+        "Recall on images that were trained on is no recall on unseen ones."
+    )
+    return Section("duplicates", "Duplicates and leakage (images)", sentences=[sentence], table=table)

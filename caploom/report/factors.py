@@ -1,0 +1,99 @@
+"""The effect of each factor of an ablation, from the pairs of recipes that differ in that factor alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from caploom.config.recipes import Recipe
+from caploom.questions.results.paired import Difference, Hits, mean_difference
+
+CAPTIONER, SHEAR, MIX, FILTERS, TRAINER = "captioner", "shear", "mix", "filters", "trainer"
+_FACTORS = (SHEAR, MIX, FILTERS, TRAINER)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change of one factor did, all else equal.
+
+    Attributes:
+        factor: captioner, shear, mix, filters or trainer.
+        change: in words: "tiny-llava added", "none to first-sentence".
+        pairs: the recipes with and without it: (with, without).
+        difference: the mean over the pairs of mean Recall@1 with minus without; None where they share no queries.
+    """
+
+    factor: str
+    change: str
+    pairs: tuple[tuple[str, str], ...]
+    difference: Difference | None
+
+
+def effects(recipes: Mapping[str, Recipe], hits: Mapping[str, Hits]) -> list[Effect]:
+    """Every change of one factor that two recipes show, in the factors' order and the recipes' own."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    names = [name for name in recipes if name in hits]
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            for factor, change, pair in _changes(recipes, first, second):
+                found.setdefault((factor, change), []).append(pair)
+    order = [CAPTIONER, *_FACTORS]
+    return [
+        Effect(factor, change, tuple(pairs), mean_difference([(hits[one], hits[other]) for one, other in pairs]))
+        for (factor, change), pairs in sorted(found.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[str]:
+    """What varies among the recipes and never alone, so that no two recipes tell of it: captioners, then factors."""
+    told = {effect.factor for effect in found}
+    added = {effect.change for effect in found if effect.factor == CAPTIONER}
+    having = [captioner for recipe in recipes for captioner in recipe.captioners]
+    captioners = [name for name in dict.fromkeys(having) if having.count(name) < len(recipes)]
+    # What raw captions alone are sheared and drawn by says nothing.
+    telling = {factor: [r for r in recipes if r.captioners or factor not in (SHEAR, MIX)] for factor in _FACTORS}
+    factors = [factor for factor, of in telling.items() if len({_value(recipe, factor) for recipe in of}) > 1]
+    return [
+        *(f"the captioner {name}" for name in captioners if f"{name} added" not in added),
+        *(factor for factor in factors if factor not in told),
+    ]
+
+
+def _changes(recipes: Mapping[str, Recipe], first: str, second: str) -> list[tuple[str, str, tuple[str, str]]]:
+    """The one change between two recipes: nothing where there are none or several."""
+    one, other = recipes[first], recipes[second]
+    mine, theirs = set(one.captioners), set(other.captioners)
+    # Without captioners there is nothing to shear, and but one caption to draw: both say nothing of the recipe.
+    settled = (SHEAR, MIX) if not (mine and theirs) else ()
+    differing = [
+        factor for factor in _FACTORS if factor not in settled and _value(one, factor) != _value(other, factor)
+    ]
+    if mine == theirs and len(differing) == 1 and mine:
+        (factor,) = differing
+        change = f"{_words(one, factor)} to {_words(other, factor)}"
+        return [(factor, change, (second, first))]
+    if len(mine ^ theirs) == 1 and not differing:
+        (captioner,) = mine ^ theirs
+        pair = (first, second) if captioner in mine else (second, first)
+        return [(CAPTIONER, f"{captioner} added", pair)]
+    return []
+
+
+def _value(recipe: Recipe, factor: str) -> str:
+    values = {
+        SHEAR: recipe.shear,
+        MIX: recipe.mix.model_dump(mode="json"),
+        FILTERS: [step.model_dump(mode="json") for step in recipe.filters],
+        TRAINER: recipe.trainer.model_dump(mode="json"),
+    }
+    return json.dumps(values[factor], sort_keys=True)
+
+
+def _words(recipe: Recipe, factor: str) -> str:
+    if factor == MIX:
+        given = recipe.mix.model_dump(mode="json", exclude_defaults=True)
+        return ", ".join(f"{key} {value}" for key, value in given.items()) or recipe.mix.strategy
+    if factor == FILTERS:
+        return ", ".join(step.filter for step in recipe.filters) or "none"
+    if factor == TRAINER:
+        return f"{recipe.trainer.model}, {recipe.trainer.steps} steps"
+    return recipe.shear

@@ -1,0 +1,44 @@
+"""The report's page: one HTML file that needs no other, no script to be read and no network."""
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from caploom.report.sections import Cell, Content
+from caploom.stages.artifact_names import artifact_label
+from caploom.storage.store import Artifact
+
+_TEMPLATES = "caploom.report"
+
+
+def html_report(content: Content) -> str:
+    """The whole page. Whatever captions, names and files hold is text in it: the template escapes it."""
+    environment = Environment(
+        loader=PackageLoader(_TEMPLATES, "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"anchor": _anchor, "label": _label}
+    environment.tests |= {"linked": _is_linked}
+    folder = files(_TEMPLATES) / "templates"
+    known = {each.manifest.address for each in content.artifacts}
+    return environment.get_template("report.html").render(
+        content=content,
+        known=known,
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        drawing=Markup,
+    )
+
+
+def _anchor(artifact: Artifact | str) -> str:
+    address = artifact if isinstance(artifact, str) else artifact.manifest.address
+    return "artifact-" + address.replace("/", "-")
+
+
+def _label(artifact: Artifact) -> str:
+    return artifact_label(artifact.manifest)
+
+
+def _is_linked(cell: Any) -> bool:
+    return isinstance(cell, Cell) and cell.artifact is not None

@@ -1,0 +1,42 @@
+"""Measures a checkpoint on one evaluation set, whatever its kind."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from caploom.config.factory import Factory
+from caploom.evaluation.classification import classify
+from caploom.evaluation.classification_images import set_classes
+from caploom.evaluation.encoders import Encoder
+from caploom.evaluation.evaluate import evaluate_encoder
+from caploom.evaluation.settings import ClassificationSet
+from caploom.stages.evaluation_sets import evaluation_set
+
+
+def measure_set(
+    factory: Factory,
+    name: str,
+    encoder: Encoder,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """What a checkpoint's encoders reach on the evaluation set `name`: one measurement for each way of scoring.
+
+    A measurement has `kind` ("retrieval" or "classification"), `scoring`, what the set says of itself (`protocol`,
+    `note`) and the figures of `RetrievalMetrics` or `ClassificationMetrics`. Into the existing folder `out` go
+    `metrics.json` and, of images with captions, `ranks.parquet` (schema RANKS); of images with classes,
+    `predictions.parquet` (schema PREDICTIONS). `progress` gets embeddings done and in all.
+
+    Raises:
+        EvaluationError: if the set cannot be used or measured.
+    """
+    artifact, settings = evaluation_set(factory, name), factory.config.evaluation_sets[name]
+    if isinstance(settings, ClassificationSet):
+        images = artifact.file("images.parquet")
+        classified = classify(encoder, images, set_classes(artifact), settings.templates, out=out, progress=progress)
+        figures = [{**classified.to_dict(), "scoring": encoder.scoring}]
+    else:
+        retrieved = evaluate_encoder(encoder, artifact.file("pairs.parquet"), out=out, progress=progress)
+        figures = [each.to_dict() for each in retrieved.values()]
+    said = {key: value for key, value in artifact.manifest.summary.items() if key in ("protocol", "note")}
+    return [{"evaluation_set": name, **said, **each} for each in figures]

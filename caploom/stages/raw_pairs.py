@@ -1,0 +1,303 @@
+"""The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow as pa
+
+from caploom.common.hashing import content_version
+from caploom.common.progress import Progress
+from caploom.config.factory import Factory
+from caploom.errors import ImageFault
+from caploom.images.location import Location
+from caploom.readers.checked_images import IdentifiedImage, checked_images
+from caploom.readers.ingest_settings import IngestSettings
+from caploom.readers.source_row import SourceRow
+from caploom.stages.shards import (
+    find_listing,
+    list_shards,
+    shard_listing,
+    shard_rows,
+    source_fingerprint,
+    source_of,
+    sources_of,
+)
+from caploom.storage.key_index import KeyIndex
+from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
+from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.tables import (
+    count_rows,
+    damage_explained,
+    failure,
+    read_table,
+    table_of,
+    write_failures,
+    write_table,
+)
+
+KIND = "raw_pairs"
+CODE_VERSION = "2"
+PACK = "images.pack"
+"""Images one after another: of those that later stages may not or cannot read where they lie."""
+_KEPT = "kept.parquet"
+_PAIRS = "pairs.parquet"
+
+
+def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
+    """The plan of a shard's raw pairs."""
+    return _plan_of(factory, shard_listing(factory, shard))
+
+
+def raw_pairs_stage(factory: Factory, shard: str) -> Plan:
+    """The same without the inputs: what the configuration alone says."""
+    bounds = factory.config.ingest.fingerprinted()
+    return Plan(
+        kind=KIND,
+        name=(source_of(factory, shard), shard),
+        code_version=CODE_VERSION,
+        configuration={"shard": shard, **({"ingest": bounds} if bounds else {})},
+    )
+
+
+def _plan_of(factory: Factory, listing: Artifact) -> Plan:
+    return raw_pairs_stage(factory, listing.manifest.configuration["shard"]).of([listing.as_input()])
+
+
+def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None) -> Artifact:
+    """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`.
+
+    Images that are not local files, and all of an inbox whose images are to be kept, are copied into `images.pack`. Of
+    those kept, an earlier version's copies are read again: the inbox may have been emptied since, or changed.
+    """
+    listing = shard_listing(factory, shard)
+    plan = _plan_of(factory, listing)
+
+    def build(draft: Draft) -> None:
+        rows = list(shard_rows(listing))
+        keep_all = listing.manifest.configuration.get("keep") == "copy"
+        kept = _kept_before(factory, shard) if keep_all else {}
+        with Pack(draft.folder / PACK, factory.store.place(plan.address, PACK), everything=keep_all) as pack:
+            pairs, failures = validate_rows(
+                rows,
+                OtherPairs(factory, shard),
+                progress,
+                bounds=factory.config.ingest,
+                pack=pack,
+                kept=kept,
+            )
+        if keep_all:
+            write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
+        write_table(table_of(pairs, PAIRS), draft.folder / _PAIRS)
+        write_failures(failures, draft.folder)
+        draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
+        draft.data_version = content_version(
+            [*(pair["pair_id"] for pair in pairs), *(f"{f['key']}\t{f['reason']}" for f in failures)]
+        )
+        images = len({pair["image_id"] for pair in pairs})
+        draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
+
+    return factory.store.make(plan, build)
+
+
+def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
+    """Where earlier versions of a shard's raw pairs keep the images that its rows name."""
+    kept: dict[str, str] = {}
+    for artifact in factory.store.list(KIND, source_of(factory, shard), shard):
+        if _KEPT in artifact.manifest.files:
+            table = read_table(artifact.file(_KEPT))
+            kept.update(zip(table["location"].to_pylist(), table["kept"].to_pylist(), strict=True))
+    return kept
+
+
+def ingested_shards(factory: Factory) -> list[Artifact]:
+    """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
+    found = (factory.store.find(_plan_of(factory, listing)) for listing in list_shards(factory))
+    return [artifact for artifact in found if artifact is not None]
+
+
+def shards_to_ingest(factory: Factory) -> list[str]:
+    """The shards of the source (not the inbox's) that are not ingested yet."""
+    if factory.config.pairs is None:
+        return []
+    listings = list_shards(factory, source_fingerprint(factory))
+    return [
+        listing.manifest.configuration["shard"]
+        for listing in listings
+        if factory.store.find(_plan_of(factory, listing)) is None
+    ]
+
+
+def validate_rows(
+    rows: Sequence[SourceRow],
+    elsewhere: "OtherPairs | None" = None,
+    progress: Progress | None = None,
+    *,
+    bounds: IngestSettings | None = None,
+    pack: "Pack | None" = None,
+    kept: Mapping[str, str] | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows.
+
+    An image is read once, however many captions it has: each caption is a pair of the one image. `kept` says of
+    locations where a copy of what they held is to be read instead.
+    """
+    bounds = bounds or IngestSettings()
+    usable: dict[str, list[SourceRow]] = {}
+    failed: dict[int, ImageFault] = {}  # by the row's position
+    positions = {id(row): position for position, row in enumerate(rows)}
+    for row in rows:
+        try:
+            usable.setdefault(_usable(row, bounds), []).append(row)
+        except ImageFault as fault:
+            failed[positions[id(row)]] = fault
+    made: dict[int, dict[str, Any]] = {}
+    copies = kept or {}
+    found = checked_images(copies.get(location, location) for location in usable)
+    for location, (_, image) in zip(usable, found, strict=True):
+        try:
+            if isinstance(image, ImageFault):
+                raise image
+            # Before the bounds: other ones may let it in later, when the inbox is empty.
+            path = pack.place(location, image) if pack is not None else location
+            bounds.check_size(image.checked.width, image.checked.height, location)
+            made |= {positions[id(row)]: _pair(row, image, path) for row in usable[location]}
+        except ImageFault as fault:
+            failed |= {positions[id(row)]: fault for row in usable[location]}
+        if progress is not None:
+            progress(len(made) + len(failed), len(rows), len(failed))
+    return _settle(rows, made, failed, elsewhere)
+
+
+def _usable(row: SourceRow, bounds: IngestSettings) -> str:
+    """The location of a row's image; raises `ImageFault` when the row cannot become a pair whatever the image is."""
+    if row.reason is not None or row.path is None or row.caption is None:
+        raise ImageFault(row.reason or "bad_row", row.detail or f"row {row.row}: it names no image.")
+    bounds.check_caption(row.caption, f"row {row.row}")
+    return row.path
+
+
+def _pair(row: SourceRow, image: IdentifiedImage, path: str) -> dict[str, Any]:
+    return {
+        "pair_id": pair_identity(image.image_id, row.caption or ""),
+        "image_id": image.image_id,
+        "image": row.image,
+        "path": path,
+        "raw_caption": row.caption,
+        "width": image.checked.width,
+        "height": image.checked.height,
+        "row": row.row,
+        "phash": image.checked.phash,
+    }
+
+
+def _settle(
+    rows: Sequence[SourceRow],
+    made: Mapping[int, dict[str, Any]],
+    failed: Mapping[int, ImageFault],
+    elsewhere: "OtherPairs | None",
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs and failures in the rows' order; a pair that is there already, here or in another shard, is a failure."""
+    pairs: dict[str, dict[str, Any]] = {}
+    failures: list[dict[str, Any]] = []
+    others = elsewhere.find([pair["pair_id"] for pair in made.values()]) if elsewhere else {}
+    for position, row in enumerate(rows):
+        fault = failed.get(position)
+        if fault is None:
+            pair = made[position]
+            known = pairs.get(pair["pair_id"])
+            where = f"row {known['row']}" if known else others.get(pair["pair_id"])
+            if where is None:
+                pairs[pair["pair_id"]] = pair
+                continue
+            detail = f"row {row.row}: the same image with the same caption already stands in {where}."
+            fault = ImageFault("duplicate_pair", detail)
+        failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
+    return list(pairs.values()), failures
+
+
+class Pack(AbstractContextManager["Pack"]):
+    """Copies of images in one file, each once.
+
+    file: where it is written. final: where it will lie. everything: also those that later stages could read in place.
+    """
+
+    def __init__(self, file: Path, final: str, *, everything: bool) -> None:
+        self._path, self._final, self._everything = file, final, everything
+        self._file: BinaryIO | None = None
+        self._places: dict[str, str] = {}
+        self.kept: list[dict[str, str]] = []  # rows of KEPT_IMAGES
+        self.size = 0
+
+    def place(self, location: str, image: IdentifiedImage) -> str:
+        """Where later stages read the image: as it is, or in the pack."""
+        if not self._everything and Location.parse(location).is_local_range_or_file:
+            return location
+        known = self._places.get(image.image_id)
+        if known is None:
+            if self._file is None:
+                self._file = self._path.open("wb")
+            self._file.write(image.data)
+            known = str(Location(self._final, offset=self.size, length=len(image.data)))
+            self._places[image.image_id] = known
+            self.size += len(image.data)
+        self.kept.append({"location": location, "kept": known})
+        return known
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class OtherPairs:
+    """Looks pairs up among those of other shards, without holding those in memory."""
+
+    def __init__(self, factory: Factory, shard: str) -> None:
+        self._factory = factory
+        self._shard = shard
+
+    def find(self, pair_ids: Sequence[str]) -> dict[str, str]:
+        """Of these pairs, the ones that another shard holds, with that shard's name."""
+        store = self._factory.store
+        shards = {}
+        for source in sources_of(self._factory):
+            store.refresh_lately(KIND, source)
+            for address in KeyIndex(store, f"{KIND}/{source}", _PAIRS, "pair_id").holders(pair_ids):
+                shard = address.split("/")[2]
+                if shard != self._shard and self._is_present(shard, address):
+                    shards[f"{store.tables_root}/{address}/{_PAIRS}"] = shard
+        if not shards:
+            return {}
+        with damage_explained(store.path(KIND)), duckdb.connect() as connection:
+            store.open_to(connection)
+            connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
+            query = (
+                "select distinct pair_id, filename from read_parquet(?, filename = true)"
+                " semi join wanted using (pair_id)"
+            )
+            rows = connection.execute(query, [[*shards]]).fetchall()
+        return {pair_id: shards[file] for pair_id, file in rows}
+
+    def _is_present(self, shard: str, address: str) -> bool:
+        """Whether raw pairs are those of a shard as it is now, and not an older version's."""
+        listing = find_listing(self._factory, shard)
+        return listing is not None and _plan_of(self._factory, listing).address == address
+
+
+def read_pairs(artifact: Artifact) -> pa.Table:
+    """The pairs of an ingested shard (schema PAIRS)."""
+    return read_table(artifact.file(_PAIRS))
+
+
+def raw_lengths(factory: Factory, shard: str | None = None) -> Counter[int]:
+    """How many raw captions of a shard, or of all ingested shards, have how many words."""
+    if shard is None:
+        artifacts = ingested_shards(factory)
+    else:
+        plan = raw_pairs_plan(factory, shard)
+        artifacts = [factory.store.require(plan, make_with=f"materialize raw_pairs [{shard}]")]
+    tables = (read_table(artifact.file(_PAIRS), ["raw_caption"]) for artifact in artifacts)
+    return Counter(len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist())

@@ -1,0 +1,210 @@
+"""Cuts the source into shards: each row belongs to one shard for good, so that new rows cost only themselves."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from caploom.common.hashing import fingerprint
+from caploom.common.locks import one_at_a_time
+from caploom.config.factory import Factory
+from caploom.errors import StoreError
+from caploom.readers.source_row import SourceRow
+from caploom.readers.source_state import SourceState, remember_as_read, source_state, was_read
+from caploom.storage.records import INBOX_FILES, SOURCE_ROWS
+from caploom.storage.store import Artifact, Plan
+from caploom.storage.tables import read_table, table_of, write_table
+
+KIND = "shards"
+CODE_VERSION = "1"
+
+
+INBOX = "inbox"
+"""Stands where another shard has the fingerprint of its source: an inbox is the same whatever its settings."""
+
+
+def source_fingerprint(factory: Factory) -> str:
+    """Hash of the source's configuration: another source has shards of its own; a factory may have an inbox alone."""
+    return fingerprint(factory.config.pairs.fingerprinted()) if factory.config.pairs is not None else INBOX
+
+
+def source_of(factory: Factory, shard: str) -> str:
+    """What stands between the kind and the shard in the address of a shard's listing and of its raw pairs."""
+    return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
+
+
+def cut_new_shards(factory: Factory) -> list[str]:
+    """Read the source and cut the rows that no shard holds yet into new shards; returns the names of the new ones.
+
+    An unchanged source gives none, and mostly isn't read. Raises `SourceError` when it cannot be read.
+    """
+    if factory.config.pairs is None:
+        return []
+    pending: list[SourceRow] = []
+    made: list[str] = []
+    reader = factory.config.pairs.fingerprinted()
+    with one_at_a_time(cutting_lock(factory), "Another process is cutting shards of this source; waiting for it."):
+        state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
+        listings = list_shards(factory, source_fingerprint(factory))
+        number = next_number(listings)
+        for row in new_rows(factory):
+            pending.append(row)
+            if len(pending) == factory.config.shard_size:
+                made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
+                pending = []
+        if pending:
+            made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
+        remember_as_read(factory.store, _address(factory), state, len(listings) + len(made))
+    return made
+
+
+def unread_state(factory: Factory) -> SourceState | None:
+    """The state of the source that `cut_new_shards` would read; None of one that it wouldn't, or that has no state.
+
+    Raises `SourceError` when a file of the source is not there.
+    """
+    state = source_state(factory.config.pairs) if factory.config.pairs is not None else None
+    if state is None:
+        return None
+    cut = len(list_shards(factory, source_fingerprint(factory)))
+    return None if was_read(factory.store, _address(factory), state, cut) else state
+
+
+def cutting_lock(factory: Factory) -> Path:
+    """The lock of whoever cuts shards: two at once would give one name to different rows."""
+    folder = factory.store.path(KIND)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / ".cutting.lock"
+
+
+def new_rows(factory: Factory) -> Iterator[SourceRow]:
+    """The rows of the source that no shard holds yet, in the source's order.
+
+    A row is recognised by what it says (image path, caption, what is wrong with it) and by how often it says so, never
+    by its position: rows inserted before it don't make it new.
+    """
+    if factory.config.pairs is None:
+        return
+    listings = list_shards(factory, source_fingerprint(factory))
+    if was_read(factory.store, _address(factory), source_state(factory.config.pairs), len(listings)):
+        return
+    held = (row_digest(row) for shard in listings for row in shard_rows(shard))
+    rows = factory.config.pairs.rows()
+    # Mostly a source has the rows of its shards in their order, and new ones after them: so far nothing is remembered.
+    for row, digest in zip_longest(rows, held):
+        if row is None:
+            return
+        if digest is None:
+            yield row
+        elif row_digest(row) != digest:
+            left = Counter(chain([digest], held))
+            yield from _not_among(left, chain([row], rows))
+            return
+
+
+def _not_among(held: Counter[bytes], rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+    """The rows that are more often there than held."""
+    for row in rows:
+        digest = row_digest(row)
+        if held[digest]:
+            held[digest] -= 1
+        else:
+            yield row
+
+
+def _address(factory: Factory) -> str:
+    """What the listings of the source's shards lie below."""
+    return f"{KIND}/{source_fingerprint(factory)}"
+
+
+def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
+    """The listing of every shard, in their order: the configured source's, then the inbox's; or of one of the two."""
+    if source is not None:
+        return factory.store.list(KIND, source)
+    return [listing for each in sources_of(factory) for listing in factory.store.list(KIND, each)]
+
+
+def sources_of(factory: Factory) -> list[str]:
+    """What `source_of` may be of a shard: the configured source, and the inbox where there is one."""
+    source = [source_fingerprint(factory)] if factory.config.pairs is not None else []
+    return [*source, *([INBOX] if factory.config.inbox is not None else [])]
+
+
+def next_number(listings: Sequence[Artifact]) -> int:
+    """The number of the next shard after these."""
+    numbers = (int(each.manifest.configuration["shard"].rpartition("-")[2]) for each in listings)
+    return max(numbers, default=-1) + 1
+
+
+def shard_names(factory: Factory) -> list[str]:
+    """The names of all shards, in their order."""
+    return [shard.manifest.configuration["shard"] for shard in list_shards(factory)]
+
+
+def shard_listing(factory: Factory, shard: str) -> Artifact:
+    """The listing of one shard; raises `StoreError` when there is no such shard."""
+    found = find_listing(factory, shard)
+    if found is None:
+        raise StoreError(
+            f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
+        )
+    return found
+
+
+def find_listing(factory: Factory, shard: str) -> Artifact | None:
+    """The listing of one shard, if there is such a shard."""
+    return next(iter(factory.store.list(KIND, source_of(factory, shard), shard)), None)
+
+
+def shard_rows(listing: Artifact) -> Iterator[SourceRow]:
+    """The rows of the source in a shard."""
+    for record in read_table(listing.file("rows.parquet")).to_pylist():
+        yield SourceRow(**record)
+
+
+def write_shard(
+    factory: Factory,
+    shard: str,
+    rows: Sequence[SourceRow],
+    configuration: Mapping[str, Any],
+    files: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """Write a shard's listing: `rows.parquet` (SOURCE_ROWS) and, of an inbox, `files.parquet` (INBOX_FILES).
+
+    `configuration` says where the rows come from. Returns the shard's name. Raises `StoreError` when another machine
+    gave the name to other rows.
+    """
+    content = hashlib.sha256(b"".join(row_digest(row) for row in rows)).hexdigest()[:16]
+    plan = Plan(
+        kind=KIND,
+        name=(source_of(factory, shard), shard),
+        code_version=CODE_VERSION,
+        configuration={"shard": shard, **configuration, "rows": content},
+    )
+    with factory.store.writing(plan) as draft:
+        write_table(_listing(rows), draft.folder / "rows.parquet")
+        if files is not None:
+            write_table(table_of(files, INBOX_FILES), draft.folder / "files.parquet")
+        draft.data_version = content
+        draft.summary = {"rows": len(rows)}
+        if not factory.store.claim(f"{KIND}/{source_of(factory, shard)}/{shard}", plan.fingerprint):
+            raise StoreError(
+                f"{shard}: another machine cuts shards into {factory.config.store} and gave this name to other rows; "
+                "run again when it is done: no row is lost."
+            )
+    return shard
+
+
+def _listing(rows: Sequence[SourceRow]) -> pa.Table:
+    columns = {name: [getattr(row, name) for row in rows] for name in SOURCE_ROWS.names}
+    return pa.table(columns, schema=SOURCE_ROWS)
+
+
+def row_digest(row: SourceRow) -> bytes:
+    """What a row says, whatever its position: 16 bytes."""
+    text = "\0".join((row.image, row.caption or "", row.reason or "", row.path or ""))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

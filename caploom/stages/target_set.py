@@ -1,0 +1,136 @@
+"""Target sets: what a recipe's checkpoint is fine-tuned on, as training rows.
+
+Rows are streamed: COCO's 566,747 training captions need little more memory than a small set's.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from caploom.common.hashing import file_sha256, fingerprint
+from caploom.common.progress import Progress
+from caploom.config.factory import Factory
+from caploom.errors import TrainingError
+from caploom.images.decode import ImageFault
+from caploom.readers.identified import identified_rows
+from caploom.readers.registry import Reader
+from caploom.readers.source_version import source_version
+from caploom.stages.evaluation_sets import evaluated_images, evaluation_set
+from caploom.stages.training_set import ORDER_SEED, training_files
+from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.tables import count_rows, failure, read_batches, write_failures
+from caploom.training_set.buckets import Buckets
+from caploom.training_set.mixes import training_rows
+from caploom.training_set.row_files import row_files
+from caploom.training_set.settings import MixSettings
+
+KIND = "target_set"
+CODE_VERSION = "1"
+TARGET_SOURCE = "target"
+"""What a target set's captions are called where a training set names their captioner."""
+
+_BLOCK_ROWS = 8192
+_PAIRS = pa.schema([(name, pa.string()) for name in ("image_id", "image", "path", "raw_caption")])
+
+
+def target_set(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
+    """The target set of that name, made unless it is made: `rows-*.parquet` (schema TRAINING_ROWS), `failures.parquet`.
+
+    An image's row has all its captions, each as likely as the next; images come in a seeded order, as in a training
+    set. Raises `TrainingError` when nothing of it can be used, or when it shares images with an evaluation set of a
+    recipe that is fine-tuned on it.
+    """
+    reader = factory.config.target_sets[name]
+    plan = target_set_plan(factory, name)
+
+    def build(draft: Draft) -> None:
+        pairs = draft.folder / "pairs.parquet"
+        rows_in, failures = _write_pairs(reader, pairs, progress)
+        images = captions = repeated = 0
+        out = row_files(draft.folder)
+        with Buckets([pairs], [], draft.folder, seed=ORDER_SEED) as buckets:
+            if not buckets.rows_in:
+                first = failures[0]["detail"] if failures else "the source has no rows."
+                raise TrainingError(f"The target set {name} has no usable row: {first}")
+            for bucket in buckets:
+                said = pa.array([TARGET_SOURCE] * len(bucket.captions), pa.string())
+                place = bucket.captions.schema.get_field_index("source")
+                rows = training_rows(bucket.captions.set_column(place, "source", said), MixSettings())
+                out.write(rows)
+                images, captions, repeated = (
+                    images + len(rows), captions + len(bucket.captions), repeated + bucket.repeated
+                )  # fmt: skip
+        out.close()
+        pairs.unlink()
+        write_failures(failures, draft.folder)
+        count = count_rows("rows of the source", rows_in, captions, failures)
+        if repeated:
+            count.reasons["repeated_caption"] = repeated
+            count.rows_failed += repeated
+        draft.rows = count
+        draft.seeds = {"order": ORDER_SEED}
+        draft.data_version = fingerprint([file_sha256(file) for file in sorted(draft.folder.glob("rows-*.parquet"))])
+        draft.summary = {"images": images, "captions": captions, "reader": reader.fingerprinted()}
+
+    artifact = factory.store.make(plan, build)
+    recipes = [each for each in factory.config.expanded_recipes() if each.finetune and each.finetune.target_set == name]
+    for evaluated in dict.fromkeys(each for recipe in recipes for each in recipe.evaluation_sets):
+        refuse_shared_images(name, artifact, evaluated, evaluation_set(factory, evaluated))
+    return artifact
+
+
+def target_set_plan(factory: Factory, name: str) -> Plan:
+    """The plan of the target set of that name; raises `SourceError` when its source is not there."""
+    source = source_version(factory.config.target_sets[name])
+    return Plan(kind=KIND, name=(name,), code_version=CODE_VERSION, configuration={"source": source})
+
+
+def refuse_shared_images(name: str, target: Artifact, evaluated: str, images: Artifact) -> None:
+    """Refuse a target set that has images of an evaluation set; raises `TrainingError` with their number."""
+    tested: dict[str, str] = {}
+    for batch in evaluated_images(images):
+        tested.update(zip(batch.column("image_id").to_pylist(), batch.column("path").to_pylist(), strict=True))
+    shared = [
+        image_id
+        for file in training_files(target)
+        for batch in read_batches(file, ["image_id"])
+        for image_id in batch.column("image_id").to_pylist()
+        if image_id in tested
+    ]
+    if shared:
+        raise TrainingError(
+            f"The target set {name} has {len(shared):,} of the {len(tested):,} images of the evaluation set "
+            f"{evaluated} (the first: {min(tested[each] for each in shared)}), and a model trained on them would be "
+            "tested on what it has seen; take another split, or leave the images out."
+        )
+
+
+def _write_pairs(reader: Reader, path: Path, progress: Progress | None) -> tuple[int, list[dict[str, Any]]]:
+    """Write the usable rows in the form that buckets are cut from; returns the rows of the source and the failures."""
+    total = sum(1 for _ in reader.rows()) if progress is not None else 0
+    failures: list[dict[str, Any]] = []
+    rows_in = 0
+
+    def usable() -> Iterator[dict[str, Any]]:
+        nonlocal rows_in
+        for row, found in identified_rows(reader.rows()):
+            rows_in += 1
+            if isinstance(found, ImageFault):
+                failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
+            else:
+                yield {"image_id": found.image_id, "image": row.image, "path": row.path, "raw_caption": row.caption}
+            if progress is not None:
+                progress(rows_in, total, len(failures))
+
+    block: list[dict[str, Any]] = []
+    with pq.ParquetWriter(path, _PAIRS, compression="zstd") as writer:
+        for pair in usable():
+            block.append(pair)
+            if len(block) == _BLOCK_ROWS:
+                writer.write_table(pa.Table.from_pylist(block, schema=_PAIRS))
+                block = []
+        writer.write_table(pa.Table.from_pylist(block, schema=_PAIRS))
+    return rows_in, failures

@@ -1,0 +1,102 @@
+"""A folder that is written whole or not at all, here or at a URL: what `caploom export` and `checkpoint` make."""
+
+import errno
+import glob
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from caploom.errors import ExportError
+from caploom.storage.bucket import Bucket
+from caploom.storage.paths import is_url
+from caploom.storage.store import fsync_path, is_abandoned
+
+_DRAFT_MARK = ".caploom-export."
+_AT_ONCE = 8  # uploads: each waits for the network and not for a core
+
+
+def absolute(out: Path | str) -> str:
+    """The place of a folder: an absolute path, or a URL as it is."""
+    if is_url(str(out)):
+        return str(out).rstrip("/")
+    return str(Path(out).expanduser().absolute())
+
+
+@contextmanager
+def written_whole(out: str, last: str | None = None) -> Iterator[Path]:
+    """A folder to write into, which is at `out` when the block ends well, and else nowhere.
+
+    A folder of this machine comes there in one rename. At a URL there is none: its files are uploaded, and `last` is
+    the one that says that all are there. Raises `ExportError` when there is something at `out` already, or when it
+    cannot be written, and `StoreError` for a storage that fails.
+    """
+    with _uploaded(out, last) if is_url(out) else _renamed(Path(out)) as folder:
+        yield folder
+
+
+@contextmanager
+def _uploaded(out: str, last: str | None) -> Iterator[Path]:
+    bucket = Bucket(out)
+    bucket.check()
+    there = set(bucket.list(""))
+    # Without its last file it is what a killed export left, and that is written over.
+    if there and (last is None or last in there):
+        raise ExportError(f"{out}: there is something here already; name a prefix that is new or empty.")
+    with tempfile.TemporaryDirectory(prefix="caploom-export-") as scratch:
+        folder = Path(scratch)
+        try:
+            yield folder
+        except OSError as error:
+            raise _unwritable(tempfile.gettempdir(), error, "name a larger one in TMPDIR") from None
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        for name in there - files.keys():
+            bucket.delete(name)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for upload in [pool.submit(bucket.upload, path, name) for name, path in files.items() if name != last]:
+                upload.result()
+        if last is not None:
+            bucket.upload(files[last], last)
+
+
+@contextmanager
+def _renamed(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out` that becomes `out` in one rename."""
+    draft = out.parent / f".{out.name}{_DRAFT_MARK}{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        draft.mkdir()
+        yield draft
+        fsync_path(draft)
+        if out.is_dir() and out.samefile(Path.cwd()):
+            # Whoever stands in the folder would else stand in one that is gone.
+            for path in draft.iterdir():
+                path.rename(out / path.name)
+        else:
+            draft.rename(out)
+        fsync_path(out.parent)
+    except OSError as error:
+        # Unreadable images and training sets have sentences of their own: what is left is the place written to.
+        raise _unwritable(str(out), error, "name another folder") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _unwritable(place: str, error: OSError, otherwise: str) -> ExportError:
+    hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else otherwise
+    why = (error.strerror or str(error)).lower()
+    return ExportError(f"{place}: the export cannot be written ({why}); {hint} and export again.")
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed exports to the same place left behind."""
+    for left_over in out.parent.glob(f".{glob.escape(out.name)}{_DRAFT_MARK}*.*"):
+        if is_abandoned(left_over):
+            shutil.rmtree(left_over, ignore_errors=True)

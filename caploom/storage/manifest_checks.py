@@ -1,0 +1,68 @@
+"""Whether a manifest can be trusted: it is where it says, says what its fingerprint says, and its files are there."""
+
+from datetime import datetime
+from pathlib import Path
+
+from caploom.errors import StoreError
+from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
+from caploom.storage.store import Plan, Store
+
+
+def checked_manifest(root: Path, address: str) -> Manifest:
+    """The manifest of an address below a store's root; raises `StoreError` for one that must not be believed.
+
+    What `Store.read` refuses is refused in the same words, and so is a manifest that was edited by hand where its
+    fingerprint tells: in its kind, code version, configuration or inputs.
+    """
+    path = root / address / MANIFEST
+    try:
+        manifest = parse_manifest(path.read_bytes(), path)
+    except OSError as error:
+        raise StoreError(f"{path}: it cannot be read ({error.strerror}).") from None
+    problem = _problem(manifest, address)
+    if problem is not None:
+        raise StoreError(f"{path}: {problem}; delete the folder and make the artifact again.")
+    return manifest
+
+
+def missing_files(store: Store, manifest: Manifest) -> list[str]:
+    """The files that a manifest names and that are gone, or of another size; raises `StoreError` outside its folder."""
+    folder = store.path(manifest.address)
+    there = store.sizes(manifest.address)
+    gone = []
+    for name, record in manifest.files.items():
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            raise StoreError(f"{folder / MANIFEST}: it names the file {name}, which leaves its folder.")
+        if there.get(name) != record.size:
+            gone.append(name)
+    return gone
+
+
+def _problem(manifest: Manifest, address: str) -> str | None:
+    if manifest.address != address:
+        return f'it was edited by hand or moved here: it says that its address is "{manifest.address}"'
+    kind, *name, fingerprint = address.split("/")
+    plan = Plan(
+        kind=manifest.kind,
+        name=tuple(name),
+        code_version=manifest.code_version,
+        configuration=manifest.configuration,
+        inputs=tuple(manifest.inputs),
+    )
+    if manifest.kind != kind:
+        return f'it was edited by hand: it says that its kind is "{manifest.kind}"'
+    if manifest.fingerprint != fingerprint:
+        return f'it was edited by hand: it says that its fingerprint is "{manifest.fingerprint}"'
+    if plan.fingerprint != fingerprint:
+        return (
+            "it was edited by hand: its configuration, code version and inputs have the fingerprint "
+            f"{plan.fingerprint}, not {fingerprint}"
+        )
+    try:
+        started = datetime.fromisoformat(manifest.started)
+    except ValueError:
+        started = None
+    if started is None or started.tzinfo is None:
+        return f'it was edited by hand: "{manifest.started}" is no time with its zone'
+    return None

@@ -1,0 +1,331 @@
+"""A store in object storage: the bucket is the truth, and a local mirror holds drafts, locks and copies of it.
+
+An artifact is there when its manifest is: the files are uploaded first and the manifest last, unless there is one. A
+file's key holds the file's hash, so that two writers of one plan never write over each other's files. See ADR 0014.
+"""
+
+import fnmatch
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from caploom.common.hashing import file_sha256
+from caploom.errors import StoreError
+from caploom.storage.bucket import Bucket, StoredObject
+from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
+from caploom.storage.store import Artifact, Store, full_disk_explained, write_atomically
+from caploom.storage.stored_tables import ROOT, StoredTables
+
+if TYPE_CHECKING:
+    import duckdb
+
+_AT_ONCE = 8  # requests: each waits for the network and not for a core
+_CLAIM = "claim"
+_CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after it
+_PLAIN_KEYS = frozenset({"images.pack"})
+"""Files whose place other tables name before their hash is known; one plan's are the same whoever writes them."""
+
+
+def default_mirror(url: str) -> Path:
+    """Where the mirror of a store lies: in CAPLOOM_MIRROR, else in the user's cache folder."""
+    named = os.environ.get("CAPLOOM_MIRROR")
+    cache = os.environ.get("XDG_CACHE_HOME")
+    base = Path(named) if named else (Path(cache) if cache else Path.home() / ".cache") / "caploom"
+    return base.absolute() / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def object_key(address: str, name: str, manifest: Manifest) -> str:
+    """The key of an artifact's file."""
+    return f"{address}/{name}" if name in _PLAIN_KEYS else f"{address}/{manifest.files[name].sha256[:16]}/{name}"
+
+
+class ObjectArtifact(Artifact):
+    """An artifact in object storage: its files come into the mirror when they are asked for."""
+
+    def __init__(self, store: "ObjectStore", folder: Path, manifest: Manifest, *, reused: bool) -> None:
+        super().__init__(folder, manifest, reused=reused)
+        self._store = store
+
+    @property
+    def folder(self) -> Path:
+        """The folder in the mirror, with every file that the manifest names."""
+        self._store.fetch((self.manifest.address, name) for name in self.manifest.files)
+        return self._folder
+
+    def file(self, name: str) -> Path:
+        """The path of the mirror's copy of one of its files; raises `StoreError` when it is gone or damaged."""
+        return self._store.fetched(self.manifest, name)
+
+
+class ObjectStore(Store):
+    """The store at a URL; `root` is its mirror."""
+
+    def __init__(self, url: str, mirror: Path, *, run_id: str | None = None) -> None:
+        super().__init__(mirror, run_id=run_id)
+        self.bucket = Bucket(url)
+        self._listed_until: dict[tuple[str, ...], float] = {}
+
+    @classmethod
+    def at(cls, url: str, *, run_id: str | None = None) -> Self:
+        """The store at a URL, with its mirror made; raises `StoreError` when either cannot be used."""
+        mirror = default_mirror(url.rstrip("/"))
+        try:
+            mirror.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{mirror}: the mirror of {url} cannot be made ({error.strerror}); name another folder in "
+                "CAPLOOM_MIRROR."
+            ) from None
+        store = cls(url, mirror, run_id=run_id)
+        store.bucket.check()
+        return store
+
+    def place(self, address: str, name: str) -> str:
+        """Where a file whose place is known before its content will lie."""
+        if name not in _PLAIN_KEYS:
+            raise ValueError(f"{name}: its key holds its hash, so no place can be told before it is written.")
+        return self.bucket.place(f"{address}/{name}")
+
+    def read(self, address: str) -> Artifact | None:
+        """The finished artifact at an address, or None; raises `StoreError` when its manifest is damaged."""
+        folder = self.path(address)
+        text = self.bucket.read(f"{address}/{MANIFEST}")
+        if text is None:
+            if (folder / MANIFEST).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            return None
+        manifest = parse_manifest(text, Path(self.bucket.place(f"{address}/{MANIFEST}")))
+        self._keep(address, text)
+        return ObjectArtifact(self, folder, manifest, reused=True)
+
+    def list(self, *parts: str) -> list[Artifact]:
+        """Every finished artifact below a kind or name, in the order of their addresses."""
+        self.refresh(*parts)
+        found: list[Artifact] = []
+        for artifact in super()._listed(*parts):
+            found.append(ObjectArtifact(self, artifact.manifest_path.parent, artifact.manifest, reused=True))
+        return found
+
+    def refresh(self, *parts: str) -> None:
+        """Have the mirror hold the manifests of the bucket, below a kind or a name; only new ones are fetched."""
+        below = "/".join(parts)
+        folder = self.path(below)
+        known = {}
+        # Before the bucket is asked: what is published meanwhile on this machine is not taken for deleted.
+        for path in folder.rglob(MANIFEST):
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                with suppress(FileNotFoundError):
+                    known[path.relative_to(self.root.resolve()).as_posix()] = path.stat()
+        told = {key: each for key, each in self.bucket.list(below).items() if key.rpartition("/")[2] == MANIFEST}
+        for key in known.keys() - told.keys():
+            shutil.rmtree(self.path(key).parent, ignore_errors=True)
+        wanted = [key for key, each in told.items() if key not in known or not _is_copy(known[key], each)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            copies = [pool.submit(self._mirror_manifest, key, told[key]) for key in wanted]
+            for each in copies:
+                each.result()
+
+    def refresh_lately(self, *parts: str) -> None:
+        """See `Store`; what this store finishes itself is seen at once."""
+        until = self._listed_until.get(parts, 0.0)
+        began = time.monotonic()
+        if began >= until:
+            self.refresh(*parts)
+            ended = time.monotonic()
+            self._listed_until[parts] = ended + 9 * (ended - began)
+
+    def folders(self, address: str) -> Sequence[str]:
+        """The names of the folders right below an address, in the bucket or on this machine."""
+        return sorted({*self.bucket.folders(address), *super().folders(address)})
+
+    def fetch(self, files: Iterable[tuple[str, str]]) -> None:
+        """Have the mirror hold these files (address and name), several fetched at a time."""
+        manifests: dict[str, Manifest] = {}
+        missing = []
+        for address, name in files:
+            if not (self.path(address) / name).is_file():
+                if address not in manifests:
+                    path = self.path(address) / MANIFEST
+                    manifests[address] = parse_manifest(path.read_bytes(), path)
+                missing.append((manifests[address], name))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for each in [pool.submit(self.fetched, *one) for one in missing]:
+                each.result()
+
+    @property
+    def tables_root(self) -> str:
+        """See `StoredTables`."""
+        return ROOT
+
+    def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Have a connection read the tables where they lie: in the bucket, unless the mirror has them."""
+        connection.register_filesystem(StoredTables(self))
+
+    def open_object(self, manifest: Manifest, name: str, read_ahead: int) -> Any:
+        """A file of an artifact, opened in the bucket for reading by ranges."""
+        return self.bucket.open(object_key(manifest.address, name, manifest), read_ahead)
+
+    def holds(self, address: str, name: str) -> bool:
+        """Whether the manifest of an artifact, as the mirror has it, names the file."""
+        manifest = self.path(address) / MANIFEST
+        with suppress(FileNotFoundError):
+            return name in parse_manifest(manifest.read_bytes(), manifest).files
+        return False
+
+    def file(self, address: str, name: str) -> Path:
+        """The path of an artifact's file; in the mirror after it was fetched. It need not be there."""
+        path = self.path(address) / name
+        with suppress(FileNotFoundError):
+            manifest = self.path(address) / MANIFEST
+            if not path.is_file() and name in parse_manifest(manifest.read_bytes(), manifest).files:
+                self.fetch([(address, name)])
+        return path
+
+    def sizes(self, address: str) -> dict[str, int]:
+        """The files of an artifact that are there, and their bytes."""
+        told = self.bucket.list(address)
+        text = told.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
+        if not text:
+            return {}
+        manifest = parse_manifest(text, Path(self.bucket.place(address)))
+        keys = {name: object_key(address, name, manifest) for name in manifest.files}
+        return {name: told[key].size for name, key in keys.items() if key in told}
+
+    def fetched(self, manifest: Manifest, name: str) -> Path:
+        """The mirror's copy of a file that a manifest names; raises `StoreError` when it is gone or damaged."""
+        folder = self.path(manifest.address)
+        path = folder / name
+        if name not in manifest.files or ".." in Path(name).parts or Path(name).is_absolute():
+            raise StoreError(f"{self.bucket.place(manifest.address)}: its manifest names no file {name}.")
+        if path.is_file():
+            return path
+        key = object_key(manifest.address, name, manifest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        again = f"delete {self.bucket.place(manifest.address)} and make the artifact again."
+        try:
+            with full_disk_explained(self.root):
+                self.bucket.download(key, temporary)
+            if file_sha256(temporary) != manifest.files[name].sha256:
+                raise StoreError(f"{self.bucket.place(key)}: it is not what its manifest says (SHA-256); {again}")
+            temporary.replace(path)
+        except FileNotFoundError:
+            raise StoreError(
+                f"{self.bucket.place(key)}: the manifest names this file and it is gone; {again}"
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def claim(self, address: str, fingerprint: str) -> bool:
+        """See `Store`; a claim counts for a minute, and for good once its artifact is there."""
+        key = f"{address}/{_CLAIM}"
+        if self.bucket.create(key, fingerprint.encode()):
+            return True
+        holder = (self.bucket.read(key) or b"").decode()
+        if self.bucket.read(f"{address}/{holder}/{MANIFEST}") is not None:
+            return False
+        told = self.bucket.list(address).get(key)
+        if told is None or time.time_ns() - told.written < _CLAIM_COUNTS:
+            return False
+        self.bucket.write(key, fingerprint.encode())
+        return True
+
+    def share(self, path: Path, data: bytes) -> None:
+        """Keep a small file that is no artifact's, for every machine."""
+        self.bucket.write(self._key(path), data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+
+    def bring(self, pattern: str) -> None:
+        """Have the mirror's shared files of a pattern (below the root, `*` within a part) be those of the bucket."""
+        root = self.root.resolve()
+        # Listed before the bucket is: what is shared meanwhile on this machine is not taken for deleted.
+        here = set(root.glob(pattern))
+        fixed = pattern.partition("*")[0].rpartition("/")[0]
+        keys = [key for key in self.bucket.list(fixed) if _matches(key, pattern)]
+        keys += [pattern] if "*" not in pattern and not keys else []
+        there = {root / key for key in keys}
+        for path in here - there:
+            path.unlink(missing_ok=True)
+
+        def get(path: Path) -> None:
+            data = self.bucket.read(self._key(path))
+            if data is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, data)
+
+        # Parts are written once; a file without `*` in its place is one that changes.
+        wanted = [path for path in there if "*" not in pattern or path not in here]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for each in [pool.submit(get, path) for path in wanted]:
+                each.result()
+
+    def unshare(self, folder: Path) -> None:
+        """Delete the shared files below a folder."""
+        for key in self.bucket.list(self._key(folder)):
+            self.bucket.delete(key)
+        super().unshare(folder)
+
+    def _key(self, path: Path) -> str:
+        return path.resolve().relative_to(self.root.resolve()).as_posix()
+
+    def _keep(self, address: str, text: bytes) -> None:
+        """Copy a manifest into the mirror; another one than the copy means that its files are others too."""
+        copy = self.path(address) / MANIFEST
+        try:
+            if copy.read_bytes() == text:
+                return
+            shutil.rmtree(copy.parent, ignore_errors=True)
+        except FileNotFoundError:
+            pass
+        with full_disk_explained(self.root):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, text)
+
+    def _mirror_manifest(self, key: str, told: StoredObject) -> None:
+        text = self.bucket.read(key)
+        if text is None:
+            return
+        address = key.rpartition("/")[0]
+        self._keep(address, text)
+        if told.written:
+            os.utime(self.path(address) / MANIFEST, ns=(told.written, told.written))
+
+    def _publish(self, folder: Path, target: Path) -> None:
+        text = (folder / MANIFEST).read_bytes()
+        manifest = parse_manifest(text, folder / MANIFEST)
+        address = manifest.address
+        if self.bucket.read(f"{address}/{MANIFEST}") is not None:
+            return  # another machine finished the same plan first: its artifact stays
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            uploads = [
+                pool.submit(self.bucket.upload, folder / name, object_key(address, name, manifest))
+                for name in manifest.files
+            ]
+            for each in uploads:
+                each.result()
+        if not self.bucket.create(f"{address}/{MANIFEST}", text):
+            return
+        if (target / MANIFEST).exists():
+            shutil.rmtree(target, ignore_errors=True)  # a copy of what has been deleted in the bucket
+        super()._publish(folder, target)
+
+
+def _is_copy(copy: os.stat_result, told: StoredObject) -> bool:
+    # Where the storage tells no time, an artifact is taken to stay what it was: its address is its fingerprint.
+    return copy.st_size == told.size and told.written in (0, copy.st_mtime_ns)
+
+
+def _matches(key: str, pattern: str) -> bool:
+    parts, wanted = key.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))

@@ -1,0 +1,255 @@
+"""Places: where a user's files lie, in a local folder or in object storage, told as one kind of text.
+
+A place is an absolute local path or a URL that fsspec knows (`s3://bucket/key`, `gs://...`, `memory://...`).
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+
+from pydantic import BeforeValidator, ValidationInfo
+
+from caploom.common.settings import resolve_path
+from caploom.errors import SourceError
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+
+def resolve_place(value: Any, info: ValidationInfo) -> Any:
+    """Make a path of the YAML absolute, as `resolve_path` does; a URL stays as it is."""
+    if isinstance(value, str) and is_url(value):
+        return value.rstrip("/") if not value.endswith("://") else value
+    resolved = resolve_path(value, info)
+    return str(resolved) if isinstance(resolved, Path) else resolved
+
+
+def resolve_store(value: Any, info: ValidationInfo) -> Any:
+    """Make a local folder of the YAML absolute and a `Path`; a URL stays a text."""
+    return resolve_place(value, info) if isinstance(value, str) and is_url(value) else resolve_path(value, info)
+
+
+Place = Annotated[str, BeforeValidator(resolve_place)]
+"""A place as a key of the YAML."""
+
+_MOST_FOLDERS = 65_536  # kept in memory
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """A file of a folder.
+
+    Attributes:
+        place: where it lies.
+        size: bytes.
+        modified: a text that changes when the file is written again.
+        identity: a text that a renamed file keeps, and no other file of its folder has.
+    """
+
+    place: str
+    size: int
+    modified: str
+    identity: str
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL of object storage and no local path."""
+    scheme, separator, _ = place.partition("://")
+    return bool(separator) and scheme.replace("+", "").isalnum()
+
+
+def name_of(place: str) -> str:
+    """The last part of a place."""
+    return place.rstrip("/").rpartition("/")[2]
+
+
+def folder_of(place: str) -> str:
+    """The folder that a file lies in."""
+    return place.rpartition("/")[0] or "/"
+
+
+class Below:
+    """Places below a root, of which millions may be asked for: each folder among them is resolved once."""
+
+    def __init__(self, root: str) -> None:
+        self._url = root.rstrip("/") if is_url(root) else None
+        self._root = os.path.realpath(root)
+        self._inside = self._root.rstrip("/") + "/"
+        self._folders: dict[str, str] = {}
+
+    def place(self, relative: str) -> str | None:
+        """The place `relative` below the root; None when it would leave it: by `..`, an absolute path, or a link."""
+        if "\0" in relative:
+            return None
+        if self._url is not None:
+            parts = [part for part in relative.split("/") if part not in ("", ".")]
+            if relative.startswith("/") or ".." in parts or not parts:
+                return None
+            return "/".join([self._url, *parts])
+        path = self._resolved(relative)
+        return path if path.startswith(self._inside) else None
+
+    def _resolved(self, relative: str) -> str:
+        """The real path, so that neither `..` nor a link inside the root can reach a file outside it."""
+        folder, slash, name = relative.rpartition("/")
+        if name in ("", ".", "..") or (slash and not folder):
+            return os.path.realpath(os.path.join(self._root, relative))  # noqa: PTH118 - millions of them
+        real = self._folders.get(folder)
+        if real is None:
+            if len(self._folders) >= _MOST_FOLDERS:
+                self._folders.clear()
+            real = self._folders[folder] = os.path.realpath(os.path.join(self._root, folder))  # noqa: PTH118
+        path = f"{real.rstrip('/')}/{name}"
+        return os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
+
+
+def file_at(place: str) -> PlacedFile:
+    """What is known of one file without reading it; raises `SourceError` when it is not there."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            filesystem.invalidate_cache(folder_of(path))
+            return _placed_object(place, filesystem.info(path))
+        return _placed_file(place, Path(place).stat())
+
+
+def open_place(place: str) -> BinaryIO:
+    """Open a file for reading, seekable; raises `SourceError` when it cannot be."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return cast(BinaryIO, filesystem.open(path, "rb"))
+        return Path(place).open("rb")
+
+
+def read_range(place: str, offset: int, length: int) -> bytes:
+    """A range of a URL's bytes, and no byte more: opening it would read ahead by megabytes."""
+    with _explained(place):
+        filesystem, path = file_system(place)
+        return bytes(filesystem.cat_file(path, start=offset, end=offset + length))
+
+
+def exists(place: str) -> bool:
+    """Whether there is a file or folder at the place; raises `SourceError` when nobody can say."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return bool(filesystem.exists(path))
+        return Path(place).exists()
+
+
+def is_folder(place: str) -> bool:
+    """Whether the place is a folder (a prefix under which something lies); raises `SourceError` when nobody can say."""
+    with _explained(place):
+        if is_url(place):
+            filesystem, path = file_system(place)
+            return bool(filesystem.isdir(path))
+        return Path(place).is_dir()
+
+
+def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[PlacedFile]:
+    """Every file below a folder, in the order of their paths; hidden ones and links that leave the folder left out.
+
+    A file or folder that goes away meanwhile is left out; so is a folder below that may not be read, of which
+    `unreadable` is told. Raises `SourceError` when the folder itself cannot be read.
+    """
+    if is_url(folder):
+        yield from _list_objects(folder)
+        return
+    with _explained(folder):
+        entries = _entries(folder)
+    yield from _list_folder(entries, os.path.realpath(folder), unreadable)
+
+
+def file_system(place: str) -> tuple["AbstractFileSystem", str]:
+    """fsspec's file system of a URL and the path in it; raises `SourceError` when its package is missing."""
+    import fsspec
+
+    try:
+        return cast("tuple[AbstractFileSystem, str]", fsspec.core.url_to_fs(place))
+    except ImportError as error:
+        scheme = place.partition("://")[0]
+        raise SourceError(f"{place}: reading {scheme}:// needs a package that is not installed ({error}).") from None
+    except ValueError as error:
+        raise SourceError(f"{place}: it is no URL that can be read ({error}); correct it in the YAML.") from None
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted((each for each in found if not each.name.startswith(".")), key=_sorting_name)
+
+
+def _sorting_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _list_folder(
+    entries: list[os.DirEntry[str]], root: str, unreadable: Callable[[str], None] | None
+) -> Iterator[PlacedFile]:
+    for entry in entries:
+        try:
+            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root.rstrip("/") + "/"):
+                continue
+            if entry.is_dir():
+                # A linked folder would be listed twice, or for ever.
+                below = [] if entry.is_symlink() else _entries(entry.path)
+            elif entry.is_file():
+                yield _placed_file(entry.path, entry.stat())
+                continue
+            else:
+                continue
+        except FileNotFoundError:
+            continue
+        except OSError:
+            if unreadable is not None:
+                unreadable(entry.path)
+            continue
+        yield from _list_folder(below, root, unreadable)
+
+
+def _list_objects(folder: str) -> Iterator[PlacedFile]:
+    filesystem, path = file_system(folder)
+    scheme = folder.partition("://")[0]
+    with _explained(folder):
+        if not filesystem.exists(path):
+            raise FileNotFoundError(2, os.strerror(2))
+        filesystem.invalidate_cache(path)
+        found = filesystem.find(path, detail=True)
+    for name, told in sorted(found.items()):
+        below = name[len(path.rstrip("/")) :].split("/")
+        if any(part.startswith(".") for part in below) or told.get("type") == "directory":
+            continue
+        yield _placed_object(f"{scheme}://{name.lstrip('/')}", told)
+
+
+def _placed_file(path: str, status: os.stat_result) -> PlacedFile:
+    return PlacedFile(path, status.st_size, str(status.st_mtime_ns), f"{status.st_dev}:{status.st_ino}")
+
+
+def _placed_object(place: str, told: Mapping[str, Any]) -> PlacedFile:
+    version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
+    modified = str(version or told.get("created") or "")
+    # Objects are not renamed but copied: only a hash of the content, which an ETag mostly is, knows them again.
+    identity = str(told.get("ETag") or told.get("etag") or place)
+    return PlacedFile(place, int(told.get("size") or 0), modified, identity)
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        raise
+    except FileNotFoundError:
+        raise SourceError(f"{place}: there is no such file or folder; correct its place.") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SourceError(f"{place}: it cannot be read ({why}); check that it is there and may be read.") from None
+    except Exception as error:  # a storage service's own errors are of no common kind
+        if not is_url(place):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise SourceError(f"{place}: the storage refused or failed ({lines[0]}); check address and rights.") from None

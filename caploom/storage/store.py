@@ -1,0 +1,412 @@
+"""Where artifacts lie, and how they are written whole or not at all.
+
+An artifact is a folder `<root>/<kind>/<name...>/<fingerprint>` with its files and `manifest.json`, written last.
+The fingerprint covers everything that the artifact depends on, so the same work is found again instead of done again,
+and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
+"""
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from caploom.common.hashing import file_sha256, fingerprint
+from caploom.errors import MissingArtifactError, StoreError
+from caploom.storage.manifest import (
+    MANIFEST,
+    FileRecord,
+    InputRecord,
+    Manifest,
+    RowCount,
+    parse_manifest,
+)
+from caploom.storage.paths import is_url
+
+if TYPE_CHECKING:
+    import duckdb
+
+_RECORDED_PACKAGES = [
+    "accelerate",
+    "duckdb",
+    "numpy",
+    "open_clip_torch",
+    "openai",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "tokenizers",
+    "torch",
+    "transformers",
+]
+
+
+class Artifact:
+    """A finished artifact: its folder and its manifest. `reused` says that it was there already."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, reused: bool) -> None:
+        self._folder = folder
+        self.manifest = manifest
+        self.reused = reused
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.manifest.address!r})"
+
+    @property
+    def data_version(self) -> str:
+        """Hash of what was written."""
+        return self.manifest.data_version
+
+    @property
+    def folder(self) -> Path:
+        """The local folder of its files."""
+        return self._folder
+
+    @property
+    def manifest_path(self) -> Path:
+        """The local file of its manifest."""
+        return self._folder / MANIFEST
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files; raises `StoreError` when it is gone."""
+        path = self.folder / name
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: the manifest beside it names this file and it is gone; "
+                f"delete the folder {self.folder} and make the artifact again."
+            )
+        return path
+
+    def as_input(self) -> InputRecord:
+        """How an artifact made from this one records it."""
+        return InputRecord(address=self.manifest.address, data_version=self.data_version)
+
+
+class Draft:
+    """An artifact being made: `folder` takes the files, the other fields go into the manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_version: str | None = None
+        self.rows: RowCount | None = None
+        self.summary: dict[str, Any] = {}
+        self.seeds: dict[str, int] = {}
+        self.device = "cpu"
+
+
+class Plan(BaseModel):
+    """What is about to be made, known before any work: its kind, name, configuration and inputs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    name: tuple[str, ...] = ()
+    code_version: str
+    configuration: dict[str, Any]
+    inputs: tuple[InputRecord, ...] = ()
+
+    def of(self, inputs: Iterable[InputRecord]) -> Self:
+        """This plan, made of these inputs."""
+        return self.model_copy(update={"inputs": tuple(inputs)})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that the artifact depends on."""
+        return fingerprint(
+            {
+                "kind": self.kind,
+                "code_version": self.code_version,
+                "configuration": self.configuration,
+                "inputs": [record.model_dump() for record in self.inputs],
+            }
+        )
+
+    @property
+    def address(self) -> str:
+        """Folder of the artifact below the store's root."""
+        return "/".join((self.kind, *self.name, self.fingerprint))
+
+
+class Store:
+    """The folder of all artifacts of a factory."""
+
+    def __init__(self, root: Path, *, run_id: str | None = None) -> None:
+        self.root = Path(root)
+        self.run_id = run_id
+
+    @classmethod
+    def opened(cls, root: Path | str, *, run_id: str | None = None) -> "Store":
+        """The store at a folder, made when missing, or at a URL; raises `StoreError` when that is not possible."""
+        if is_url(str(root)):
+            from caploom.storage.object_store import ObjectStore
+
+            return ObjectStore.at(str(root), run_id=run_id)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
+        return cls(Path(root), run_id=run_id)
+
+    def path(self, address: str) -> Path:
+        """The folder of an address; raises `StoreError` when it would leave the store."""
+        path = (self.root / address).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise StoreError(f"{address}: this address leaves the store {self.root}.")
+        return path
+
+    def find(self, plan: Plan) -> Artifact | None:
+        """The finished artifact of a plan, or None."""
+        return self.read(plan.address)
+
+    def require(self, plan: Plan, *, make_with: str) -> Artifact:
+        """The finished artifact of a plan; raises `MissingArtifactError` saying what makes it."""
+        artifact = self.find(plan)
+        if artifact is None:
+            what = "/".join((plan.kind, *plan.name))
+            raise MissingArtifactError(f"{what} has not been made for the present configuration: {make_with} first.")
+        return artifact
+
+    def read(self, address: str) -> Artifact | None:
+        """The finished artifact at an address, or None; raises `StoreError` when its manifest is damaged."""
+        folder = self.path(address)
+        manifest_path = folder / MANIFEST
+        try:
+            text = manifest_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        manifest = parse_manifest(text, manifest_path)
+        return Artifact(folder, manifest, reused=True)
+
+    def refresh(self, *parts: str) -> None:
+        """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
+
+    def refresh_lately(self, *parts: str) -> None:
+        """The same for who may miss what others finished just now: listing takes a tenth of the time at most."""
+
+    def folders(self, address: str) -> Sequence[str]:
+        """The names of the folders right below an address."""
+        try:
+            with os.scandir(self.path(address)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    @property
+    def tables_root(self) -> str:
+        """What the names of all tables begin with, for DuckDB."""
+        return str(self.root.resolve())
+
+    def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Have a connection read the tables below `tables_root`."""
+
+    def file(self, address: str, name: str) -> Path:
+        """The path of an artifact's file, which need not be there."""
+        return self.path(address) / name
+
+    def holds(self, address: str, name: str) -> bool:
+        """Whether an artifact's file is there."""
+        return (self.path(address) / name).is_file()
+
+    def place(self, address: str, name: str) -> str:
+        """Where a file of an artifact will lie, as tables name it."""
+        return str(self.path(address) / name)
+
+    def sizes(self, address: str) -> dict[str, int]:
+        """The files of an artifact that are there, and their bytes."""
+        folder = self.path(address)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+    def claim(self, address: str, fingerprint: str) -> bool:
+        """Whether the folder at an address may have the artifact of this fingerprint, and no other one ever.
+
+        On one machine a lock sees to that; on several, whoever claims it first.
+        """
+        return True
+
+    def share(self, path: Path, data: bytes) -> None:
+        """Keep a small file that is no artifact's, whole or not at all."""
+        write_atomically(path, data)
+
+    def bring(self, pattern: str) -> None:
+        """Before shared files are read (a pattern below the root): have them be those of a store at a URL."""
+
+    def unshare(self, folder: Path) -> None:
+        """Delete the shared files below a folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def list(self, *parts: str) -> list[Artifact]:
+        """Every finished artifact below a kind or name, in the order of their addresses."""
+        return [*self._listed(*parts)]
+
+    def _listed(self, *parts: str) -> Iterator[Artifact]:
+        folder = self.path("/".join(parts))
+        for manifest in sorted(folder.rglob(MANIFEST)):
+            if any(part.startswith(".") for part in manifest.relative_to(folder).parts):
+                continue
+            with suppress(FileNotFoundError):
+                parsed = parse_manifest(manifest.read_bytes(), manifest)
+                yield Artifact(manifest.parent, parsed, reused=True)
+
+    @contextmanager
+    def writing(self, plan: Plan) -> Iterator[Draft]:
+        """Make a plan's artifact in a hidden folder, which becomes the artifact in one rename when the block ends well.
+
+        When the block raises, nothing remains. A folder left by a killed process is swept by the next attempt.
+        """
+        target = self.path(plan.address)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in target.parent.glob(f".{target.name}.*"):
+            if is_abandoned(left_over):
+                shutil.rmtree(left_over, ignore_errors=True)
+        draft = Draft(target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        draft.folder.mkdir()
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            with full_disk_explained(self.root):
+                yield draft
+            if draft.rows is not None and not draft.rows.holds:
+                raise StoreError(
+                    f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out "
+                    f"and {draft.rows.rows_failed} failed: rows were lost or doubled, so nothing was written; "
+                    "report this bug."
+                )
+            manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
+            with full_disk_explained(self.root):
+                write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+            self._publish(draft.folder, target)
+        finally:
+            shutil.rmtree(draft.folder, ignore_errors=True)
+
+    def make(self, plan: Plan, build: Callable[[Draft], None]) -> Artifact:
+        """The plan's artifact: found when it is finished already, else made by `build(draft)` and committed."""
+        found = self.find(plan)
+        if found is not None:
+            return found
+        with self.writing(plan) as draft:
+            build(draft)
+        made = self.read(plan.address)
+        if made is None:
+            raise StoreError(
+                f"{plan.address}: it was written and is gone again; does something else clean this folder?"
+            )
+        made.reused = False
+        return made
+
+    def _publish(self, folder: Path, target: Path) -> None:
+        _publish(folder, target)
+
+    def _manifest(self, plan: Plan, draft: Draft, started: datetime, seconds: float) -> Manifest:
+        files = {
+            path.relative_to(draft.folder).as_posix(): FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
+            for path in sorted(draft.folder.rglob("*"))
+            if path.is_file()
+        }
+        for path in draft.folder.rglob("*"):
+            fsync_path(path)
+        return Manifest(
+            kind=plan.kind,
+            address=plan.address,
+            fingerprint=plan.fingerprint,
+            data_version=draft.data_version or fingerprint({name: record.sha256 for name, record in files.items()}),
+            code_version=plan.code_version,
+            configuration=plan.configuration,
+            inputs=list(plan.inputs),
+            seeds=draft.seeds,
+            rows=draft.rows,
+            summary=draft.summary,
+            files=files,
+            packages=package_versions(),
+            device=draft.device,
+            run_id=self.run_id,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(seconds, 3),
+        )
+
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def full_disk_explained(root: Path) -> Iterator[None]:
+    """A disk that is full, or a quota, becomes a `StoreError` that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise StoreError(
+            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: what "
+            "was finished before is kept."
+        ) from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    fsync_path(folder)
+    if target.exists() and not (target / MANIFEST).exists():
+        shutil.rmtree(target)  # unfinished work of a killed process
+    try:
+        folder.rename(target)
+    except OSError:
+        if not (target / MANIFEST).exists():
+            raise
+        # Another process finished the same plan first: its artifact stays, ours is thrown away by the caller.
+    fsync_path(target.parent)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that was writing a hidden folder is gone."""
+    pid = folder.name.split(".")[-2]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def fsync_path(path: Path) -> None:
+    """Have what was written to a file or folder reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that decide results."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,31 @@
+from caploom.questions.results.results import ResultRow, verdict
+from caploom.questions.results.tables import markdown_table, recall_table
+
+
+def row(recipe, recall, seeds=(0,), spread=None):
+    places = [f"{direction}@{k}" for direction in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+    recalls, chances = dict.fromkeys(places, recall), dict.fromkeys(places, 0.01)
+    return ResultRow("scenes", recipe, seeds, recalls, chances, recall, 0.01, spread)
+
+
+def test_the_verdict_names_winner_margin_and_chance():
+    rows = [row("raw-only", 0.05), row("one", 0.1), row("four", 0.2)]
+    assert verdict(rows) == (
+        "four wins with a mean Recall@1 of 20.0 %, 20.0 times chance; 10.0 points ahead of one "
+        "and 15.0 points ahead of raw-only (1 seed)."
+    )
+
+
+def test_a_single_recipe_has_nothing_to_beat():
+    assert verdict([row("raw-only", 0.05)]).endswith("there is no other recipe to compare it with.")
+
+
+def test_nothing_is_called_a_win_at_or_below_chance():
+    assert verdict([row("raw-only", 0.01), row("one", 0.005)]).startswith("No recipe is above chance")
+
+
+def test_the_table_shows_recall_chance_and_spread():
+    table = recall_table([row("four", 0.123, seeds=(0, 1, 2), spread=0.011)])
+    assert table[1] == ["four", "3", *["12.3"] * 6, "12.3 ± 1.1", "12.3"]
+    assert table[2] == ["(chance)", "", *["1.0"] * 6, "1.0", "1.0"]
+    assert len(set(map(len, markdown_table(table).splitlines()))) == 1
