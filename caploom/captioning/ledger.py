@@ -55,7 +55,7 @@ class Ledger:
     def missing(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> list[str]:
         """Of these images, those that have no caption yet, in the given order."""
         query = "select image_id from wanted anti join known using"
-        found = self._ask(query, ["image_id"], image_ids, pair_ids, self._store.refresh_lately)
+        found = self._ask(query, ["image_id"], image_ids, pair_ids, self._store.refresh_throttled)
         if found is None:
             return list(image_ids)
         missing = set(found.column("image_id").to_pylist())
@@ -92,7 +92,7 @@ class Ledger:
         tables = [pa.schema([CAPTIONS.field(name) for name in columns]).empty_table()]
         for address in self._addresses():
             pattern = f"{address}/{_PENDING}/*/*.parquet"
-            self._store.bring(pattern)
+            self._store.pull_shared(pattern)
             # The glob module passes over folders that vanish under it, where pathlib raises.
             for path in glob.iglob(f"{glob.escape(str(self._store.path('')))}/{pattern}"):  # noqa: PTH207
                 with suppress(FileNotFoundError):
@@ -105,7 +105,7 @@ class Ledger:
         for address in self._addresses():
             refresh(*address.split("/"))
             index = KeyIndex(self._store, address, _TABLE, "image_id", skip=[_PENDING])
-            found += (each for each in index.holders(image_ids) if self._store.holds(each, _TABLE))
+            found += (each for each in index.holders(image_ids) if self._store.has_file(each, _TABLE))
         return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
 
     def _addresses(self) -> list[str]:
@@ -121,7 +121,7 @@ class Ledger:
         folder = self.under_way(shard)
         with full_disk_explained(self._store.root):
             folder.mkdir(parents=True, exist_ok=True)
-            self._store.share(folder / f"{uuid.uuid4().hex}.parquet", data.getvalue())
+            self._store.put_shared(folder / f"{uuid.uuid4().hex}.parquet", data.getvalue())
 
     def under_way(self, shard: str) -> Path:
         """The folder of what is kept of a shard until it is finished."""
@@ -141,16 +141,16 @@ class Ledger:
         folder = self.under_way(shard)
         before = sum(1 for _ in folder.glob(f"{name}-*"))
         folder.mkdir(parents=True, exist_ok=True)
-        self._store.share(folder / f"{name}-{uuid.uuid4().hex[:8]}", b"")
+        self._store.put_shared(folder / f"{name}-{uuid.uuid4().hex[:8]}", b"")
         return before
 
     def sweep(self, shard: str) -> None:
         """Delete the parts of a shard whose artifact is finished (it holds the same rows)."""
-        self._store.unshare(self.under_way(shard))
+        self._store.delete_shared(self.under_way(shard))
 
     def _bring(self, shard: str, pattern: str) -> None:
         below = self.under_way(shard).relative_to(self._store.root.resolve()).as_posix()
-        self._store.bring(f"{below}/{pattern}")
+        self._store.pull_shared(f"{below}/{pattern}")
 
     @contextmanager
     def claimed(self, shard: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from caploom.storage.store import Store
 def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str) -> int:
     """How often, so far; 0 for almost every shard."""
     name = f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json"
-    store.bring(name)
+    store.pull_shared(name)
     path = store.path(name)
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["retries"])
@@ -21,4 +21,4 @@ def ask_again(store: Store, captioner: str, fingerprint: str, shard: str) -> Non
     """Ask once more: the shard's captions become a new artifact, made of the ledger and of the failures redone."""
     path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
     retries = retries_asked(store, captioner, fingerprint, shard) + 1
-    store.share(path, json.dumps({"retries": retries}).encode())
+    store.put_shared(path, json.dumps({"retries": retries}).encode())

@@ -152,7 +152,7 @@ def _mark_latest(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
     """Which images the pairs of these artifacts have; pairs that cannot be read go to the damaged."""
-    there = [address for address in addresses if store.holds(address, _PAIRS)]
+    there = [address for address in addresses if store.has_file(address, _PAIRS)]
     try:
         _insert_images(connection, store, there)
     except duckdb.Error:  # one of them is no such table, and the others are

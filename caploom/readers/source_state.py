@@ -45,7 +45,7 @@ def was_read(store: Store, address: str, state: SourceState | None, shards: int)
     """Whether the rows of a source in this state have all been cut, and the shards at the address are those of then."""
     if state is None:
         return False
-    store.bring(f"{address}/{_RECORD}")
+    store.pull_shared(f"{address}/{_RECORD}")
     try:
         recorded = json.loads((store.path(address) / _RECORD).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -57,7 +57,7 @@ def remember_as_read(store: Store, address: str, state: SourceState | None, shar
     """Write down that the rows of a source in this state have all been cut into so many shards."""
     folder = store.path(address)
     if state is not None and folder.is_dir():
-        store.share(folder / _RECORD, json.dumps(_record(state, shards)).encode())
+        store.put_shared(folder / _RECORD, json.dumps(_record(state, shards)).encode())
 
 
 def _record(state: SourceState, shards: int) -> dict[str, str | int]:

@@ -80,7 +80,7 @@ def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None)
         rows = list(shard_rows(listing))
         keep_all = listing.manifest.configuration.get("keep") == "copy"
         kept = _kept_before(factory, shard) if keep_all else {}
-        with Pack(draft.folder / PACK, factory.store.place(plan.address, PACK), everything=keep_all) as pack:
+        with Pack(draft.folder / PACK, factory.store.url_of(plan.address, PACK), everything=keep_all) as pack:
             pairs, failures = validate_rows(
                 rows,
                 OtherPairs(factory, shard),
@@ -264,7 +264,7 @@ class OtherPairs:
         store = self._factory.store
         shards = {}
         for source in sources_of(self._factory):
-            store.refresh_lately(KIND, source)
+            store.refresh_throttled(KIND, source)
             for address in KeyIndex(store, f"{KIND}/{source}", _PAIRS, "pair_id").holders(pair_ids):
                 shard = address.split("/")[2]
                 if shard != self._shard and self._is_present(shard, address):

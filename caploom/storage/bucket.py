@@ -40,7 +40,7 @@ class Bucket:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def place(self, key: str) -> str:
+    def url_of(self, key: str) -> str:
         """The URL of a key."""
         return f"{self.url}/{key}" if key else self.url
 
@@ -129,7 +129,7 @@ class Bucket:
 
     def _at(self, key: str) -> tuple[Any, str]:
         try:
-            return file_system(self.place(key))
+            return file_system(self.url_of(key))
         except SourceError as error:
             raise StoreError(str(error)) from None
 
@@ -138,7 +138,7 @@ class Bucket:
             self._ask(key, call)
         except FileNotFoundError:
             raise StoreError(
-                f"{self.place(key)}: it cannot be written, its bucket is gone; correct the address."
+                f"{self.url_of(key)}: it cannot be written, its bucket is gone; correct the address."
             ) from None
 
     def _ask(self, key: str, call: Callable[[], _T]) -> _T:
@@ -162,16 +162,16 @@ class Bucket:
     def _failed(self, key: str, error: Exception) -> StoreError:
         if _is_denied(error):
             return StoreError(
-                f"{self.place(key)}: the storage denies it ({_said(error)}); check that the credentials in the "
+                f"{self.url_of(key)}: the storage denies it ({_said(error)}); check that the credentials in the "
                 "environment are there, have not expired and may read and write there."
             )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             return StoreError(
-                f"{self.place(key)}: the environment holds no credentials for it ({_said(error)}); set them, for S3 in "
+                f"{self.url_of(key)}: the environment holds no credentials for it ({_said(error)}); set them, for S3 in "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         return StoreError(
-            f"{self.place(key)}: the storage failed and went on failing ({_said(error)}); run again when it answers: "
+            f"{self.url_of(key)}: the storage failed and went on failing ({_said(error)}); run again when it answers: "
             "what was finished before is kept."
         )
 

@@ -119,7 +119,7 @@ class KeyIndex:
         """Rows of `keys`: the hashes of what some artifacts hold."""
         known = index.execute("select number, address from artifacts")
         numbers = {self._place(address): number for number, address in known}
-        places = [self._place(each) for each in addresses if self._store.holds(each, self._file)]
+        places = [self._place(each) for each in addresses if self._store.has_file(each, self._file)]
         if not places:
             return _NO_KEYS
         of_file = pa.table({"filename": places, "artifact": [numbers[place] for place in places]})

@@ -87,11 +87,11 @@ class ObjectStore(Store):
         store.bucket.check()
         return store
 
-    def place(self, address: str, name: str) -> str:
+    def url_of(self, address: str, name: str) -> str:
         """Where a file whose place is known before its content will lie."""
         if name not in _PLAIN_KEYS:
             raise ValueError(f"{name}: its key holds its hash, so no place can be told before it is written.")
-        return self.bucket.place(f"{address}/{name}")
+        return self.bucket.url_of(f"{address}/{name}")
 
     def read(self, address: str) -> Artifact | None:
         """The finished artifact at an address, or None; raises `StoreError` when its manifest is damaged."""
@@ -101,7 +101,7 @@ class ObjectStore(Store):
             if (folder / MANIFEST).exists():
                 shutil.rmtree(folder, ignore_errors=True)
             return None
-        manifest = parse_manifest(text, Path(self.bucket.place(f"{address}/{MANIFEST}")))
+        manifest = parse_manifest(text, Path(self.bucket.url_of(f"{address}/{MANIFEST}")))
         self._keep(address, text)
         return ObjectArtifact(self, folder, manifest, reused=True)
 
@@ -132,7 +132,7 @@ class ObjectStore(Store):
             for each in copies:
                 each.result()
 
-    def refresh_lately(self, *parts: str) -> None:
+    def refresh_throttled(self, *parts: str) -> None:
         """See `Store`; what this store finishes itself is seen at once."""
         until = self._listed_until.get(parts, 0.0)
         began = time.monotonic()
@@ -172,7 +172,7 @@ class ObjectStore(Store):
         """A file of an artifact, opened in the bucket for reading by ranges."""
         return self.bucket.open(object_key(manifest.address, name, manifest), read_ahead)
 
-    def holds(self, address: str, name: str) -> bool:
+    def has_file(self, address: str, name: str) -> bool:
         """Whether the manifest of an artifact, as the mirror has it, names the file."""
         manifest = self.path(address) / MANIFEST
         with suppress(FileNotFoundError):
@@ -194,7 +194,7 @@ class ObjectStore(Store):
         text = told.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
         if not text:
             return {}
-        manifest = parse_manifest(text, Path(self.bucket.place(address)))
+        manifest = parse_manifest(text, Path(self.bucket.url_of(address)))
         keys = {name: object_key(address, name, manifest) for name in manifest.files}
         return {name: told[key].size for name, key in keys.items() if key in told}
 
@@ -203,22 +203,22 @@ class ObjectStore(Store):
         folder = self.path(manifest.address)
         path = folder / name
         if name not in manifest.files or ".." in Path(name).parts or Path(name).is_absolute():
-            raise StoreError(f"{self.bucket.place(manifest.address)}: its manifest names no file {name}.")
+            raise StoreError(f"{self.bucket.url_of(manifest.address)}: its manifest names no file {name}.")
         if path.is_file():
             return path
         key = object_key(manifest.address, name, manifest)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        again = f"delete {self.bucket.place(manifest.address)} and make the artifact again."
+        again = f"delete {self.bucket.url_of(manifest.address)} and make the artifact again."
         try:
             with full_disk_explained(self.root):
                 self.bucket.download(key, temporary)
             if file_sha256(temporary) != manifest.files[name].sha256:
-                raise StoreError(f"{self.bucket.place(key)}: it is not what its manifest says (SHA-256); {again}")
+                raise StoreError(f"{self.bucket.url_of(key)}: it is not what its manifest says (SHA-256); {again}")
             temporary.replace(path)
         except FileNotFoundError:
             raise StoreError(
-                f"{self.bucket.place(key)}: the manifest names this file and it is gone; {again}"
+                f"{self.bucket.url_of(key)}: the manifest names this file and it is gone; {again}"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -238,13 +238,13 @@ class ObjectStore(Store):
         self.bucket.write(key, fingerprint.encode())
         return True
 
-    def share(self, path: Path, data: bytes) -> None:
+    def put_shared(self, path: Path, data: bytes) -> None:
         """Keep a small file that is no artifact's, for every machine."""
         self.bucket.write(self._key(path), data)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
 
-    def bring(self, pattern: str) -> None:
+    def pull_shared(self, pattern: str) -> None:
         """Have the mirror's shared files of a pattern (below the root, `*` within a part) be those of the bucket."""
         root = self.root.resolve()
         # Listed before the bucket is: what is shared meanwhile on this machine is not taken for deleted.
@@ -270,11 +270,11 @@ class ObjectStore(Store):
             for each in [pool.submit(get, path) for path in wanted]:
                 each.result()
 
-    def unshare(self, folder: Path) -> None:
+    def delete_shared(self, folder: Path) -> None:
         """Delete the shared files below a folder."""
         for key in self.bucket.list(self._key(folder)):
             self.bucket.delete(key)
-        super().unshare(folder)
+        super().delete_shared(folder)
 
     def _key(self, path: Path) -> str:
         return path.resolve().relative_to(self.root.resolve()).as_posix()

@@ -189,7 +189,7 @@ class Store:
     def refresh(self, *parts: str) -> None:
         """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
 
-    def refresh_lately(self, *parts: str) -> None:
+    def refresh_throttled(self, *parts: str) -> None:
         """The same for who may miss what others finished just now: listing takes a tenth of the time at most."""
 
     def folders(self, address: str) -> Sequence[str]:
@@ -212,11 +212,11 @@ class Store:
         """The path of an artifact's file, which need not be there."""
         return self.path(address) / name
 
-    def holds(self, address: str, name: str) -> bool:
+    def has_file(self, address: str, name: str) -> bool:
         """Whether an artifact's file is there."""
         return (self.path(address) / name).is_file()
 
-    def place(self, address: str, name: str) -> str:
+    def url_of(self, address: str, name: str) -> str:
         """Where a file of an artifact will lie, as tables name it."""
         return str(self.path(address) / name)
 
@@ -233,14 +233,14 @@ class Store:
         """
         return True
 
-    def share(self, path: Path, data: bytes) -> None:
+    def put_shared(self, path: Path, data: bytes) -> None:
         """Keep a small file that is no artifact's, whole or not at all."""
         write_atomically(path, data)
 
-    def bring(self, pattern: str) -> None:
+    def pull_shared(self, pattern: str) -> None:
         """Before shared files are read (a pattern below the root): have them be those of a store at a URL."""
 
-    def unshare(self, folder: Path) -> None:
+    def delete_shared(self, folder: Path) -> None:
         """Delete the shared files below a folder."""
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -132,18 +132,18 @@ def test_who_may_miss_the_latest_lists_a_tenth_of_the_time_and_sees_its_own(s3, 
     def listings():
         return sum("list-type" in query for _, _, query in s3[0].seen)
 
-    store.refresh_lately("things")
+    store.refresh_throttled("things")
     before = listings()
-    store.refresh_lately("things")
+    store.refresh_throttled("things")
     assert listings() == before
     elsewhere(store.bucket.url, tmp_path).make(plan(2), write)
     store.make(plan(1), write)
-    store.refresh_lately("things")
+    store.refresh_throttled("things")
     assert store.path(plan(1).address).is_dir()
     deadline = time.monotonic() + 30
     while not store.path(plan(2).address).is_dir() and time.monotonic() < deadline:
         time.sleep(0.05)
-        store.refresh_lately("things")
+        store.refresh_throttled("things")
     assert store.path(plan(2).address).is_dir()
 
 
@@ -345,7 +345,7 @@ def test_retries_are_asked_for_on_every_machine(url, tmp_path):
 
 def test_an_image_of_a_pack_in_the_bucket_is_read_by_its_range(url):
     store = Store.opened(url)
-    place = store.place(plan().address, "images.pack")
+    place = store.url_of(plan().address, "images.pack")
     store.make(plan(), lambda draft: (draft.folder / "images.pack").write_bytes(b"0123456789"))
     assert read_location(str(Location(place, offset=3, length=4))) == b"3456"
 

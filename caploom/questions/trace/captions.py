@@ -109,7 +109,7 @@ def _sheared(
 def _under_way(context: TraceContext, pairs: list[TracedPair]) -> list[TracedCaption]:
     """Captions of shards that are not finished, which lie in the ledger's parts."""
     found = []
-    context.store.bring("captions/*/*/pending/*/*.parquet")
+    context.store.pull_shared("captions/*/*/pending/*/*.parquet")
     root = glob.escape(str(context.store.path("captions")))
     for shard in dict.fromkeys(pair.shard for pair in pairs):
         for file in glob.glob(f"{root}/*/*/pending/{glob.escape(shard)}/*.parquet"):  # noqa: PTH207

@@ -152,4 +152,4 @@ class BucketPrefix:
             bucket.delete(key)
 
     def _place(self, name: str) -> str:
-        return Bucket(self.url).place(f"{self.prefix}/{name}")
+        return Bucket(self.url).url_of(f"{self.prefix}/{name}")
