@@ -30,9 +30,11 @@ from caploom.stages.retrieval_metrics import CODE_VERSION as METRICS_VERSION
 from caploom.stages.shards import CODE_VERSION as SHARDS_VERSION
 from caploom.stages.shards import source_fingerprint
 from caploom.stages.sheared import CODE_VERSION as SHEAR_VERSION
-from caploom.stages.sheared import shear_fingerprint, shear_table
+from caploom.stages.sheared import shear_fingerprint
+from caploom.shearing.table import shear_table
 from caploom.stages.training_set import CODE_VERSION as MERGE_VERSION
-from caploom.stages.training_set import ORDER_SEED, write_training_set
+from caploom.stages.training_set import ORDER_SEED
+from caploom.training_set.write import write_training_set
 from caploom.storage.manifest import FileRecord, InputRecord, Manifest, RowCount
 from caploom.storage.records import (
     CAPTIONS,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from benchmarks.child import Done, Job
 from benchmarks.merge.inputs import CHECKED, checksum, rows_checksum, shard_files
 from caploom.common.hashing import file_sha256, fingerprint
-from caploom.stages.training_set import write_training_set
+from caploom.training_set.write import write_training_set
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filters import PreparedFilters
 from caploom.training_set.settings import MixSettings

@@ -18,11 +18,13 @@ from caploom.errors import StoreError
 from caploom.images.decode import ImageFault, read_image_file
 from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
-from caploom.stages.raw_pairs import KIND as RAW_PAIRS
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.records import SOURCE_ROWS, image_identity
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
+
+RAW_PAIRS = "raw_pairs"
+"""The kind of artifact whose tables have the names and identities of ingested images."""
 
 _PAGE = 50_000  # rows that Python holds at a time
 _MEMORY = "1GB"  # beyond it DuckDB works on the disk

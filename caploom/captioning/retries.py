@@ -6,10 +6,11 @@ from caploom.captioning.ledger import KIND
 from caploom.storage.store import Store
 
 
-def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str) -> int:
-    """How often, so far; 0 for almost every shard."""
+def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str, *, listed: bool = False) -> int:
+    """How often, so far; 0 for almost every shard. `listed` says that the store's captions were refreshed before."""
     name = f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json"
-    store.pull_shared(name)
+    if not listed:
+        store.pull_shared(name)
     path = store.path(name)
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["retries"])

@@ -24,14 +24,13 @@ _HOW_TO_LOAD = {
 def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: str) -> None:
     """Write a recipe's checkpoint for open_clip or for transformers."""
     from caploom.config.factory import Factory
-    from caploom.stages.checkpoint import checkpoint_plan, finetuned_plan
+    from caploom.stages.graph import Graph
+    from caploom.stages.stage import Ref
     from caploom.storage.atomic_output import absolute, written_whole
     from caploom.storage.paths import is_url
 
-    factory = Factory.from_yaml(config)
-    plan_of = checkpoint_plan if stage == "zero-shot" else finetuned_plan
-    plan = plan_of(factory, factory.config.recipe(recipe))
-    made = factory.store.require(plan, make_with=f"materialize checkpoint [{recipe}]")
+    kind = "checkpoint" if stage == "zero-shot" else "finetuned_checkpoint"
+    made = Graph(Factory.from_yaml(config)).require(Ref(kind, (recipe,)))
     final = absolute(folder)
     with written_whole(final) as scratch:
         how = _write(made.folder, scratch, format_name)

@@ -32,11 +32,10 @@ def export(config: Path, recipe: str, format_name: str, out: str, **options: Any
     from caploom.common.progress import track
     from caploom.config.factory import Factory
     from caploom.exports.export import export_training_set
-    from caploom.stages.training_set import training_set_plan
+    from caploom.stages.graph import Graph
+    from caploom.stages.stage import Ref
 
-    factory = Factory.from_yaml(config)
-    plan = training_set_plan(factory, factory.config.recipe(recipe))
-    training_set = factory.store.require(plan, make_with=f"materialize training_set [{recipe}]")
+    training_set = Graph(Factory.from_yaml(config)).require(Ref("training_set", (recipe,)))
     given = {name: value for name, value in options.items() if value is not None}
     with track(f"export {format_name}", "rows") as bar:
         made = export_training_set(training_set, format_name, out, progress=bar.part(), **given)

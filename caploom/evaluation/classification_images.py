@@ -10,7 +10,6 @@ from typing import Any
 from caploom.common.hashing import content_version
 from caploom.common.progress import Progress
 from caploom.common.settings import nearest
-from caploom.config.factory import Factory
 from caploom.errors import EvaluationError, SourceError
 from caploom.evaluation.settings import ClassificationSet
 from caploom.images.decode import ImageFault
@@ -18,7 +17,7 @@ from caploom.readers.identified import identified_rows
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.records import CLASSIFICATION_IMAGES
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "classification_images"
@@ -37,68 +36,55 @@ class Classes:
     names: tuple[str, ...]
 
 
-def classification_images(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
-    """The classification set of that name as `images.parquet` (schema CLASSIFICATION_IMAGES), made unless it is made.
+def write_classification_images(
+    name: str, settings: ClassificationSet, draft: Draft, progress: Progress | None = None
+) -> None:
+    """Write a classification set as `images.parquet` (schema CLASSIFICATION_IMAGES) and `failures.parquet`.
 
     Raises `EvaluationError` when its classes are not what the settings say, or no image can be used.
     """
-    settings = factory.config.evaluation_sets[name]
-    if not isinstance(settings, ClassificationSet):
-        raise EvaluationError(f"The evaluation set {name} has captions and no classes.")
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
-
-    def build(draft: Draft) -> None:
-        number = {label: place for place, label in enumerate(classes.labels)}
-        images: list[dict[str, Any]] = []
-        failures = []
-        for done, (row, found) in enumerate(identified_rows(rows), start=1):
-            if isinstance(found, ImageFault):
-                failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
-            else:
-                label = number[str(row.caption)]
-                image: dict[str, Any] = {"image_id": found.image_id, "image": row.image, "path": row.path}
-                images.append({**image, "label": label, "phash": found.phash})
-            if progress is not None:
-                progress(done, len(rows), len(failures))
-        if not images:
-            first = failures[0]["detail"] if failures else f"there is no image in {settings.root}."
-            raise EvaluationError(f"The evaluation set {name} has no usable image: {first}")
-        write_table(table_of(images, CLASSIFICATION_IMAGES), draft.folder / "images.parquet")
-        write_failures(failures, draft.folder)
-        draft.rows = count_rows("images", len(rows), len(images), failures)
-        draft.data_version = content_version(f"{image['image_id']}\t{image['label']}" for image in images)
-        counts = Counter(image["label"] for image in images)
-        draft.summary = {
-            "images": len(images),
-            "classes": len(classes.labels),
-            "images_per_class": {
-                "min": min(counts[place] for place in range(len(classes.labels))),
-                "max": max(counts.values()),
-            },
-        }
-
-    return factory.store.make(_plan(name, settings, rows, classes), build)
-
-
-def classification_images_plan(name: str, settings: ClassificationSet) -> Plan:
-    """The plan of the classification set of that name; raises as `classification_images` does, but opens no image."""
-    rows = list(labelled_rows(settings))
-    return _plan(name, settings, rows, classes_of(name, settings, rows))
-
-
-def _plan(name: str, settings: ClassificationSet, rows: Sequence[SourceRow], classes: Classes) -> Plan:
-    return Plan(
-        kind=KIND,
-        name=(name,),
-        code_version=CODE_VERSION,
-        configuration={
-            "reader": settings.fingerprinted(),
-            "labels": list(classes.labels),
-            "names": list(classes.names),
-            "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),
+    number = {label: place for place, label in enumerate(classes.labels)}
+    images: list[dict[str, Any]] = []
+    failures = []
+    for done, (row, found) in enumerate(identified_rows(rows), start=1):
+        if isinstance(found, ImageFault):
+            failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
+        else:
+            label = number[str(row.caption)]
+            image: dict[str, Any] = {"image_id": found.image_id, "image": row.image, "path": row.path}
+            images.append({**image, "label": label, "phash": found.phash})
+        if progress is not None:
+            progress(done, len(rows), len(failures))
+    if not images:
+        first = failures[0]["detail"] if failures else f"there is no image in {settings.root}."
+        raise EvaluationError(f"The evaluation set {name} has no usable image: {first}")
+    write_table(table_of(images, CLASSIFICATION_IMAGES), draft.folder / "images.parquet")
+    write_failures(failures, draft.folder)
+    draft.rows = count_rows("images", len(rows), len(images), failures)
+    draft.data_version = content_version(f"{image['image_id']}\t{image['label']}" for image in images)
+    counts = Counter(image["label"] for image in images)
+    draft.summary = {
+        "images": len(images),
+        "classes": len(classes.labels),
+        "images_per_class": {
+            "min": min(counts[place] for place in range(len(classes.labels))),
+            "max": max(counts.values()),
         },
-    )
+    }
+
+
+def classification_identity(name: str, settings: ClassificationSet) -> dict[str, Any]:
+    """What decides the set; no image is opened. Raises as `write_classification_images` does."""
+    rows = list(labelled_rows(settings))
+    classes = classes_of(name, settings, rows)
+    return {
+        "reader": settings.fingerprinted(),
+        "labels": list(classes.labels),
+        "names": list(classes.names),
+        "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),
+    }
 
 
 def set_classes(artifact: Artifact) -> Classes:

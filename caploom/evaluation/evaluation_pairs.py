@@ -7,17 +7,16 @@ from typing import Any
 
 from caploom.common.hashing import content_version
 from caploom.common.progress import Progress
-from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.protocols import CAPTIONS_EACH, PROTOCOLS, check_counts, check_dataset, note_of
-from caploom.evaluation.settings import ClassificationSet, KarpathySet, RetrievalSet
+from caploom.evaluation.settings import KarpathySet, RetrievalSet
 from caploom.images.check import NO_HASH
 from caploom.images.decode import ImageFault
 from caploom.readers.identified import identified_rows
 from caploom.readers.source_row import SourceRow
 from caploom.readers.source_version import source_version
 from caploom.storage.records import EVALUATION_PAIRS
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Draft
 from caploom.storage.tables import count_rows, failure, table_of, write_failures, write_table
 
 KIND = "evaluation_pairs"
@@ -26,64 +25,51 @@ CODE_VERSION = "3"
 _MAX_COPIES = 0.01
 
 
-def evaluation_pairs(factory: Factory, name: str, progress: Progress | None = None) -> Artifact:
-    """The evaluation set of that name as `pairs.parquet` (schema EVALUATION_PAIRS), made unless it is made.
+def write_evaluation_pairs(name: str, settings: RetrievalSet, draft: Draft, progress: Progress | None = None) -> None:
+    """Write an evaluation set as `pairs.parquet` (schema EVALUATION_PAIRS) and `failures.parquet` into a draft.
 
-    Images are decoded only for a new set. Raises `EvaluationError` when the set is not what its protocol says, or
-    nothing of it can be used.
+    Raises `EvaluationError` when the set is not what its protocol says, or nothing of it can be used.
     """
-    settings = factory.config.evaluation_sets[name]
-    if isinstance(settings, ClassificationSet):
-        raise EvaluationError(f"The evaluation set {name} has classes and no captions: retrieval cannot use it.")
-
-    def build(draft: Draft) -> None:
-        rows = list(settings.rows())
-        dataset = settings.dataset() if isinstance(settings, KarpathySet) else None
-        checked, beyond, copies = None, set[int](), 0
-        if settings.protocol is not None:
-            check_dataset(name, settings.protocol, dataset)
-            checked, beyond = _check_protocol(name, settings.protocol, rows)
-        images, failures = _images(rows, beyond, progress, merge=settings.protocol is None)
-        if settings.protocol is not None:
-            _refuse_missing(name, settings.protocol, failures)
-            copies = _count_copies(name, settings.protocol, images)
-            _set_folds(images, PROTOCOLS[settings.protocol].folds)
-        if not images:
-            first = failures[0]["detail"] if failures else "the source has no rows."
-            raise EvaluationError(f"The evaluation set {name} has no usable pair: {first}")
-        write_table(table_of(images, EVALUATION_PAIRS), draft.folder / "pairs.parquet")
-        write_failures(failures, draft.folder)
-        counts = [len(image["captions"]) for image in images]
-        draft.rows = count_rows("rows of the source", len(rows), sum(counts), failures)
-        draft.data_version = content_version(
-            f"{image['image_id']}\t{image['fold']}\t{caption}" for image in images for caption in image["captions"]
-        )
-        draft.summary = {
-            "images": len(images),
-            "captions": sum(counts),
-            "captions_per_image": {
-                "min": min(counts),
-                "median": statistics.median(counts),
-                "max": max(counts),
-            },
-            "reader": settings.fingerprinted(),
-        }
-        note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
-        if copies:
-            note = f"Copies of another image under a second name: {copies:,}; each counts, as elsewhere."
-        draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
-
-    return factory.store.make(evaluation_pairs_plan(name, settings), build)
-
-
-def evaluation_pairs_plan(name: str, settings: RetrievalSet) -> Plan:
-    """The plan of the evaluation set of that name; raises `SourceError` when its source is not there."""
-    return Plan(
-        kind=KIND,
-        name=(name,),
-        code_version=CODE_VERSION,
-        configuration={"source": source_version(settings), "protocol": settings.protocol},
+    rows = list(settings.rows())
+    dataset = settings.dataset() if isinstance(settings, KarpathySet) else None
+    checked, beyond, copies = None, set[int](), 0
+    if settings.protocol is not None:
+        check_dataset(name, settings.protocol, dataset)
+        checked, beyond = _check_protocol(name, settings.protocol, rows)
+    images, failures = _images(rows, beyond, progress, merge=settings.protocol is None)
+    if settings.protocol is not None:
+        _refuse_missing(name, settings.protocol, failures)
+        copies = _count_copies(name, settings.protocol, images)
+        _set_folds(images, PROTOCOLS[settings.protocol].folds)
+    if not images:
+        first = failures[0]["detail"] if failures else "the source has no rows."
+        raise EvaluationError(f"The evaluation set {name} has no usable pair: {first}")
+    write_table(table_of(images, EVALUATION_PAIRS), draft.folder / "pairs.parquet")
+    write_failures(failures, draft.folder)
+    counts = [len(image["captions"]) for image in images]
+    draft.rows = count_rows("rows of the source", len(rows), sum(counts), failures)
+    draft.data_version = content_version(
+        f"{image['image_id']}\t{image['fold']}\t{caption}" for image in images for caption in image["captions"]
     )
+    draft.summary = {
+        "images": len(images),
+        "captions": sum(counts),
+        "captions_per_image": {
+            "min": min(counts),
+            "median": statistics.median(counts),
+            "max": max(counts),
+        },
+        "reader": settings.fingerprinted(),
+    }
+    note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
+    if copies:
+        note = f"Copies of another image under a second name: {copies:,}; each counts, as elsewhere."
+    draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
+
+
+def evaluation_pairs_identity(settings: RetrievalSet) -> dict[str, Any]:
+    """What decides the set; no image is read. Raises `SourceError` when its source is not there."""
+    return {"source": source_version(settings), "protocol": settings.protocol}
 
 
 def _check_protocol(name: str, protocol: str, rows: Sequence[SourceRow]) -> tuple[str, set[int]]:

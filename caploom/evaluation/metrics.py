@@ -11,6 +11,8 @@ from caploom.evaluation.intervals import share_interval
 
 RECALL_AT = (1, 5, 10)
 
+DIRECTIONS = ("image_to_text", "text_to_image")
+
 
 @dataclass(frozen=True)
 class DirectionMetrics:

@@ -12,11 +12,11 @@ from caploom.errors import ExportError
 from caploom.exports.format import ExportFormat, Written
 from caploom.exports.images import ImageStream
 from caploom.exports.registry import export_format
-from caploom.stages.training_set import training_files
 from caploom.storage.atomic_output import absolute, written_whole
 from caploom.storage.manifest import RowCount
 from caploom.storage.store import Artifact, fsync_path
 from caploom.training_set.settings import Drawing
+from caploom.training_set.write import training_files
 
 EXPORT_MANIFEST = "export.json"
 EXPORT_VERSION = 1

@@ -18,8 +18,9 @@ from caploom.inbox.candidates import Candidates, find_candidates
 from caploom.inbox.journal import Journal
 from caploom.inbox.listing import compare
 from caploom.inbox.sharding import cut_files
-from caploom.stages.raw_pairs import raw_pairs_stage
+from caploom.stages.graph import Graph
 from caploom.stages.shards import INBOX, cutting_lock, list_shards
+from caploom.stages.stage import Ref
 from caploom.storage.paths import list_files
 from caploom.storage.tables import read_table
 
@@ -97,10 +98,11 @@ def unfinished_batches(factory: Factory) -> dict[str, list[str]]:
     """The shards of the inbox that are not ingested yet, by the look that cut them (named after its first shard)."""
     batches: dict[str, list[str]] = {}
     unfinished = set()
+    graph = Graph(factory)
     for listing in list_shards(factory, INBOX):
         shard, batch = (listing.manifest.configuration[key] for key in ("shard", "batch"))
         batches.setdefault(batch, []).append(shard)
-        if factory.store.find(raw_pairs_stage(factory, shard).of([listing.as_input()])) is None:
+        if graph.find(Ref("raw_pairs", (shard,))) is None:
             unfinished.add(batch)
     return {batch: shards for batch, shards in batches.items() if batch in unfinished}
 

@@ -7,8 +7,9 @@ from typing import Any
 from caploom.catalog.query import printable
 from caploom.config.factory import Factory
 from caploom.inbox.scan import open_journal
-from caploom.stages.raw_pairs import raw_pairs_stage
+from caploom.stages.graph import Graph
 from caploom.stages.shards import INBOX, list_shards
+from caploom.stages.stage import Ref
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,12 @@ def inbox_state(factory: Factory, events: int) -> InboxState:
             for name, which in (("waiting", "taken is null"), ("taken", "taken is not null"))
         }
         newest = journal.rows("select at, sentence from events order by rowid desc limit ?", events)
+    graph = Graph(factory)
     shards = [
         (
             listing.manifest.configuration["shard"],
             listing.manifest.summary["rows"],
-            factory.store.find(
-                raw_pairs_stage(factory, listing.manifest.configuration["shard"]).of([listing.as_input()])
-            )
-            is not None,
+            graph.find(Ref("raw_pairs", (listing.manifest.configuration["shard"],))) is not None,
         )
         for listing in list_shards(factory, INBOX)
     ]

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from caploom.common.text import markdown_text
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
-from caploom.questions.gallery import markdown_text
-from caploom.stages.captions import captions_plan, read_captions
-from caploom.stages.raw_pairs import raw_pairs_plan, read_pairs
+from caploom.stages.captions import read_captions
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.raw_pairs import read_pairs
+from caploom.stages.stage import Ref
 from caploom.storage.records import CAPTIONS, PAIRS
 from caploom.storage.store import Artifact, Store
 
@@ -118,14 +120,12 @@ def caption_statistics(
     )
 
 
-def statistics_of_shards(factory: Factory, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
+def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
     """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'."""
-    captions, empty = _said(_made(factory, captioner, shards))
-    others = {name: _said(_made(factory, name, shards))[0] for name in factory.config.captioners if name != captioner}
-    raw = [
-        read_pairs(factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]"))
-        for shard in shards
-    ]
+    graph = graph_of(factory)
+    captions, empty = _said(_made(graph, captioner, shards))
+    others = {name: _said(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}
+    raw = [read_pairs(graph.require(Ref("raw_pairs", (shard,)))) for shard in shards]
     raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
     spoken = {name: table for name, table in others.items() if len(table)}
     return caption_statistics(captions, raw_captions, spoken, empty)
@@ -146,9 +146,9 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
     return caption_statistics(said, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
 
 
-def _made(factory: Factory, captioner: str, shards: Sequence[str]) -> list[Artifact]:
+def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]:
     """A captioner's present captions of those of the shards that it has captioned."""
-    found = [factory.store.find(captions_plan(factory, captioner, shard)) for shard in shards]
+    found = [graph.find(Ref("captions", (captioner, shard))) for shard in shards]
     return [artifact for artifact in found if artifact is not None]
 
 

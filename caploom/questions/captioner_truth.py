@@ -6,9 +6,10 @@ from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.demo.truth import CaptionTruth, read_truth, score
 from caploom.readers.picture_book import PictureBookReader
-from caploom.stages.captions import captions_plan, read_captions
-from caploom.stages.shards import shard_names
+from caploom.stages.captions import read_captions
+from caploom.stages.graph import Graph
 from caploom.stages.sheared import sheared_texts
+from caploom.stages.stage import Ref
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
 
 def _texts(factory: Factory, captioner: str) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for shard in shard_names(factory):
-        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+    graph = Graph(factory)
+    for shard in graph.shards:
+        artifact = graph.find(Ref("captions", (captioner, shard)))
         if artifact is not None:
             table = read_captions(artifact)
             texts.update(zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True))

@@ -6,7 +6,9 @@ from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.compare import Comparison, paired_comparison
 from caploom.evaluation.evaluate import RANKS_FILE
-from caploom.stages.retrieval_metrics import RETRIEVAL, retrieval_metrics_plan
+from caploom.evaluation.measure_set import RETRIEVAL
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 
 
@@ -29,7 +31,8 @@ def compare_recipes(
         EvaluationError: if no set is common to both.
         MissingArtifactError: if one is not measured yet.
     """
-    one, other = (_metrics(factory, name) for name in (first, second))
+    graph = Graph(factory)
+    one, other = (graph.require(Ref("retrieval_metrics", (graph.recipe(name).name,))) for name in (first, second))
     theirs = _retrieved(other)
     common = [each for each in _retrieved(one) if each in theirs and evaluation_set in (None, each[1])]
     if not common:
@@ -48,12 +51,6 @@ def compare_recipes(
         )
         for stage, name in common
     ]
-
-
-def _metrics(factory: Factory, name: str) -> Artifact:
-    recipe = factory.config.recipe(name)
-    make_with = f"materialize retrieval_metrics [{recipe.name}]"
-    return factory.store.require(retrieval_metrics_plan(factory, recipe), make_with=make_with)
 
 
 def _retrieved(metrics: Artifact) -> list[tuple[str, str]]:

@@ -7,23 +7,21 @@ from typing import Any
 from caploom.captioning.imported import ImportBackend
 from caploom.captioning.settings import ImportedCaptions
 from caploom.config.factory import Factory
-from caploom.errors import MissingArtifactError
-from caploom.stages.captions import captions_plan
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingested_shards
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 from caploom.storage.tables import read_table
 
 
 def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row of FAILURES) for every shard and captioner of the present configuration."""
-    for artifact in ingested_shards(factory):
+    graph = Graph(factory)
+    for artifact in ingested_shards(graph):
         shard = artifact.manifest.configuration["shard"]
         yield from _rows(f"raw_pairs [{shard}]", artifact)
         for captioner in factory.config.captioners:
-            try:
-                captions = factory.store.find(captions_plan(factory, captioner, shard))
-            except MissingArtifactError:
-                continue
+            captions = graph.find(Ref("captions", (captioner, shard)))
             if captions is not None:
                 yield from _rows(f"captions/{captioner} [{shard}]", captions)
 

@@ -1,11 +1,11 @@
 """The gallery: a few images with everything that was said of each, side by side, as Markdown."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from caploom.common.text import markdown_text
 from caploom.images.decode import ImageFault, decode_image, read_image_file
 
 _THUMBNAIL = 128  # pixels, the longer side
@@ -50,12 +50,6 @@ def gallery_markdown(exhibits: Sequence[Exhibit]) -> str:
         )
         lines.append(f"| {picture} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
-
-
-def markdown_text(text: str) -> str:
-    """Any text as plain text inside a Markdown table: no markup, no HTML, no line break, no cell border of its own."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{character}" if character in "\\`*_[]|~#!<>" else character for character in escaped)
 
 
 def _speakers(exhibits: Sequence[Exhibit]) -> list[str]:

@@ -8,24 +8,26 @@ import pyarrow.compute as pc
 from caploom.common.names import RAW_SOURCE
 from caploom.config.factory import Factory
 from caploom.questions.gallery import Exhibit
-from caploom.stages.captions import captions_plan, read_captions
-from caploom.stages.raw_pairs import raw_pairs_plan
-from caploom.stages.training_set import training_files
+from caploom.stages.captions import read_captions
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 from caploom.storage.tables import read_first
+from caploom.training_set.write import training_files
 
 
-def shard_exhibits(factory: Factory, shard: str, captioners: Sequence[str], count: int = 5) -> list[Exhibit]:
+def shard_exhibits(factory: Factory | Graph, shard: str, captioners: Sequence[str], count: int = 5) -> list[Exhibit]:
     """Images of a shard with their raw captions and those of the captioners that have captioned the shard."""
     said: dict[str, list[tuple[str, str]]] = {}
     paths: dict[str, str] = {}
-    pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
+    graph = graph_of(factory)
+    pairs = graph.require(Ref("raw_pairs", (shard,)))
     for row in read_first(pairs.file("pairs.parquet"), count * 4).to_pylist():
         if row["image_id"] in said or len(said) < count:
             said.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
             paths.setdefault(row["image_id"], row["path"])
     for captioner in captioners:
-        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+        artifact = graph.find(Ref("captions", (captioner, shard)))
         if artifact is not None:
             captions = read_captions(artifact).select(["image_id", "text"])
             shown = captions.filter(pc.is_in(captions.column("image_id"), pa.array(list(said), pa.string())))

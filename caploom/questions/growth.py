@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
-from caploom.errors import MissingArtifactError
-from caploom.stages.checkpoint import checkpoint_stage
-from caploom.stages.training_set import training_set_plan
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 
 
@@ -42,15 +41,13 @@ class Growth:
         return 100 * (self.images - self.trained_images) / self.trained_images
 
 
-def training_set_growth(factory: Factory, recipe: Recipe) -> Growth | None:
+def training_set_growth(factory: Factory | Graph, recipe: Recipe) -> Growth | None:
     """The growth of a recipe's training set; None while the present one is not made."""
-    try:
-        present = factory.store.find(training_set_plan(factory, recipe))
-    except MissingArtifactError:
-        return None
+    graph = graph_of(factory)
+    present = graph.find(Ref("training_set", (recipe.name,)))
     if present is None:
         return None
-    trained = _last_trained_on(factory, recipe)
+    trained = _last_trained_on(graph, recipe)
     return Growth(
         recipe=recipe.name,
         training_set=present.data_version,
@@ -60,16 +57,17 @@ def training_set_growth(factory: Factory, recipe: Recipe) -> Growth | None:
     )
 
 
-def _last_trained_on(factory: Factory, recipe: Recipe) -> Artifact | None:
+def _last_trained_on(graph: Graph, recipe: Recipe) -> Artifact | None:
     """The training set of the newest checkpoint that the recipe's present trainer made."""
-    stage = checkpoint_stage(recipe)
+    stage = graph.stage("checkpoint")
+    settings = stage.settings(graph, (recipe.name,))
     checkpoints = [
         each
-        for each in factory.store.list(stage.kind, *stage.name)
-        if each.manifest.configuration == stage.configuration and each.manifest.code_version == stage.code_version
+        for each in graph.view.artifacts(stage.kind, recipe.name)
+        if each.manifest.configuration == settings and each.manifest.code_version == stage.code_version
     ]
     for checkpoint in sorted(checkpoints, key=lambda each: each.manifest.started, reverse=True):
-        training_set = factory.store.read(checkpoint.manifest.inputs[0].address)
+        training_set = graph.view.read(checkpoint.manifest.inputs[0].address)
         if training_set is not None:
             return training_set
     return None

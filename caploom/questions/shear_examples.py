@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from caploom.common.text import markdown_text
 from caploom.config.factory import Factory
-from caploom.questions.gallery import markdown_text
 from caploom.stages.captions import read_captions
 from caploom.stages.sheared import tables_of
 from caploom.storage.store import Artifact

@@ -4,11 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from caploom.questions.results.arms import Arm
 from caploom.report.sections import Cell, Row, Section
-from caploom.stages.exclusions import (
-    IN_EVALUATION_SET,
-    NEAR_DUPLICATE_IMAGE,
-    NEAR_EVALUATION_IMAGE,
-)
+from caploom.training_set.exclusions import IN_EVALUATION_SET, NEAR_DUPLICATE_IMAGE, NEAR_EVALUATION_IMAGE
 
 _COLUMNS = {
     IN_EVALUATION_SET: "in an evaluation set",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from caploom.config.factory import Factory
 from caploom.errors import MissingArtifactError
@@ -12,6 +13,8 @@ from caploom.questions.results.results import ArmResult
 from caploom.report.content import report_content
 from caploom.report.markdown import markdown_report
 from caploom.report.sections import Content
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.stage import Key, Ref, Stage
 from caploom.storage.store import Artifact, Draft, Plan
 
 KIND = "ablation_report"
@@ -19,7 +22,7 @@ CODE_VERSION = "5"
 
 
 def make_report(
-    factory: Factory,
+    factory: Factory | Graph,
     *,
     left_out: Mapping[str, Mapping[str, int]] | None = None,
     on_earlier_data: Mapping[str, int] | None = None,
@@ -33,13 +36,14 @@ def make_report(
     `left_out` is what the store has besides, a recipe's `LeftOut` as numbers, and `on_earlier_data` what `NewestArms`
     has: looked up, unless given.
     """
-    found = newest_arms(factory)
+    graph = graph_of(factory)
+    found = newest_arms(graph)
     if on_earlier_data is not None:
         found = replace(found, on_earlier_data=on_earlier_data)
     arms = found.arms
     if not arms:
         raise MissingArtifactError("No recipe has been measured yet: materialize retrieval_metrics of a recipe first.")
-    versions = _several_versions(factory, arms, left_out)
+    versions = _several_versions(graph, arms, left_out)
     not_shown = {recipe: each.left_out.to_dict() for recipe, each in versions.items() if each.left_out.to_dict()}
     measured = [arm.metrics for arm in arms]
     measured += [each for recipe in versions.values() for one in recipe.versions for each in one.metrics.values()]
@@ -47,7 +51,7 @@ def make_report(
         kind=KIND,
         code_version=CODE_VERSION,
         configuration={
-            "factory": factory.config.name,
+            "factory": graph.config.name,
             "waiting": [recipe.name for recipe in found.waiting],
             **({"on_earlier_data": dict(found.on_earlier_data)} if found.on_earlier_data else {}),
             **({"versions_left_out": not_shown} if not_shown else {}),
@@ -56,20 +60,20 @@ def make_report(
     )
 
     def build(draft: Draft) -> None:
-        content = report_content(factory, found, versions)
+        content = report_content(graph.factory, found, versions)
         _write(draft, content)
         draft.summary = {"recipes": len({arm.recipe.base for arm in arms}), "verdicts": content.verdicts}
 
-    return factory.store.make(plan, build)
+    return graph.store.make(plan, build)
 
 
 def _several_versions(
-    factory: Factory, arms: Sequence[ArmResult], left_out: Mapping[str, Mapping[str, int]] | None
+    graph: Graph, arms: Sequence[ArmResult], left_out: Mapping[str, Mapping[str, int]] | None
 ) -> dict[str, RecipeVersions]:
     """By their names without a seed, the recipes that were measured on several versions of their data."""
     first = {arm.recipe.base: arm for arm in reversed(arms)}
     recipes = dict.fromkeys(arm.recipe.base for arm in arms)
-    found = {recipe: data_versions(factory, recipe, like=first[recipe].metrics) for recipe in recipes}
+    found = {recipe: data_versions(graph, recipe, like=first[recipe].metrics) for recipe in recipes}
     several = {recipe: each for recipe, each in found.items() if len(each.versions) > 1}
     if left_out is None:
         return several
@@ -87,3 +91,30 @@ def _write(draft: Draft, content: Content) -> None:
         (draft.folder / "charts").mkdir()
     for chart in charts:
         (draft.folder / "charts" / f"{chart.name}.svg").write_text(chart.svg, encoding="utf-8")
+
+
+def _in_words(configuration: Mapping[str, Any]) -> str:
+    waiting = configuration.get("waiting", [])
+    return f"factory {configuration['factory']}" + (f", {len(waiting)} recipes not measured yet" if waiting else "")
+
+
+def _measurable(graph: Graph, key: Key) -> list[Ref]:
+    return [Ref("retrieval_metrics", recipe) for recipe in graph.keys("retrieval_metrics")]
+
+
+ABLATION_REPORT = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=(),
+    keys=lambda graph: [()],
+    settings=lambda graph, key: {"factory": graph.config.name},
+    upstream=("retrieval_metrics",),
+    inputs=_measurable,
+    make=lambda graph, key, tools: make_report(graph),
+    shown=lambda configuration: {"name": configuration["factory"]},
+    words=_in_words,
+    cost=None,
+    reads_images=True,
+    partial=True,
+    remake="caploom.reproduce.remake:report",
+)

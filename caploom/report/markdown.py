@@ -2,7 +2,7 @@
 
 import re
 
-from caploom.questions.gallery import markdown_text
+from caploom.common.text import markdown_text
 from caploom.questions.results.results import DIRECTIONS
 from caploom.questions.results.tables import markdown_table
 from caploom.report.queries import Query

@@ -72,7 +72,7 @@ _HERE = "caploom.reproduce.stages"
 STAGES: dict[str, Stage] = {
     "shards": Stage(f"{_HERE}:cut_shard", "caploom.stages.shards:CODE_VERSION"),
     "raw_pairs": Stage(f"{_HERE}:ingest", "caploom.stages.raw_pairs:CODE_VERSION"),
-    "canaries": Stage(f"{_HERE}:canary", "caploom.captioning.canary_gate:CODE_VERSION"),
+    "canaries": Stage(f"{_HERE}:canary", "caploom.stages.canaries:CODE_VERSION"),
     "captions": Stage(f"{_HERE}:caption", "caploom.stages.captions:CODE_VERSION", "images"),
     "raw_words": Stage(f"{_HERE}:count_raw_words", "caploom.stages.raw_words:CODE_VERSION"),
     "sheared": Stage(f"{_HERE}:shear", "caploom.stages.sheared:CODE_VERSION"),
@@ -172,7 +172,7 @@ def caption(work: Work) -> None:
 def canary(work: Work) -> None:
     """`canaries`: asked with the images of the first shard that the captioner was given."""
     from caploom.captioning.backend import load_backend
-    from caploom.captioning.canary_gate import pass_canary
+    from caploom.stages.canaries import pass_canary
 
     captioner, fingerprint = name_of(work.recorded).split("/")
     captions = work.original.list("captions", captioner, fingerprint)

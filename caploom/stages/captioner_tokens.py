@@ -6,15 +6,15 @@ from typing import Any
 
 from caploom.captioning.identity import model_location
 from caploom.captioning.settings import TransformersCaptioner
-from caploom.config.factory import Factory
+from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaptionerError, ConfigError
 from caploom.shearing.rule import CountTokens
 from caploom.shearing.settings import ShearStep
 
 
-def check_tokenizers(factory: Factory, captioner: str, steps: Sequence[ShearStep]) -> None:
+def check_tokenizers(config: FactoryConfig, captioner: str, steps: Sequence[ShearStep]) -> None:
     """Raises `ConfigError` when a step counts in the captioner's tokenizer and it has none that can be loaded here."""
-    settings = factory.config.captioners.get(captioner)
+    settings = config.captioners.get(captioner)
     if settings is not None and _asked(steps) and not isinstance(settings, TransformersCaptioner):
         raise ConfigError(
             f'The captioner "{captioner}" has the backend {settings.backend}, whose tokenizer is not known here, and '
@@ -22,9 +22,9 @@ def check_tokenizers(factory: Factory, captioner: str, steps: Sequence[ShearStep
         )
 
 
-def captioner_tokens(factory: Factory, captioner: str, steps: Sequence[ShearStep]) -> CountTokens | None:
+def captioner_tokens(config: FactoryConfig, captioner: str, steps: Sequence[ShearStep]) -> CountTokens | None:
     """What counts a text's tokens, special ones left out, if a step asks for it; raises `CaptionerError`."""
-    settings = factory.config.captioners[captioner]
+    settings = config.captioners[captioner]
     if not _asked(steps) or not isinstance(settings, TransformersCaptioner):
         return None
     tokenizer = _tokenizer(model_location(settings), settings.revision, settings.trust_remote_code)

@@ -1,15 +1,13 @@
 """The `captions/<captioner>` stage: what one captioner says of every image of a shard."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from caploom.captioning.backend import Backend, ImageRef
-from caploom.captioning.canary_gate import pass_canary
-from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import KIND, Ledger, LedgerWriter
 from caploom.captioning.retries import retries_asked
 from caploom.captioning.settings import CaptionerSettings
@@ -17,8 +15,23 @@ from caploom.common.progress import Progress
 from caploom.common.settings import nearest
 from caploom.config.factory import Factory
 from caploom.errors import ConfigError
+from caploom.stages.canaries import canary_of, pass_canary
+from caploom.stages.captions_cost import CAPTIONS_COST
 from caploom.stages.captions_work import Outcome, ShardWork
-from caploom.stages.raw_pairs import raw_pairs_plan, read_pairs
+from caploom.stages.checks import (
+    BATCHED_EQUALS_SINGLE,
+    ORPHAN_FREE,
+    ROWS_ACCOUNTED,
+    CheckOutcome,
+    accounted,
+    orphan_free,
+)
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.raw_pairs import read_pairs
+from caploom.stages.stage import BEHIND, Checks, Configuration, Key, Making, Ref, Stage, Tools
+from caploom.stages.words import captioner_in_words
+from caploom.storage.records import CAPTIONS as CAPTIONS_SCHEMA
+from caploom.storage.records import FAILURES
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.storage.tables import read_table
 
@@ -27,39 +40,13 @@ CODE_VERSION = "2"
 Load = Callable[[], Backend]
 
 
-def captions_plan(factory: Factory, captioner: str, shard: str, *, retries: int | None = None) -> Plan:
-    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before it is ingested.
-
-    `retries` is how often the shard's failures were asked to be redone: as often as `caploom retry` did, unless given.
-    """
-    stage = captions_stage(factory, captioner, shard, retries=retries)
-    pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
-    return stage.of([pairs.as_input()])
-
-
-def captions_stage(
-    factory: Factory, captioner: str, shard: str, *, retries: int | None = None, fingerprint: str | None = None
-) -> Plan:
-    """The same without the inputs; `fingerprint` is the captioner's where it is at hand."""
-    settings = _settings(factory, captioner)
-    fingerprint = captioner_fingerprint(settings) if fingerprint is None else fingerprint
-    asked = retries_asked(factory.store, captioner, fingerprint, shard) if retries is None else retries
-    return Plan(
-        kind=KIND,
-        name=(captioner, fingerprint, shard),
-        code_version=CODE_VERSION,
-        configuration={
-            "captioner": captioner,
-            "captioner_fingerprint": fingerprint,
-            "shard": shard,
-            "settings": settings.fingerprinted(),
-            **({"retries": asked} if asked else {}),
-        },
-    )
+def captions_plan(factory: Factory | Graph, captioner: str, shard: str) -> Plan:
+    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before it is ingested."""
+    return graph_of(factory).plan(Ref(KIND, (captioner, shard)))
 
 
 def caption_shard(
-    factory: Factory, captioner: str, shard: str, load: Load, progress: Progress | None = None
+    factory: Factory | Graph, captioner: str, shard: str, load: Load, progress: Progress | None = None
 ) -> Artifact:
     """Caption a shard's images, but for those that the ledger knows and those that failed too often.
 
@@ -67,20 +54,27 @@ def caption_shard(
     generated. A killed run goes on where it stopped. Raises `CanaryError` before anything is generated in batches that
     cannot be trusted.
     """
-    plan = captions_plan(factory, captioner, shard)
-    ledger = ledger_of(factory, plan)
-    found = factory.store.find(plan)
-    if found is not None:
-        return found
+    tools = Tools(progress=progress, load=lambda settings, store: load())
+    return graph_of(factory).make(Ref(KIND, (captioner, shard)), tools)
+
+
+def _build(making: Making, draft: Draft) -> None:
+    captioner, shard = making.ref.key
+    work = shard_work(making.graph, captioner, shard, making.plan)
+
+    def load() -> Backend:
+        return making.tools.load(making.config.captioners[captioner], making.store)
+
+    work.write(draft, _generate(work, load, making.tools.progress))
+
+
+@contextmanager
+def _claimed(making: Making) -> Iterator[None]:
+    shard = making.ref.key[1]
+    ledger = ledger_of(making.factory, making.plan)
     with ledger.claimed(shard):
-        work = shard_work(factory, captioner, shard, plan)
-
-        def build(draft: Draft) -> None:
-            work.write(draft, _generate(work, load, progress))
-
-        artifact = factory.store.make(plan, build)
+        yield
         ledger.sweep(shard)
-    return artifact
 
 
 def _generate(work: ShardWork, load: Load, progress: Progress | None) -> Outcome:
@@ -109,24 +103,31 @@ def ledger_of(factory: Factory, plan: Plan) -> Ledger:
     return Ledger(factory.store, plan.configuration["captioner"], plan.configuration["captioner_fingerprint"])
 
 
-def shard_work(factory: Factory, captioner: str, shard: str, plan: Plan) -> ShardWork:
+def shard_work(graph: Graph, captioner: str, shard: str, plan: Plan) -> ShardWork:
     """What is to be done of a shard; its ledger should be claimed."""
-    earlier = _earlier_failures(factory, captioner, shard, plan)
-    return ShardWork(factory, captioner, plan, ledger_of(factory, plan), shard_images(factory, shard), earlier)
+    earlier = _earlier_failures(graph, plan)
+    ledger = ledger_of(graph.factory, plan)
+    return ShardWork(graph.factory, captioner, plan, ledger, shard_images(graph, shard), earlier)
 
 
-def _earlier_failures(factory: Factory, captioner: str, shard: str, plan: Plan) -> dict[str, dict[str, Any]]:
+def _earlier_failures(graph: Graph, plan: Plan) -> dict[str, dict[str, Any]]:
     """By image, the failures of the shard as it was before they were asked to be redone."""
     retries = plan.configuration.get("retries", 0)
     if not retries:
         return {}
-    artifact = factory.store.find(captions_plan(factory, captioner, shard, retries=retries - 1))
+    before = {key: value for key, value in plan.configuration.items() if key != "retries"}
+    before |= {"retries": retries - 1} if retries > 1 else {}
+    artifact = graph.view.find(plan.model_copy(update={"configuration": before}))
     return {row["key"]: row for row in read_failures(artifact)} if artifact is not None else {}
 
 
-def shard_images(factory: Factory, shard: str) -> list[ImageRef]:
+def shard_images(factory: Factory | Graph, shard: str) -> list[ImageRef]:
     """The distinct images of an ingested shard, in its order, each with the first of its raw captions."""
-    pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
+    return images_of(graph_of(factory).require(Ref("raw_pairs", (shard,))))
+
+
+def images_of(pairs: Artifact) -> list[ImageRef]:
+    """The same of raw pairs at hand."""
     seen: dict[str, ImageRef] = {}
     columns = ["image_id", "path", "image", "raw_caption", "width", "height"]
     for row in read_pairs(pairs).select(columns).to_pylist():
@@ -145,11 +146,83 @@ def read_failures(artifact: Artifact) -> list[dict[str, Any]]:
     return rows
 
 
-def _settings(factory: Factory, captioner: str) -> CaptionerSettings:
-    known = factory.config.captioners
+def captioner_settings(graph: Graph, captioner: str) -> CaptionerSettings:
+    """The settings of the captioner of that name; raises `ConfigError` when there is none."""
+    known = graph.config.captioners
     if captioner not in known:
         raise ConfigError(
             f'There is no captioner "{captioner}"; known: {", ".join(known) or "none"}'
             f"{nearest(captioner, list(known))}."
         )
     return known[captioner]
+
+
+def _configuration(graph: Graph, key: Key) -> Configuration:
+    captioner, shard = key
+    settings, fingerprint = captioner_settings(graph, captioner), graph.fingerprint(captioner)
+    graph.view.refresh(KIND)
+    retries = retries_asked(graph.store, captioner, fingerprint, shard, listed=True)
+    return {
+        "captioner": captioner,
+        "captioner_fingerprint": fingerprint,
+        "shard": shard,
+        "settings": settings.fingerprinted(),
+        **({"retries": retries} if retries else {}),
+    }
+
+
+def _name(graph: Graph, key: Key) -> Key:
+    captioner_settings(graph, key[0])
+    return (key[0], graph.fingerprint(key[0]), key[1])
+
+
+def shown_captions(configuration: Mapping[str, Any]) -> Configuration:
+    """What made captions, key by key as the YAML has it."""
+    retries = {"retries": configuration.get("retries", 0)}
+    return {**configuration["settings"], **retries, BEHIND: configuration["captioner_fingerprint"]}
+
+
+def check_captions(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
+    """Images in = captions + failures; each caption is of an image of the shard, and no image has two."""
+    images = {ref.image_id for ref in shard_images(graph, artifact.manifest.configuration["shard"])}
+    captions = read_captions(artifact).column("image_id").to_pylist()
+    failed = [row["key"] for row in read_failures(artifact)]
+    return [
+        _canary_check(graph, artifact),
+        accounted(len(images), len(captions), len(failed)),
+        orphan_free(orphans=len({*captions, *failed} - images), doubled=len(captions) - len(set(captions))),
+    ]
+
+
+def _canary_check(graph: Graph, captions: Artifact) -> CheckOutcome:
+    configuration = captions.manifest.configuration
+    canary = canary_of(graph, configuration["captioner"], configuration["captioner_fingerprint"])
+    if canary is None:
+        return CheckOutcome(BATCHED_EQUALS_SINGLE, True, "Nothing was generated in batches.", {"images": 0})
+    images = canary.manifest.summary["images"]
+    sentence = f"{images} images got in one batch what they get alone."
+    return CheckOutcome(BATCHED_EQUALS_SINGLE, True, sentence, canary.manifest.summary)
+
+
+CAPTIONS = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("captioner", "shard"),
+    keys=lambda graph: [(captioner, shard) for captioner in graph.config.captioners for shard in graph.shards],
+    settings=_configuration,
+    build=_build,
+    upstream=("raw_pairs",),
+    inputs=lambda graph, key: [Ref("raw_pairs", (key[1],))],
+    name=_name,
+    name_parts=("captioner", "#fingerprint", "shard"),
+    around=_claimed,
+    slot=lambda key: (f"{KIND}/{key[0]}", key[1] or None),
+    shown=shown_captions,
+    words=lambda configuration: captioner_in_words(configuration["settings"]),
+    unit="images",
+    cost=CAPTIONS_COST,
+    tables={"captions.parquet": CAPTIONS_SCHEMA, "failures.parquet": FAILURES},
+    reads_images=True,
+    checks=Checks((BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE), check_captions),
+    remake="caploom.reproduce.remake:caption",
+)

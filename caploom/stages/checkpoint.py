@@ -1,19 +1,28 @@
 """The `checkpoint` stage: a model trained on a recipe's training set, then perhaps fine-tuned on a target set."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from caploom.common.hashing import file_sha256, fingerprint
 from caploom.config.factory import Factory
 from caploom.config.recipes import Finetuning, Recipe
 from caploom.errors import ConfigError
+from caploom.stages.checks import LOSS_IS_FINITE, CheckOutcome
+from caploom.stages.evaluation_sets import evaluation_set
+from caploom.stages.graph import Graph, graph_of
 from caploom.stages.resized_images import resized_images
-from caploom.stages.training_set import training_files, training_set_plan
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Ref, Stage, Tools
+from caploom.stages.target_set import refuse_shared_images
+from caploom.stages.words import trainer_in_words
+from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Launch, claimed, forget, launch_training
+from caploom.training.settings import TrainingSettings
+from caploom.training_set.write import training_files
 
 KIND = "checkpoint"
 FINETUNED_KIND = "finetuned_checkpoint"
@@ -28,93 +37,70 @@ _LOG = logging.getLogger(__name__)
 Report = Callable[[TrainingEvent], None]
 
 
-def checkpoint_plan(factory: Factory, recipe: Recipe) -> Plan:
+def checkpoint_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
     """The plan of a recipe's checkpoint; raises `MissingArtifactError` before its training set is made."""
-    training_set = factory.store.require(
-        training_set_plan(factory, recipe), make_with=f"materialize training_set [{recipe.name}]"
-    )
-    return checkpoint_stage(recipe).of([training_set.as_input()])
-
-
-def checkpoint_stage(recipe: Recipe) -> Plan:
-    """The same without the inputs."""
-    return Plan(
-        kind=KIND,
-        name=(recipe.name,),
-        code_version=CODE_VERSION,
-        configuration={"trainer": trainer_identity(recipe.trainer), "seed": recipe.seed},
-    )
-
-
-def finetuned_plan(factory: Factory, recipe: Recipe) -> Plan:
-    """The plan of a recipe's fine-tuned checkpoint; raises `MissingArtifactError` before its first stage is trained."""
-    from caploom.stages.target_set import target_set
-
-    finetuning = _finetuning(recipe)
-    checkpoint = factory.store.require(
-        checkpoint_plan(factory, recipe), make_with=f"materialize checkpoint [{recipe.name}]"
-    )
-    target = target_set(factory, finetuning.target_set)
-    return finetuned_stage(recipe).of([checkpoint.as_input(), target.as_input()])
-
-
-def finetuned_stage(recipe: Recipe) -> Plan:
-    """The same without the inputs: the recipe's checkpoint, then the target set."""
-    return Plan(
-        kind=FINETUNED_KIND,
-        name=(recipe.name,),
-        code_version=CODE_VERSION,
-        configuration={"trainer": trainer_identity(_finetuning(recipe).trainer), "seed": recipe.seed},
-    )
+    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def train_recipe(
-    factory: Factory, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
+    factory: Factory | Graph, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
 ) -> Artifact:
     """Train a recipe's model, unless it is trained: the model's files and `losses.parquet`."""
-    plan = checkpoint_plan(factory, recipe)
-    training_set = factory.store.require(training_set_plan(factory, recipe), make_with="merge")
-    job = TrainingJob(
-        training_set=training_files(training_set), settings=recipe.trainer, seed=recipe.seed, out=Path(), initial=None
-    )
-    return _trained(factory, plan, job, report, launch)
+    tools = Tools(launch=launch, report=report or (lambda event: None))
+    return graph_of(factory).make(Ref(KIND, (recipe.name,)), tools)
 
 
 def finetune_recipe(
-    factory: Factory, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
+    factory: Factory | Graph, recipe: Recipe, report: Report | None = None, *, launch: Launch = launch_training
 ) -> Artifact:
     """Train a recipe's checkpoint on, on its target set, unless that is done: the second stage."""
-    from caploom.stages.target_set import target_set
+    tools = Tools(launch=launch, report=report or (lambda event: None))
+    return graph_of(factory).make(Ref(FINETUNED_KIND, (recipe.name,)), tools)
 
-    plan, finetuning = finetuned_plan(factory, recipe), _finetuning(recipe)
-    checkpoint = factory.store.require(checkpoint_plan(factory, recipe), make_with="train")
+
+def _build(making: Making, draft: Draft) -> None:
+    (training_set,) = making.inputs()
+    recipe = making.recipe
     job = TrainingJob(
-        training_set=sorted(target_set(factory, finetuning.target_set).folder.glob("rows-*.parquet")),
+        training_set=training_files(training_set), settings=recipe.trainer, seed=recipe.seed, out=Path(), initial=None
+    )
+    _train(making, draft, job)
+
+
+def _build_finetuned(making: Making, draft: Draft) -> None:
+    recipe, finetuning = making.recipe, _finetuning(making.recipe)
+    checkpoint, target = making.inputs()
+    for evaluated in recipe.evaluation_sets:
+        refuse_shared_images(finetuning.target_set, target, evaluated, evaluation_set(making.graph, evaluated))
+    job = TrainingJob(
+        training_set=sorted(target.folder.glob("rows-*.parquet")),
         settings=finetuning.trainer,
         seed=recipe.seed,
         out=Path(),
         initial=checkpoint.folder,
     )
-    return _trained(factory, plan, job, report, launch)
+    _train(making, draft, job)
 
 
-def _trained(factory: Factory, plan: Plan, job: TrainingJob, report: Report | None, launch: Launch) -> Artifact:
-    unfinished = factory.store.path(f"{_UNFINISHED}/{plan.fingerprint}")
+def _train(making: Making, draft: Draft, job: TrainingJob) -> None:
+    unfinished = _unfinished(making)
+    state = unfinished / "state" if job.settings.save_every is not None else None
+    resized = resized_images(making.graph, job.settings, say=_LOG.info) if job.settings.resized_cache else []
+    started = job.model_copy(update={"out": draft.folder, "state": state, "resized": resized})
+    result = making.tools.launch(started, unfinished, making.tools.report)
+    _describe(draft, result, job.seed)
 
-    def build(draft: Draft) -> None:
-        state = unfinished / "state" if job.settings.save_every is not None else None
-        resized = resized_images(factory, job.settings, say=_LOG.info) if job.settings.resized_cache else []
-        started = job.model_copy(update={"out": draft.folder, "state": state, "resized": resized})
-        result = launch(started, unfinished, report or (lambda event: None))
-        _describe(draft, result, job.seed)
 
-    found = factory.store.find(plan)
-    if found is not None:
-        return found
-    with claimed(unfinished, "/".join(plan.name)):
-        made = factory.store.make(plan, build)
-    forget(unfinished)
-    return made
+@contextmanager
+def _claimed(making: Making) -> Iterator[None]:
+    with claimed(_unfinished(making), "/".join(making.plan.name)):
+        yield
+    forget(_unfinished(making))
+
+
+def _unfinished(making: Making) -> Path:
+    """The folder of a training that is not finished: it is not the artifact's, and outlives a killed run."""
+    return making.store.path(f"{_UNFINISHED}/{making.plan.fingerprint}")
 
 
 def _describe(draft: Draft, result: TrainingResult, seed: int) -> None:
@@ -144,3 +130,117 @@ def _finetuning(recipe: Recipe) -> Finetuning:
     if recipe.finetune is None:
         raise ConfigError(f"The recipe {recipe.name} has no second stage; give it a `finetune`.")
     return recipe.finetune
+
+
+def check_checkpoint(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
+    """The loss is a number to the end and has fallen."""
+    first, last = artifact.manifest.summary["first_loss"], artifact.manifest.summary["final_loss"]
+    sentence = f"The loss went from {first:.3f} to {last:.3f}."
+    # False for NaN too: no comparison with it holds.
+    return [CheckOutcome(LOSS_IS_FINITE, last < float("inf"), sentence, {"first": first, "final": last})]
+
+
+def _finetuned_inputs(graph: Graph, key: Key) -> list[Ref]:
+    return [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))]
+
+
+def _configuration(graph: Graph, key: Key) -> Configuration:
+    recipe = graph.recipe(key[0])
+    return {"trainer": _identity(graph, recipe.trainer), "seed": recipe.seed}
+
+
+def _finetuned_configuration(graph: Graph, key: Key) -> Configuration:
+    recipe = graph.recipe(key[0])
+    return {"trainer": _identity(graph, _finetuning(recipe).trainer), "seed": recipe.seed}
+
+
+def _identity(graph: Graph, trainer: TrainingSettings) -> Configuration:
+    return graph.fact(("trainer", trainer.model_dump_json()), lambda: trainer_identity(trainer))
+
+
+def _trainer_of(graph: Graph, ref: Ref) -> TrainingSettings:
+    recipe = graph.recipe(ref.key[0])
+    return recipe.trainer if ref.kind == KIND else _finetuning(recipe).trainer
+
+
+def _cost(kind: str, suffix: str) -> Cost:
+    """Of both stages: together by their trainer."""
+
+    def line(graph: Graph, key: Key) -> str:
+        trainer = _trainer_of(graph, Ref(kind, key)).model_dump_json()
+        names = {each.model_dump_json(): name for name, each in reversed(graph.config.trainers.items())}
+        return names[trainer] + suffix
+
+    def units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
+        trainers = [_trainer_of(graph, Ref(kind, key)) for key in keys]
+        return sum(each.steps * each.batch_size for each in trainers), True
+
+    def alike(graph: Graph, key: Key) -> list[Alike]:
+        trainer = _identity(graph, _trainer_of(graph, Ref(kind, key)))
+
+        def same(*keys: str) -> Callable[[Graph, Manifest], bool]:
+            return lambda graph, each: all(
+                each.configuration.get("trainer", {}).get(key) == trainer.get(key) for key in keys
+            )
+
+        return [
+            Alike("samples of this model at this batch size", (), same("kind", "model", "batch_size", "precision")),
+            Alike("samples of this model at another batch size", (), same("kind", "model")),
+        ]
+
+    return Cost(
+        unit="samples",
+        line=line,
+        units=units,
+        measured=_measured,
+        alike=alike,
+        steps=lambda graph, key: _trainer_of(graph, Ref(kind, key)).steps,
+        also=(KIND, FINETUNED_KIND),
+        title=KIND,
+    )
+
+
+def _measured(graph: Graph, manifest: Manifest) -> Measured | None:
+    if manifest.summary.get("resumed_from"):
+        return None  # part of it was not timed
+    seconds = manifest.summary.get("seconds", 0.0)
+    return Measured(manifest.summary.get("samples_seen", 0), seconds, max(0.0, manifest.seconds - seconds))
+
+
+CHECKPOINT = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("recipe",),
+    keys=lambda graph: [(name,) for name in graph.recipes],
+    settings=_configuration,
+    build=_build,
+    upstream=("training_set",),
+    inputs=lambda graph, key: [Ref("training_set", key)],
+    around=_claimed,
+    words=trainer_in_words,
+    unit="steps",
+    cost=_cost(KIND, ""),
+    reads_images=True,
+    beside_results=frozenset({"seed"}),
+    checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
+)
+
+FINETUNED_CHECKPOINT = Stage(
+    kind=FINETUNED_KIND,
+    code_version=CODE_VERSION,
+    axes=("recipe",),
+    keys=lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipe.finetune is not None],
+    settings=_finetuned_configuration,
+    build=_build_finetuned,
+    upstream=(KIND, "target_set"),
+    inputs=_finetuned_inputs,
+    around=_claimed,
+    slot=lambda key: (KIND, key[0]),
+    label=FINE_TUNED,
+    words=trainer_in_words,
+    unit="steps",
+    cost=_cost(FINETUNED_KIND, ", second stage"),
+    reads_images=True,
+    beside_results=frozenset({"seed"}),
+    checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
+)

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.common.hashing import content_version
-from caploom.config.factory import Factory
 from caploom.errors import CaploomError, EvaluationError, SourceError, TrainingError
 from caploom.images.check import NO_HASH
-from caploom.stages.evaluation_sets import evaluation_set, evaluation_set_plan, hashes_of
-from caploom.storage.records import LEAKED_IMAGES, NEAR_DUPLICATES
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluated_sets, evaluation_ref, hashes_of
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Key, Making, Ref, Stage
+from caploom.storage.records import LEAKED_IMAGES
+from caploom.storage.records import NEAR_DUPLICATES as NEAR_DUPLICATES_SCHEMA
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import read_table, write_table
 from caploom.training_set.hamming import first_alike, pairs_between
 
@@ -24,72 +26,40 @@ LEAKAGE_KIND = "leakage"
 CODE_VERSION = "1"
 
 
-def near_duplicates_plan(factory: Factory, pairs: Sequence[Artifact]) -> Plan:
-    """The plan of the near-duplicates among raw pairs."""
-    configuration = {"distance": factory.config.duplicates.near_distance}
-    plan = Plan(kind=NEAR_KIND, code_version=CODE_VERSION, configuration=configuration)
-    return plan.of(each.as_input() for each in pairs)
-
-
-def near_duplicates(factory: Factory, pairs: Sequence[Artifact]) -> Artifact:
-    """`images.parquet` (schema NEAR_DUPLICATES): each picture that is nearly a larger one, made unless it is made.
+def _build_near(making: Making, draft: Draft) -> None:
+    """`images.parquet` (schema NEAR_DUPLICATES): each picture that is nearly a larger one.
 
     Of pictures alike, the one with the most pixels stays, then the one of the smallest identity; a picture is a
     duplicate of one that stays, so chains of small changes are not glued together.
     """
-    distance = factory.config.duplicates.near_distance
-
-    def build(draft: Draft) -> None:
-        images = _images_of(pairs)
-        order = np.lexsort((images["image_id"], -images["pixels"]))
-        ids, hashes = images["image_id"][order], images["phash"][order]
-        rows = list(_duplicates(ids, hashes, distance))
-        table = pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES)
-        write_table(table, draft.folder / "images.parquet")
-        draft.data_version = content_version(f"{row['image_id']}\t{row['duplicate_of']}" for row in rows)
-        draft.summary = {"images": len(ids), "duplicates": len(rows), "without_hash": int((hashes == NO_HASH).sum())}
-
-    return factory.store.make(near_duplicates_plan(factory, pairs), build)
+    images = _images_of(making.inputs())
+    order = np.lexsort((images["image_id"], -images["pixels"]))
+    ids, hashes = images["image_id"][order], images["phash"][order]
+    rows = list(_duplicates(ids, hashes, making.config.duplicates.near_distance))
+    table = pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES_SCHEMA)
+    write_table(table, draft.folder / "images.parquet")
+    draft.data_version = content_version(f"{row['image_id']}\t{row['duplicate_of']}" for row in rows)
+    draft.summary = {"images": len(ids), "duplicates": len(rows), "without_hash": int((hashes == NO_HASH).sum())}
 
 
-def known_leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact | None:
-    """What `leakage` gives, if it is made already; nothing is made, and no image is read."""
-    try:
-        evaluated = factory.store.find(evaluation_set_plan(factory, name))
-    except CaploomError:  # the set cannot be read: who measures on it is told
-        return None
-    return factory.store.find(_leakage_plan(factory, name, [evaluated, *pairs])) if evaluated is not None else None
+def _build_leakage(making: Making, draft: Draft) -> None:
+    """`images.parquet` (schema LEAKED_IMAGES): each picture that the evaluation set holds too."""
+    evaluated, *pairs = making.inputs()
+    images, theirs = _images_of(pairs), hashes_of(evaluated)
+    rows = list(_leaked(images, theirs, making.config.duplicates.leakage_distance))
+    write_table(pa.Table.from_pylist(rows, schema=LEAKED_IMAGES), draft.folder / "images.parquet")
+    draft.data_version = content_version(f"{row['image_id']}\t{row['evaluation_image_id']}" for row in rows)
+    exact = sum(row["image_id"] == row["evaluation_image_id"] for row in rows)
+    draft.summary = {"images": len(images["image_id"]), "exact": exact, "near": len(rows) - exact}
 
 
-def _leakage_plan(factory: Factory, name: str, inputs: Sequence[Artifact]) -> Plan:
-    configuration = {"distance": factory.config.duplicates.leakage_distance}
-    plan = Plan(kind=LEAKAGE_KIND, name=(name,), code_version=CODE_VERSION, configuration=configuration)
-    return plan.of(each.as_input() for each in inputs)
-
-
-def leakage(factory: Factory, name: str, pairs: Sequence[Artifact]) -> Artifact:
-    """`images.parquet` (schema LEAKED_IMAGES): each picture that the evaluation set of that name holds too.
-
-    Raises `TrainingError` when the evaluation set cannot be read.
-    """
-    distance = factory.config.duplicates.leakage_distance
-    try:
-        evaluated = evaluation_set(factory, name)
-    except (SourceError, EvaluationError) as error:
-        raise TrainingError(
-            f"Whether training images are among those of the evaluation set {name} cannot be told: {error} Or set "
-            "`duplicates.leakage` to off."
-        ) from None
-
-    def build(draft: Draft) -> None:
-        images, theirs = _images_of(pairs), hashes_of(evaluated)
-        rows = list(_leaked(images, theirs, distance))
-        write_table(pa.Table.from_pylist(rows, schema=LEAKED_IMAGES), draft.folder / "images.parquet")
-        draft.data_version = content_version(f"{row['image_id']}\t{row['evaluation_image_id']}" for row in rows)
-        exact = sum(row["image_id"] == row["evaluation_image_id"] for row in rows)
-        draft.summary = {"images": len(images["image_id"]), "exact": exact, "near": len(rows) - exact}
-
-    return factory.store.make(_leakage_plan(factory, name, [evaluated, *pairs]), build)
+def _cannot_be_told(key: Key, error: CaploomError) -> CaploomError:
+    if not isinstance(error, SourceError | EvaluationError):
+        return error
+    return TrainingError(
+        f"Whether training images are among those of the evaluation set {key[0]} cannot be told: {error} Or set "
+        "`duplicates.leakage` to off."
+    )
 
 
 def _images_of(pairs: Sequence[Artifact]) -> dict[str, np.ndarray]:
@@ -135,3 +105,41 @@ def _leaked(images: dict[str, np.ndarray], theirs: pa.Table, distance: int) -> I
         image_id = str(images["image_id"][image])
         bits, other = (0, image_id) if exact[image] else nearest[int(of_image[image])]
         yield {"image_id": image_id, "evaluation_image_id": other, "distance": bits}
+
+
+def _raw_pairs(graph: Graph) -> list[Ref]:
+    return [Ref("raw_pairs", shard) for shard in graph.keys("raw_pairs")]
+
+
+NEAR_DUPLICATES = Stage(
+    kind=NEAR_KIND,
+    code_version=CODE_VERSION,
+    axes=(),
+    keys=lambda graph: [()],
+    settings=lambda graph, key: {"distance": graph.config.duplicates.near_distance},
+    build=_build_near,
+    upstream=("raw_pairs",),
+    inputs=lambda graph, key: _raw_pairs(graph),
+    on_demand=True,
+    slot=lambda key: None,
+    cost=None,
+    tables={"images.parquet": NEAR_DUPLICATES_SCHEMA},
+    remake="caploom.reproduce.remake:find_near_duplicates",
+)
+
+LEAKAGE = Stage(
+    kind=LEAKAGE_KIND,
+    code_version=CODE_VERSION,
+    axes=("evaluation_set",),
+    keys=lambda graph: [(name,) for name in evaluated_sets(graph)],
+    settings=lambda graph, key: {"distance": graph.config.duplicates.leakage_distance},
+    build=_build_leakage,
+    upstream=(*EVALUATION_KINDS, "raw_pairs"),
+    inputs=lambda graph, key: [evaluation_ref(graph.config, key[0]), *_raw_pairs(graph)],
+    on_demand=True,
+    explain=_cannot_be_told,
+    slot=lambda key: None,
+    cost=None,
+    tables={"images.parquet": LEAKED_IMAGES},
+    remake="caploom.reproduce.remake:find_leakage",
+)

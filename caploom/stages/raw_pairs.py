@@ -17,15 +17,10 @@ from caploom.images.location import Location
 from caploom.readers.checked_images import IdentifiedImage, checked_images
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
-from caploom.stages.shards import (
-    find_listing,
-    list_shards,
-    shard_listing,
-    shard_rows,
-    source_fingerprint,
-    source_of,
-    sources_of,
-)
+from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_of, sources_of
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
 from caploom.storage.store import Artifact, Draft, Plan
@@ -44,63 +39,48 @@ CODE_VERSION = "2"
 PACK = "images.pack"
 """Images one after another: of those that later stages may not or cannot read where they lie."""
 _KEPT = "kept.parquet"
-_PAIRS = "pairs.parquet"
+PAIRS_FILE = "pairs.parquet"
 
 
-def raw_pairs_plan(factory: Factory, shard: str) -> Plan:
+def raw_pairs_plan(factory: Factory | Graph, shard: str) -> Plan:
     """The plan of a shard's raw pairs."""
-    return _plan_of(factory, shard_listing(factory, shard))
+    return graph_of(factory).plan(Ref(KIND, (shard,)))
 
 
-def raw_pairs_stage(factory: Factory, shard: str) -> Plan:
-    """The same without the inputs: what the configuration alone says."""
-    bounds = factory.config.ingest.fingerprinted()
-    return Plan(
-        kind=KIND,
-        name=(source_of(factory, shard), shard),
-        code_version=CODE_VERSION,
-        configuration={"shard": shard, **({"ingest": bounds} if bounds else {})},
-    )
-
-
-def _plan_of(factory: Factory, listing: Artifact) -> Plan:
-    return raw_pairs_stage(factory, listing.manifest.configuration["shard"]).of([listing.as_input()])
-
-
-def ingest_shard(factory: Factory, shard: str, progress: Progress | None = None) -> Artifact:
+def ingest_shard(factory: Factory | Graph, shard: str, progress: Progress | None = None) -> Artifact:
     """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`.
 
     Images that are not local files, and all of an inbox whose images are to be kept, are copied into `images.pack`. Of
     those kept, an earlier version's copies are read again: the inbox may have been emptied since, or changed.
     """
-    listing = shard_listing(factory, shard)
-    plan = _plan_of(factory, listing)
+    return graph_of(factory).make(Ref(KIND, (shard,)), Tools(progress=progress))
 
-    def build(draft: Draft) -> None:
-        rows = list(shard_rows(listing))
-        keep_all = listing.manifest.configuration.get("keep") == "copy"
-        kept = _kept_before(factory, shard) if keep_all else {}
-        with Pack(draft.folder / PACK, factory.store.url_of(plan.address, PACK), everything=keep_all) as pack:
-            pairs, failures = validate_rows(
-                rows,
-                OtherPairs(factory, shard),
-                progress,
-                bounds=factory.config.ingest,
-                pack=pack,
-                kept=kept,
-            )
-        if keep_all:
-            write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
-        write_table(table_of(pairs, PAIRS), draft.folder / _PAIRS)
-        write_failures(failures, draft.folder)
-        draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
-        draft.data_version = content_version(
-            [*(pair["pair_id"] for pair in pairs), *(f"{f['key']}\t{f['reason']}" for f in failures)]
+
+def _build(making: Making, draft: Draft) -> None:
+    (shard,), (listing,) = making.ref.key, making.inputs()
+    rows = list(shard_rows(listing))
+    keep_all = listing.manifest.configuration.get("keep") == "copy"
+    kept = _kept_before(making.factory, shard) if keep_all else {}
+    url = making.store.url_of(making.plan.address, PACK)
+    with Pack(draft.folder / PACK, url, everything=keep_all) as pack:
+        pairs, failures = validate_rows(
+            rows,
+            OtherPairs(making.graph, shard),
+            making.tools.progress,
+            bounds=making.config.ingest,
+            pack=pack,
+            kept=kept,
         )
-        images = len({pair["image_id"] for pair in pairs})
-        draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
-
-    return factory.store.make(plan, build)
+    if keep_all:
+        write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
+    write_table(table_of(pairs, PAIRS), draft.folder / PAIRS_FILE)
+    write_failures(failures, draft.folder)
+    draft.rows = count_rows("rows of the source", len(rows), len(pairs), failures)
+    draft.data_version = content_version(
+        [*(pair["pair_id"] for pair in pairs), *(f"{f['key']}\t{f['reason']}" for f in failures)]
+    )
+    images = len({pair["image_id"] for pair in pairs})
+    draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
 
 
 def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
@@ -113,21 +93,20 @@ def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
     return kept
 
 
-def ingested_shards(factory: Factory) -> list[Artifact]:
+def ingested_shards(factory: Factory | Graph) -> list[Artifact]:
     """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
-    found = (factory.store.find(_plan_of(factory, listing)) for listing in list_shards(factory))
+    graph = graph_of(factory)
+    found = (graph.find(Ref(KIND, key)) for key in graph.keys(KIND))
     return [artifact for artifact in found if artifact is not None]
 
 
 def shards_to_ingest(factory: Factory) -> list[str]:
     """The shards of the source (not the inbox's) that are not ingested yet."""
-    if factory.config.pairs is None:
-        return []
-    listings = list_shards(factory, source_fingerprint(factory))
+    graph = graph_of(factory)
     return [
-        listing.manifest.configuration["shard"]
-        for listing in listings
-        if factory.store.find(_plan_of(factory, listing)) is None
+        shard
+        for shard in graph.shards
+        if source_of(factory, shard) != INBOX and graph.find(Ref(KIND, (shard,))) is None
     ]
 
 
@@ -255,20 +234,22 @@ class Pack(AbstractContextManager["Pack"]):
 class OtherPairs:
     """Looks pairs up among those of other shards, without holding those in memory."""
 
-    def __init__(self, factory: Factory, shard: str) -> None:
-        self._factory = factory
+    def __init__(self, graph: Graph, shard: str) -> None:
+        self._graph = graph
         self._shard = shard
 
     def find(self, pair_ids: Sequence[str]) -> dict[str, str]:
         """Of these pairs, the ones that another shard holds, with that shard's name."""
-        store = self._factory.store
+        store = self._graph.store
+        # Looked at anew: other shards may have been ingested since this run began.
+        graph = Graph(self._graph.factory)
         shards = {}
-        for source in sources_of(self._factory):
+        for source in sources_of(graph.factory):
             store.refresh_throttled(KIND, source)
-            for address in KeyIndex(store, f"{KIND}/{source}", _PAIRS, "pair_id").holders(pair_ids):
+            for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
                 shard = address.split("/")[2]
-                if shard != self._shard and self._is_present(shard, address):
-                    shards[f"{store.tables_root}/{address}/{_PAIRS}"] = shard
+                if shard != self._shard and _is_present(graph, shard, address):
+                    shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
         if not shards:
             return {}
         with damage_explained(store.path(KIND)), duckdb.connect() as connection:
@@ -281,23 +262,86 @@ class OtherPairs:
             rows = connection.execute(query, [[*shards]]).fetchall()
         return {pair_id: shards[file] for pair_id, file in rows}
 
-    def _is_present(self, shard: str, address: str) -> bool:
-        """Whether raw pairs are those of a shard as it is now, and not an older version's."""
-        listing = find_listing(self._factory, shard)
-        return listing is not None and _plan_of(self._factory, listing).address == address
+
+def _is_present(graph: Graph, shard: str, address: str) -> bool:
+    """Whether raw pairs are those of a shard as it is now, and not an older version's."""
+    if graph.find(Ref("shards", (shard,))) is None:
+        return False
+    return graph.plan(Ref(KIND, (shard,))).address == address
 
 
 def read_pairs(artifact: Artifact) -> pa.Table:
     """The pairs of an ingested shard (schema PAIRS)."""
-    return read_table(artifact.file(_PAIRS))
+    return read_table(artifact.file(PAIRS_FILE))
 
 
-def raw_lengths(factory: Factory, shard: str | None = None) -> Counter[int]:
+def raw_lengths(factory: Factory | Graph, shard: str | None = None) -> Counter[int]:
     """How many raw captions of a shard, or of all ingested shards, have how many words."""
-    if shard is None:
-        artifacts = ingested_shards(factory)
-    else:
-        plan = raw_pairs_plan(factory, shard)
-        artifacts = [factory.store.require(plan, make_with=f"materialize raw_pairs [{shard}]")]
-    tables = (read_table(artifact.file(_PAIRS), ["raw_caption"]) for artifact in artifacts)
+    graph = graph_of(factory)
+    artifacts = ingested_shards(graph) if shard is None else [graph.require(Ref(KIND, (shard,)))]
+    tables = (read_table(artifact.file(PAIRS_FILE), ["raw_caption"]) for artifact in artifacts)
     return Counter(len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist())
+
+
+def rows_of(graph: Graph, shard: str) -> int:
+    """The rows of the source in a shard, whether it is cut or only expected."""
+    listing = graph.find(Ref("shards", (shard,)))
+    return listing.manifest.summary["rows"] if listing is not None else graph.expected.get(shard, 0)
+
+
+def raw_captions_in(graph: Graph, shard: str) -> int:
+    """The raw captions of a shard; its rows, which are at least as many, while it is not ingested."""
+    pairs = graph.find(Ref(KIND, (shard,)))
+    rows = pairs.manifest.rows if pairs is not None else None
+    return rows.rows_out if rows is not None else rows_of(graph, shard)
+
+
+def images_in(graph: Graph, shard: str) -> int:
+    """The distinct images of a shard; its rows, which are at least as many, while it is not ingested."""
+    pairs = graph.find(Ref(KIND, (shard,)))
+    return pairs.manifest.summary["images"] if pairs is not None else rows_of(graph, shard)
+
+
+def _configuration(graph: Graph, key: Key) -> Configuration:
+    bounds = graph.config.ingest.fingerprinted()
+    return {"shard": key[0], **({"ingest": bounds} if bounds else {})}
+
+
+def _alike(graph: Graph, key: Key) -> list[Alike]:
+    source = source_fingerprint(graph.factory)
+    return [Alike("rows of this source", (source,)), Alike("rows of other sources")]
+
+
+def check_raw_pairs(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
+    """Rows of the source in = pairs + failures."""
+    listing = graph.require(Ref("shards", (artifact.manifest.configuration["shard"],)))
+    rows_in = len(read_table(listing.file("rows.parquet"), ["row"]))
+    return [accounted(rows_in, len(read_pairs(artifact)), len(read_table(artifact.file("failures.parquet"))))]
+
+
+RAW_PAIRS = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("shard",),
+    keys=lambda graph: graph.keys("shards"),
+    settings=_configuration,
+    build=_build,
+    upstream=("shards",),
+    inputs=lambda graph, key: [Ref("shards", key)],
+    name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
+    name_parts=("#source", "shard"),
+    shown=lambda configuration: {"ingest": configuration.get("ingest", {})},
+    words=lambda configuration: "",
+    cost=Cost(
+        unit="rows",
+        line=lambda graph, key: "rows of the source",
+        units=lambda graph, keys: (sum(rows_of(graph, shard) for (shard,) in keys), True),
+        shared_by=lambda graph, key: len({recipe.base for recipe in graph.recipes.values()}),
+        alike=_alike,
+    ),
+    tables={PAIRS_FILE: PAIRS},
+    images=PAIRS_FILE,
+    reads_images=True,
+    checks=Checks((ROWS_ACCOUNTED,), check_raw_pairs),
+    remake="caploom.reproduce.remake:ingest",
+)

@@ -2,47 +2,75 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caploom.config.factory import Factory
 from caploom.shearing.lengths import mean_words
 from caploom.shearing.rules import CORPUS_WORDS, RULES
 from caploom.shearing.settings import ShearStep
 from caploom.shearing.spans import Spans
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingested_shards
-from caploom.storage.store import Artifact, Draft, Plan, Store
+from caploom.stages.stage import Making, Ref, Stage
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import read_table
 
 KIND = "raw_words"
 CODE_VERSION = "1"
 
 
-def corpus_words(factory: Factory, steps: Sequence[ShearStep]) -> dict[str, int]:
-    """The raw captions' length over all ingested shards, by each statistic that the steps name; none without such."""
-    statistics = [step.parameters["length"] for step in steps if CORPUS_WORDS in RULES[step.rule].needs]
+def corpus_words(graph: Graph, steps: Sequence[ShearStep]) -> dict[str, int]:
+    """The raw captions' length over all shards, by each statistic that the steps name; none without such.
+
+    Raises `MissingArtifactError` while the words of a shard are not counted.
+    """
+    statistics = _statistics(steps)
+    return _means(_counted(graph), statistics) if statistics else {}
+
+
+def corpus_words_so_far(graph: Graph, steps: Sequence[ShearStep]) -> dict[str, int]:
+    """The same over the shards that are ingested; nothing is written."""
+    statistics = _statistics(steps)
     if not statistics:
         return {}
     histogram: Counter[int] = Counter()
-    for pairs in ingested_shards(factory):
-        histogram.update(_histogram(factory, pairs))
+    for pairs in ingested_shards(graph):
+        words, counts = _count(pairs)
+        histogram.update(dict(zip(words, counts, strict=True)))
+    return _means(histogram, statistics)
+
+
+def uncounted(graph: Graph, steps: Sequence[ShearStep]) -> list[Ref]:
+    """What is to be counted before a shear that looks at the corpus can be planned; nothing once it is."""
+    if not _statistics(steps):
+        return []
+    refs = [Ref(KIND, (shard,)) for shard in graph.shards]
+    known = graph.derived(Ref("corpus is counted"), lambda: all(graph.find(ref) is not None for ref in refs))
+    return [] if known else refs
+
+
+def _statistics(steps: Sequence[ShearStep]) -> list[Any]:
+    return [step.parameters["length"] for step in steps if CORPUS_WORDS in RULES[step.rule].needs]
+
+
+def _means(histogram: Counter[int], statistics: Sequence[Any]) -> dict[str, int]:
     return {str(statistic): mean_words(histogram, statistic) for statistic in statistics}
 
 
-def known_corpus_words(store: Store, steps: Sequence[ShearStep], pairs: Sequence[Artifact]) -> dict[str, int] | None:
-    """The same over these raw pairs, where it has been counted; None where it has not. Nothing is written."""
-    statistics = [step.parameters["length"] for step in steps if CORPUS_WORDS in RULES[step.rule].needs]
-    if not statistics:
-        return {}
-    histogram: Counter[int] = Counter()
-    for artifact in pairs:
-        counted = store.find(_histogram_plan(artifact))
-        if counted is None:
-            return None
-        histogram.update(_words_and_counts(counted))
-    return {str(statistic): mean_words(histogram, statistic) for statistic in statistics}
+def _counted(graph: Graph) -> Counter[int]:
+    """Words -> raw captions over all shards."""
+
+    def add_up() -> Counter[int]:
+        histogram: Counter[int] = Counter()
+        for shard in graph.shards:
+            words, counts = graph.require(Ref(KIND, (shard,)), by=Ref("raw_pairs", (shard,))).manifest.summary["words"]
+            histogram.update(dict(zip(words, counts, strict=True)))
+        return histogram
+
+    return graph.derived(Ref("corpus words"), add_up)
 
 
 def longest_raw_words(pairs: Artifact, image_ids: Sequence[str]) -> np.ndarray:
@@ -54,34 +82,35 @@ def longest_raw_words(pairs: Artifact, image_ids: Sequence[str]) -> np.ndarray:
     return np.asarray(pc.fill_null(longest.column("words_max").take(place), 0), np.int64)
 
 
-def _histogram(factory: Factory, pairs: Artifact) -> dict[int, int]:
-    """Words -> raw captions of a shard; kept, so that a new shard costs only itself."""
-
-    def build(draft: Draft) -> None:
-        table = read_table(pairs.file("pairs.parquet"), ["raw_caption"])
-        words, counts = np.unique(_lengths(table), return_counts=True)
-        draft.summary = {"captions": len(table), "words": [words.tolist(), counts.tolist()]}
-        draft.data_version = pairs.data_version
-
-    return _words_and_counts(factory.store.make(_histogram_plan(pairs), build))
+def _build(making: Making, draft: Draft) -> None:
+    (pairs,) = making.inputs()
+    words, counts = _count(pairs)
+    draft.summary = {"captions": sum(counts), "words": [words, counts]}
+    draft.data_version = pairs.data_version
 
 
-def _histogram_plan(pairs: Artifact) -> Plan:
-    return Plan(
-        kind=KIND,
-        name=(pairs.manifest.configuration["shard"],),
-        code_version=CODE_VERSION,
-        configuration={},
-        inputs=(pairs.as_input(),),
-    )
-
-
-def _words_and_counts(counted: Artifact) -> dict[int, int]:
-    words, counts = counted.manifest.summary["words"]
-    return dict(zip(words, counts, strict=True))
+def _count(pairs: Artifact) -> tuple[list[int], list[int]]:
+    """Words of a caption, ascending, and how many raw captions of a shard have so many."""
+    table = read_table(pairs.file("pairs.parquet"), ["raw_caption"])
+    words, counts = np.unique(_lengths(table), return_counts=True)
+    return words.tolist(), counts.tolist()
 
 
 def _lengths(pairs: pa.Table) -> np.ndarray:
     """Words of each raw caption."""
     chunks = pairs.column("raw_caption").chunks
     return np.concatenate([np.zeros(0, np.int32), *(Spans.whole(chunk).count_words() for chunk in chunks)])
+
+
+RAW_WORDS = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("shard",),
+    keys=lambda graph: graph.keys("shards"),
+    build=_build,
+    upstream=("raw_pairs",),
+    inputs=lambda graph, key: [Ref("raw_pairs", key)],
+    on_demand=True,  # so that a new shard costs only itself
+    slot=lambda key: None,
+    cost=None,
+)

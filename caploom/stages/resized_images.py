@@ -15,8 +15,11 @@ from caploom.common.progress import StageBar
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.images.decode import ImageFault
+from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_pairs import ingested_shards
-from caploom.storage.records import RESIZED_IMAGES
+from caploom.stages.stage import Stage
+from caploom.storage.records import FAILURES
+from caploom.storage.records import RESIZED_IMAGES as RESIZED_SCHEMA
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.storage.tables import (
     count_rows,
@@ -40,7 +43,7 @@ Say = Callable[[str], None]
 
 
 def resized_images(
-    factory: Factory,
+    factory: Factory | Graph,
     settings: ClipTrainerSettings | BlipTrainerSettings,
     bar: StageBar | None = None,
     say: Say = lambda line: None,
@@ -52,7 +55,8 @@ def resized_images(
     from caploom.training.objectives import create_objective
 
     decoder = create_objective(settings, seed=0).decoder
-    shards = ingested_shards(factory)
+    graph = graph_of(factory)
+    factory, shards = graph.factory, ingested_shards(graph)
     wanted = [(pairs, _plan(pairs, decoder)) for pairs in shards]
     missing = [pairs for pairs, plan in wanted if factory.store.find(plan) is None]
     if missing:
@@ -113,7 +117,7 @@ def _make(
                 progress(done, len(images), len(failures))
         pixels.flush()
         _cut(path, draft.folder / "pixels.npy", len(kept))
-        ids = table_of([{"image_id": row["image_id"]} for row in kept], RESIZED_IMAGES)
+        ids = table_of([{"image_id": row["image_id"]} for row in kept], RESIZED_SCHEMA)
         write_table(ids, draft.folder / "images.parquet")
         write_failures(failures, draft.folder)
         draft.rows = count_rows("images", len(images), len(kept), failures)
@@ -148,3 +152,18 @@ def _cut(whole: Path, target: Path, count: int) -> None:
         kept[start : start + _AT_ONCE] = pixels[start : min(start + _AT_ONCE, count)]
     kept.flush()
     whole.unlink()
+
+
+RESIZED_IMAGES = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("part",),
+    keys=lambda graph: [],  # for trainers that ask for them
+    name_parts=("#size",),
+    slot=lambda key: None,
+    unit="images",
+    cost=None,
+    tables={"images.parquet": RESIZED_SCHEMA, "failures.parquet": FAILURES},
+    reads_images=True,
+    remake="caploom.reproduce.remake:resize",
+)

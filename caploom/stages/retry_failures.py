@@ -8,8 +8,10 @@ from caploom.captioning.retries import ask_again
 from caploom.captioning.settings import CaptionerSettings
 from caploom.common.progress import Progress, StageBar
 from caploom.config.factory import Factory
-from caploom.stages.captions import Load, caption_shard, captions_plan, read_failures
+from caploom.stages.captions import Load, caption_shard, read_failures
+from caploom.stages.graph import graph_of
 from caploom.stages.raw_pairs import ingested_shards
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact, Store
 
 
@@ -27,9 +29,10 @@ def shards_to_retry(factory: Factory, captioner: str) -> dict[str, int]:
     """By shard, how many images the captioner failed on fewer than `max_attempts` times; no shard without any."""
     limit = factory.config.captioners[captioner].max_attempts
     counts: dict[str, int] = {}
-    for pairs in ingested_shards(factory):
+    graph = graph_of(factory)
+    for pairs in ingested_shards(graph):
         shard = pairs.manifest.configuration["shard"]
-        artifact = factory.store.find(captions_plan(factory, captioner, shard))
+        artifact = graph.find(Ref("captions", (captioner, shard)))
         if artifact is not None and (artifact.manifest.rows is None or artifact.manifest.rows.rows_failed):
             counts[shard] = sum(row["attempt"] < limit for row in read_failures(artifact))
     return {shard: count for shard, count in counts.items() if count}
@@ -62,13 +65,13 @@ def ask_to_retry(factory: Factory, captioner: str, shard: str) -> set[str]:
 
     Those are returned: the images that failed fewer than `max_attempts` times. Without any, nothing is asked for.
     """
-    plan = captions_plan(factory, captioner, shard)
-    artifact = factory.store.find(plan)
+    graph = graph_of(factory)
+    artifact = graph.find(Ref("captions", (captioner, shard)))
     limit = factory.config.captioners[captioner].max_attempts
     failures = read_failures(artifact) if artifact is not None else []
     tried = {row["key"] for row in failures if row["attempt"] < limit}
     if tried:
-        ask_again(factory.store, captioner, plan.configuration["captioner_fingerprint"], shard)
+        ask_again(factory.store, captioner, graph.fingerprint(captioner), shard)
     return tried
 
 

@@ -15,6 +15,9 @@ from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.readers.source_row import SourceRow
 from caploom.readers.source_state import SourceState, remember_as_read, source_state, was_read
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Key, Ref, Stage
+from caploom.stages.words import plain
 from caploom.storage.records import INBOX_FILES, SOURCE_ROWS
 from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import read_table, table_of, write_table
@@ -208,3 +211,44 @@ def row_digest(row: SourceRow) -> bytes:
     """What a row says, whatever its position: 16 bytes."""
     text = "\0".join((row.image, row.caption or "", row.reason or "", row.path or ""))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def listings(graph: Graph) -> dict[str, Artifact]:
+    """By shard, the listing of each, in their order: the configured source's, then the inbox's."""
+
+    def listed() -> dict[str, Artifact]:
+        found: dict[str, Artifact] = {}
+        for source in sources_of(graph.factory):
+            for listing in graph.view.artifacts(KIND, source, None):
+                found.setdefault(listing.manifest.configuration["shard"], listing)
+        return found
+
+    return graph.derived(Ref(KIND), listed)
+
+
+def _reader_in_words(configuration: Mapping[str, Any]) -> str:
+    reader = configuration["reader"]
+    options = (f"{key} {plain(value)}" for key, value in reader.items() if key != "reader" and value is not None)
+    return ", ".join([f"reader {reader['reader']}", *options])
+
+
+def _is_missing(graph: Graph, key: Key) -> str:
+    return f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
+
+
+SHARDS = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("shard",),
+    keys=lambda graph: [(shard,) for shard in (*listings(graph), *graph.expected)],
+    name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
+    name_parts=("#source", "shard"),
+    look=lambda graph, key: listings(graph).get(key[0]),
+    missing=_is_missing,
+    slot=lambda key: None,
+    shown=lambda configuration: {"pairs": configuration.get("reader")},
+    words=_reader_in_words,
+    cost=None,
+    outcome_in_plan=True,
+    remake="caploom.reproduce.remake:cut_shard",
+)

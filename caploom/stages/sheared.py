@@ -5,10 +5,9 @@ a new shard costs only itself.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,27 +15,26 @@ from caploom.common.hashing import content_version, fingerprint
 from caploom.common.progress import Progress
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
-from caploom.shearing.apply import shear_column, shear_span
 from caploom.shearing.rule import Context
 from caploom.shearing.rules import RAW_WORDS, RULES
 from caploom.shearing.settings import ShearStep
+from caploom.shearing.table import shear_table
 from caploom.stages.captioner_tokens import captioner_tokens, check_tokenizers
-from caploom.stages.captions import captions_plan, read_captions
-from caploom.stages.raw_pairs import raw_pairs_plan
-from caploom.stages.raw_words import corpus_words, longest_raw_words
-from caploom.stages.shards import shard_names
-from caploom.storage.records import SHEARED
+from caploom.stages.captions import read_captions
+from caploom.stages.captions_cost import captions_of
+from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, CheckOutcome, accounted
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.raw_words import corpus_words, corpus_words_so_far, longest_raw_words, uncounted
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage
+from caploom.stages.words import steps_in_words
+from caploom.storage.records import SHEARED as SHEARED_SCHEMA
 from caploom.storage.store import Artifact, Draft, Plan
-from caploom.storage.tables import count_rows, read_table, write_table
-
-__all__ = ["shear_span"]
+from caploom.storage.tables import count_rows, read_batches, read_table, write_table
 
 KIND = "sheared_captions"
 SHARD_KIND = "sheared"
 CODE_VERSION = "2"
-
-_BLOCK_ROWS = 8192
-_BLOCK_BYTES = 32 * 2**20  # of text
+_TABLE = "sheared.parquet"
 
 
 def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
@@ -44,109 +42,45 @@ def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
     return fingerprint([step.model_dump(mode="json") for step in steps])
 
 
-def sheared_shard_plan(
-    factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int] | None = None
-) -> Plan:
-    """The plan of a captioner's sheared captions of a shard; raises `MissingArtifactError` before there are any.
-
-    `corpus` is `corpus_words` of the shear, looked up unless given.
-    """
-    steps = factory.config.shear_steps(shear)
-    check_tokenizers(factory, captioner, steps)
-    corpus = corpus_words(factory, steps) if corpus is None else corpus
-    inputs = [
-        factory.store.require(
-            captions_plan(factory, captioner, shard), make_with=f"materialize captions/{captioner} [{shard}]"
-        )
-    ]
-    if needs_raw_words(steps):
-        pairs = raw_pairs_plan(factory, shard)
-        inputs.append(factory.store.require(pairs, make_with=f"materialize raw_pairs [{shard}]"))
-    return sheared_shard_stage(steps, captioner, shard, corpus).of(artifact.as_input() for artifact in inputs)
-
-
-def sheared_shard_stage(steps: Sequence[ShearStep], captioner: str, shard: str, corpus: dict[str, int]) -> Plan:
-    """The same without the inputs: the shard's captions, and its raw pairs where `needs_raw_words`."""
-    return Plan(
-        kind=SHARD_KIND,
-        name=(captioner, shear_fingerprint(steps), shard),
-        code_version=CODE_VERSION,
-        configuration={
-            "captioner": captioner,
-            "steps": [step.model_dump(mode="json") for step in steps],
-            **({"corpus_words": corpus} if corpus else {}),
-        },
-    )
-
-
-def sheared_captions_plan(factory: Factory, recipe: Recipe) -> Plan:
+def sheared_captions_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
     """The plan of a recipe's sheared captions over all shards."""
-    steps = factory.config.shear_steps(recipe.shear)
-    corpus, shards = corpus_words(factory, steps), shard_names(factory)
-    return sheared_captions_stage(recipe, corpus).of(
-        factory.store.require(
-            sheared_shard_plan(factory, recipe.shear, captioner, shard, corpus),
-            make_with=f"materialize sheared_captions [{recipe.name}]",
-        ).as_input()
-        for captioner in recipe.captioners
-        for shard in shards
-    )
+    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
-def sheared_captions_stage(recipe: Recipe, corpus: dict[str, int]) -> Plan:
-    """The same without the inputs: one table a captioner and shard, the shards inside."""
-    return Plan(
-        kind=KIND,
-        name=(recipe.base,),
-        code_version=CODE_VERSION,
-        configuration={
-            "captioners": list(recipe.captioners),
-            "shear": recipe.shear,
-            **({"corpus_words": corpus} if corpus else {}),
-        },
-    )
+def shear_recipe(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:
+    """Shear a recipe's captions, unless they are sheared: one table (schema SHEARED) a captioner and shard.
 
-
-def shear_recipe(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
-    """Shear a recipe's captions, unless they are sheared: one table (schema SHEARED) a captioner and shard."""
-    shear_captioners(factory, recipe.shear, recipe.captioners, progress)
-    plan = sheared_captions_plan(factory, recipe)
-    corpus = plan.configuration.get("corpus_words")
-
-    def build(draft: Draft) -> None:
-        parts = _artifacts(factory, plan.inputs)
-        counts = [part.manifest.rows for part in parts if part.manifest.rows is not None]
-        draft.rows = count_rows("captions", sum(c.rows_in for c in counts), sum(c.rows_out for c in counts), [])
-        draft.data_version = content_version(record.data_version for record in plan.inputs)
-        draft.summary = {"captioners": [_captioner_summary(parts, each) for each in recipe.captioners]}
-        if corpus:
-            draft.summary["corpus_words"] = corpus
-
-    return factory.store.make(plan, build)
+    Raises `MissingArtifactError` before they are all captioned.
+    """
+    graph = graph_of(factory)
+    shear_captioners(graph, recipe.shear, recipe.captioners, progress)
+    return graph.make(Ref(KIND, (recipe.name,)))
 
 
 def shear_captioners(
-    factory: Factory, shear: str, captioners: Sequence[str], progress: Progress | None = None
+    factory: Factory | Graph, shear: str, captioners: Sequence[str], progress: Progress | None = None
 ) -> list[Artifact]:
     """Shear some captioners' captions of every shard, unless they are sheared: one table (SHEARED) each."""
-    corpus, shards = corpus_words(factory, factory.config.shear_steps(shear)), shard_names(factory)
-    jobs = [(captioner, shard) for captioner in captioners for shard in shards]
+    graph = graph_of(factory)
+    jobs = [(captioner, shear, shard) for captioner in captioners for shard in graph.shards]
     made = []
-    for done, (captioner, shard) in enumerate(jobs, start=1):
-        made.append(shear_shard(factory, shear, captioner, shard, corpus))
+    for done, key in enumerate(jobs, start=1):
+        made.append(graph.make(Ref(SHARD_KIND, key)))
         if progress is not None:
             progress(done, len(jobs))
     return made
 
 
-def sheared_tables(factory: Factory, recipe: Recipe) -> list[Artifact]:
+def sheared_tables(factory: Factory | Graph, recipe: Recipe) -> list[Artifact]:
     """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
-    return _artifacts(factory, sheared_captions_plan(factory, recipe).inputs)
+    graph = graph_of(factory)
+    return [graph.require(each) for each in graph.inputs(Ref(KIND, (recipe.name,)))]
 
 
-def tables_of(factory: Factory, sheared: Artifact) -> list[Artifact]:
+def tables_of(factory: Factory | Graph, sheared: Artifact) -> list[Artifact]:
     """The same of a recipe's artifact that is at hand."""
-    return _artifacts(factory, sheared.manifest.inputs)
+    found = [graph_of(factory).view.read(record.address) for record in sheared.manifest.inputs]
+    return [artifact for artifact in found if artifact is not None]
 
 
 def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[Counter[int], Counter[int]]:
@@ -158,84 +92,53 @@ def captioner_lengths(tables: Sequence[Artifact], captioner: str) -> tuple[Count
     return before, after
 
 
-def shear_shard(factory: Factory, shear: str, captioner: str, shard: str, corpus: dict[str, int]) -> Artifact:
-    """Shear one captioner's captions of one shard, unless they are sheared; `corpus` is `corpus_words` of the shear."""
-    plan = sheared_shard_plan(factory, shear, captioner, shard, corpus)
-    steps = factory.config.shear_steps(shear)
-
-    def build(draft: Draft) -> None:
-        source = factory.store.require(captions_plan(factory, captioner, shard), make_with="caption")
-        captions = read_captions(source).select(["image_id", "captioner", "text"])
-        image_ids = captions.column("image_id").to_pylist()
-        table = shear_table(captions, steps, _context(factory, captioner, shard, steps, image_ids, corpus))
-        write_table(table, draft.folder / "sheared.parquet")
-        draft.rows = count_rows("captions", len(captions), len(table), [])
-        kept = zip(image_ids, table.column("caption").to_pylist(), strict=True)
-        draft.data_version = content_version(f"{image}\t{caption}" for image, caption in kept)
-
-    return factory.store.make(plan, build)
-
-
-def sheared_texts(factory: Factory, captioner: str, steps: Sequence[ShearStep]) -> dict[str, str]:
+def sheared_texts(factory: Factory | Graph, captioner: str, steps: Sequence[ShearStep]) -> dict[str, str]:
     """By image, what a shear keeps of a captioner's captions so far; nothing is written."""
+    graph = graph_of(factory)
     kept: dict[str, str] = {}
-    corpus = corpus_words(factory, steps)
-    for shard in shard_names(factory):
-        source = factory.store.find(captions_plan(factory, captioner, shard))
+    corpus = corpus_words_so_far(graph, steps)
+    for shard in graph.shards:
+        source = graph.find(Ref("captions", (captioner, shard)))
         if source is not None:
-            captions = read_captions(source).select(["image_id", "captioner", "text"])
-            image_ids = captions.column("image_id").to_pylist()
-            table = shear_table(captions, steps, _context(factory, captioner, shard, steps, image_ids, corpus))
+            image_ids, table = _sheared(graph, source, steps, shard, corpus)
             kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
     return kept
 
 
-def _context(
-    factory: Factory,
-    captioner: str,
-    shard: str,
-    steps: Sequence[ShearStep],
-    image_ids: Sequence[str],
-    corpus: dict[str, int],
-) -> Context:
+def _build_table(making: Making, draft: Draft) -> None:
+    _, shear, shard = making.ref.key
+    source, steps = making.inputs("captions")[0], making.config.shear_steps(shear)
+    corpus = making.plan.configuration.get("corpus_words", {})
+    image_ids, table = _sheared(making.graph, source, steps, shard, corpus)
+    write_table(table, draft.folder / _TABLE)
+    draft.rows = count_rows("captions", len(image_ids), len(table), [])
+    kept = zip(image_ids, table.column("caption").to_pylist(), strict=True)
+    draft.data_version = content_version(f"{image}\t{caption}" for image, caption in kept)
+
+
+def _sheared(
+    graph: Graph, source: Artifact, steps: Sequence[ShearStep], shard: str, corpus: dict[str, int]
+) -> tuple[list[str], pa.Table]:
+    """The images of a shard's captions, and what a shear keeps of those (schema SHEARED)."""
+    captioner = source.manifest.configuration["captioner"]
+    captions = read_captions(source).select(["image_id", "captioner", "text"])
+    image_ids: list[str] = captions.column("image_id").to_pylist()
     raw_words = None
     if needs_raw_words(steps):
-        pairs = factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
-        raw_words = longest_raw_words(pairs, image_ids)
-    return Context(image_ids, captioner, raw_words, corpus, captioner_tokens(factory, captioner, steps))
+        raw_words = longest_raw_words(graph.require(Ref("raw_pairs", (shard,))), image_ids)
+    tokens = captioner_tokens(graph.config, captioner, steps)
+    return image_ids, shear_table(captions, steps, Context(image_ids, captioner, raw_words, corpus, tokens))
 
 
-def shear_table(captions: pa.Table, steps: Sequence[ShearStep], context: Context) -> pa.Table:
-    """Captions (columns image_id, captioner and text) as SHEARED, worked through in blocks of bounded size."""
-    parts = [SHEARED.empty_table()]
-    for start, end in _blocks(captions.column("text")):
-        block = captions.slice(start, end - start).combine_chunks()
-        texts = block.column("text").cast(pa.large_string()).combine_chunks()
-        sheared = shear_column(texts, steps, context.slice(start, end))
-        columns: dict[str, Any] = {
-            "image_id": block.column("image_id"),
-            "captioner": block.column("captioner"),
-            "start": sheared.start,
-            "end": sheared.end,
-            "caption": sheared.texts,
-            "source_words": sheared.source_words,
-            "words": sheared.words,
-            "cut": sheared.cut,
-            "at_cap": sheared.at_cap,
-        }
-        parts.append(pa.table(columns).cast(SHEARED))
-    return pa.concat_tables(parts)
-
-
-def _blocks(texts: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, each of a bounded number of rows and of bytes (but one row may be longer)."""
-    reached = np.cumsum(np.asarray(pc.fill_null(pc.binary_length(texts), 0), np.int64))
-    start, before = 0, 0
-    while start < len(texts):
-        fitting = int(np.searchsorted(reached, before + _BLOCK_BYTES, side="right"))
-        end = min(max(fitting, start + 1), start + _BLOCK_ROWS, len(texts))
-        yield start, end
-        start, before = end, int(reached[end - 1])
+def _build_recipe(making: Making, draft: Draft) -> None:
+    parts = making.inputs()
+    counts = [part.manifest.rows for part in parts if part.manifest.rows is not None]
+    draft.rows = count_rows("captions", sum(c.rows_in for c in counts), sum(c.rows_out for c in counts), [])
+    draft.data_version = content_version(part.data_version for part in parts)
+    draft.summary = {"captioners": [_captioner_summary(parts, each) for each in making.recipe.captioners]}
+    corpus = making.plan.configuration.get("corpus_words")
+    if corpus:
+        draft.summary["corpus_words"] = corpus
 
 
 def needs_raw_words(steps: Sequence[ShearStep]) -> bool:
@@ -243,15 +146,10 @@ def needs_raw_words(steps: Sequence[ShearStep]) -> bool:
     return any(RAW_WORDS in RULES[step.rule].needs for step in steps)
 
 
-def _artifacts(factory: Factory, inputs: Sequence[Any]) -> list[Artifact]:
-    found = [factory.store.read(record.address) for record in inputs]
-    return [artifact for artifact in found if artifact is not None]
-
-
 def _tables(tables: Sequence[Artifact], captioner: str, columns: list[str]) -> Iterator[pa.Table]:
     for artifact in tables:
         if artifact.manifest.configuration["captioner"] == captioner:
-            yield read_table(artifact.file("sheared.parquet"), columns)
+            yield read_table(artifact.file(_TABLE), columns)
 
 
 def _captioner_summary(tables: Sequence[Artifact], captioner: str) -> dict[str, object]:
@@ -269,3 +167,155 @@ def _captioner_summary(tables: Sequence[Artifact], captioner: str) -> dict[str, 
         "share_cut": round(sums["cut"] / captions, 4) if captions else None,
         "share_at_cap": round(sums["at_cap"] / captions, 4) if captions else None,
     }
+
+
+def check_sheared(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
+    """Of a recipe: captions in = captions out, and none became empty."""
+    rows = artifact.manifest.rows
+    return _check(rows.rows_in if rows else 0, tables_of(graph, artifact))
+
+
+def check_sheared_tables(parts: Sequence[Artifact]) -> list[CheckOutcome]:
+    """The same of a captioner's tables, one a shard."""
+    return _check(sum(part.manifest.rows.rows_in for part in parts if part.manifest.rows), parts)
+
+
+def _check(rows_in: int, parts: Sequence[Artifact]) -> list[CheckOutcome]:
+    captions = empty = 0
+    for part in parts:
+        for batch in read_batches(part.file(_TABLE), ["caption"]):
+            captions += len(batch)
+            blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(batch.column("caption"))), 0)
+            empty += pc.sum(blank).as_py() or 0
+    return [
+        accounted(rows_in, captions, 0),
+        CheckOutcome(NEVER_EMPTY, empty == 0, f"{empty} sheared captions are empty.", {"empty": empty}),
+    ]
+
+
+def _shears(graph: Graph) -> dict[str, str]:
+    """By the fingerprint of a shear, the first name that a recipe has for it."""
+    names: dict[str, str] = {}
+    for recipe in graph.recipes.values():
+        names.setdefault(shear_fingerprint(graph.config.shear_steps(recipe.shear)), recipe.shear)
+    return names
+
+
+def _table_keys(graph: Graph) -> list[Key]:
+    """Every captioner's captions by every shear that some recipe asks for; shears of one content are one."""
+    names = graph.fact(("shears",), lambda: _shears(graph))
+    asked = dict.fromkeys(
+        (captioner, names[shear_fingerprint(graph.config.shear_steps(recipe.shear))])
+        for recipe in graph.recipes.values()
+        for captioner in recipe.captioners
+    )
+    return [(captioner, shear, shard) for captioner, shear in asked for shard in graph.shards]
+
+
+def _table_settings(graph: Graph, key: Key) -> Configuration:
+    captioner, shear, _ = key
+    steps = graph.config.shear_steps(shear)
+    check_tokenizers(graph.config, captioner, steps)
+    return {"captioner": captioner, "steps": [step.model_dump(mode="json") for step in steps]}
+
+
+def _corpus(graph: Graph, shear: str) -> Configuration:
+    corpus = corpus_words(graph, graph.config.shear_steps(shear))
+    return {"corpus_words": corpus} if corpus else {}
+
+
+def _table_inputs(graph: Graph, key: Key) -> list[Ref]:
+    captioner, shear, shard = key
+    raw = [Ref("raw_pairs", (shard,))] if needs_raw_words(graph.config.shear_steps(shear)) else []
+    return [Ref("captions", (captioner, shard)), *raw]
+
+
+def _fingerprint(graph: Graph, shear: str) -> str:
+    return graph.fact(("shear", shear), lambda: shear_fingerprint(graph.config.shear_steps(shear)))
+
+
+def _recipe_settings(graph: Graph, key: Key) -> Configuration:
+    recipe = graph.recipe(key[0])
+    return {"captioners": list(recipe.captioners), "shear": recipe.shear}
+
+
+def _recipe_inputs(graph: Graph, key: Key) -> list[Ref]:
+    recipe = graph.recipe(key[0])
+    return [
+        Ref(SHARD_KIND, (captioner, recipe.shear, shard)) for captioner in recipe.captioners for shard in graph.shards
+    ]
+
+
+def _recipe_in_words(configuration: Mapping[str, Any]) -> str:
+    shear = configuration["shear"]
+    captioners = ", ".join(configuration["captioners"]) or "no captioners"
+    return f"{'not sheared' if shear == 'none' else f'shear {shear}'}; {captioners}"
+
+
+def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
+    count = sum(captions_of(graph, captioner, shard) for captioner, _, shard in keys)
+    return count, all(graph.find(Ref("captions", (captioner, shard))) is not None for captioner, _, shard in keys)
+
+
+def _used_by(graph: Graph, key: Key) -> int:
+    captioner, fingerprint = key[0], _fingerprint(graph, key[1])
+    return len(
+        {
+            recipe.base
+            for recipe in graph.recipes.values()
+            if captioner in recipe.captioners and _fingerprint(graph, recipe.shear) == fingerprint
+        }
+    )
+
+
+def _alike(graph: Graph, key: Key) -> list[Alike]:
+    fingerprint = _fingerprint(graph, key[1])
+    same = Alike("captions by this shear", (), lambda graph, each: each.address.split("/")[2] == fingerprint)
+    return [same, Alike("captions by other shears")]
+
+
+SHEARED = Stage(
+    kind=SHARD_KIND,
+    code_version=CODE_VERSION,
+    axes=("captioner", "shear", "shard"),
+    keys=_table_keys,
+    settings=_table_settings,
+    facts=lambda graph, key: _corpus(graph, key[1]),
+    build=_build_table,
+    upstream=("captions", "raw_pairs", "raw_words"),
+    inputs=_table_inputs,
+    asks=lambda graph, key: uncounted(graph, graph.config.shear_steps(key[1])),
+    name=lambda graph, key: (key[0], _fingerprint(graph, key[1]), key[2]),
+    name_parts=("captioner", "#shear", "shard"),
+    on_demand=True,
+    slot=lambda key: None,
+    words=lambda configuration: steps_in_words(configuration["steps"]),
+    cost=Cost(
+        unit="captions",
+        line=lambda graph, key: f"{key[0]}, {key[1]}",
+        units=_units,
+        shared_by=_used_by,
+        alike=_alike,
+    ),
+    tables={_TABLE: SHEARED_SCHEMA},
+    told_by_data=frozenset({"corpus_words"}),
+)
+
+SHEARED_CAPTIONS = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("recipe",),
+    keys=lambda graph: [(name,) for name in graph.recipes],
+    settings=_recipe_settings,
+    facts=lambda graph, key: _corpus(graph, graph.recipe(key[0]).shear),
+    build=_build_recipe,
+    upstream=("sheared", "raw_pairs", "raw_words"),
+    inputs=_recipe_inputs,
+    asks=lambda graph, key: uncounted(graph, graph.config.shear_steps(graph.recipe(key[0]).shear)),
+    name=lambda graph, key: (graph.recipe(key[0]).base,),
+    words=_recipe_in_words,
+    unit="tables",
+    cost=None,  # it counts what its tables have counted
+    told_by_data=frozenset({"corpus_words"}),
+    checks=Checks((ROWS_ACCOUNTED, NEVER_EMPTY), check_sheared),
+)

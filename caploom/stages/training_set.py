@@ -4,88 +4,75 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.common.progress import Progress
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import TrainingError
-from caploom.stages.exclusions import Exclusions, exclusions
+from caploom.stages.captions_cost import captions_of
+from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, CheckOutcome, accounted, orphan_free
+from caploom.stages.exclusions import exclusion_refs, known_exclusions
+from caploom.stages.graph import Graph, graph_of
 from caploom.stages.on_ray.merge import merge_on_ray, reads_much
-from caploom.stages.raw_pairs import ingested_shards, raw_pairs_plan
-from caploom.stages.shards import shard_names
-from caploom.stages.sheared import sheared_captions_plan, sheared_tables
+from caploom.stages.raw_pairs import ingested_shards, raw_captions_in
+from caploom.stages.scores import load_clip_scorer
+from caploom.stages.sheared import tables_of
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools
+from caploom.stages.words import filters_in_words, mix_in_words
+from caploom.storage.records import DROPPED, TRAINING_ROWS
 from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.tables import read_batches
 from caploom.training_set.buckets import Buckets
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.filter_context import FilterContext, Passes
-from caploom.training_set.filters import PreparedFilters, apply_filters, filters_identity, prepare_filters
-from caploom.training_set.mixes import training_rows
-from caploom.training_set.row_files import dropped_files, row_files
-from caploom.training_set.settings import MixSettings
+from caploom.training_set.filters import filters_identity, prepare_filters
+from caploom.training_set.order import digest_words, image_digests
 from caploom.training_set.tally import Tally
-from caploom.training_set.training_json import TrainingJson
+from caploom.training_set.write import training_files, write_training_set
 
 KIND = "training_set"
 CODE_VERSION = "3"
 ORDER_SEED = 0
 
 
-def training_set_plan(factory: Factory, recipe: Recipe) -> Plan:
-    """The plan of a recipe's training set; raises `MissingArtifactError` when a shard or a captioner is not ready."""
-    sheared = factory.store.require(
-        sheared_captions_plan(factory, recipe), make_with=f"materialize sheared_captions [{recipe.name}]"
-    )
-    pairs = [
-        factory.store.require(raw_pairs_plan(factory, shard), make_with=f"materialize raw_pairs [{shard}]")
-        for shard in shard_names(factory)
-    ]
-    left_out = exclusions(factory, recipe, pairs)
-    return training_set_stage(factory, recipe, left_out).of(artifact.as_input() for artifact in (sheared, *pairs))
+def training_set_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
+    """The plan of a recipe's training set; raises `MissingArtifactError` when a shard or a captioner is not ready.
+
+    Near-duplicates and leaks that are not looked for yet count as not found: `merge_training_set` looks for them first.
+    """
+    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
-def training_set_stage(factory: Factory, recipe: Recipe, left_out: Exclusions | None = None) -> Plan:
-    """The same without the inputs: the recipe's sheared captions, then the raw pairs of every shard."""
-    return Plan(
-        kind=KIND,
-        name=(recipe.base,),
-        code_version=CODE_VERSION,
-        configuration={
-            "captioners": list(recipe.captioners),
-            "filters": filters_identity(recipe.filters),
-            "mix": recipe.mix.model_dump(mode="json"),
-            "json": factory.config.training_json,
-            **(left_out.identity() if left_out is not None else {}),
-        },
-    )
-
-
-def merge_training_set(factory: Factory, recipe: Recipe, progress: Progress | None = None) -> Artifact:
+def merge_training_set(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:
     """Make a recipe's training set, unless it is made.
 
     Files: `rows-*.parquet` (schema TRAINING_ROWS), `dropped-*.parquet` (schema DROPPED) where filters dropped
     something, and `training.json`.
     """
+    return graph_of(factory).make(Ref(KIND, (recipe.name,)), Tools(progress=progress))
 
-    plan = training_set_plan(factory, recipe)
 
-    def build(draft: Draft) -> None:
-        pairs, sheared = ingested_shards(factory), sheared_tables(factory, recipe)
-        if not pairs:
-            raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
-        left_out = exclusions(factory, recipe, pairs)
-        if reads_much(factory, [*pairs, *sheared]):
-            tally, rows_in = merge_on_ray(
-                factory, recipe, draft, plan.fingerprint, (pairs, sheared), ORDER_SEED, left_out, progress
-            )
-        else:
-            tally, rows_in = _merge_here(factory, recipe, draft, (pairs, sheared), left_out, progress)
-        draft.rows = tally.row_count(rows_in)
-        draft.seeds = {"order": ORDER_SEED}
-        draft.summary = {**tally.summary(), "duplicates": left_out.summary()}
-
-    return factory.store.make(plan, build)
+def _build(making: Making, draft: Draft) -> None:
+    factory, recipe, progress = making.factory, making.recipe, making.tools.progress
+    (whole,), pairs = making.inputs("sheared_captions"), making.inputs("raw_pairs")
+    if not pairs:
+        raise TrainingError(f"The recipe {recipe.name} has no raw pairs: no shard has been ingested.")
+    sheared, left_out = tables_of(making.graph, whole), known_exclusions(making.graph, recipe)
+    if reads_much(factory, [*pairs, *sheared]):
+        tally, rows_in = merge_on_ray(
+            factory, recipe, draft, making.plan.fingerprint, (pairs, sheared), ORDER_SEED, left_out, progress
+        )
+    else:
+        tally, rows_in = _merge_here(factory, recipe, draft, (pairs, sheared), left_out, progress)
+    draft.rows = tally.row_count(rows_in)
+    draft.seeds = {"order": ORDER_SEED}
+    draft.summary = {**tally.summary(), "duplicates": left_out.summary()}
 
 
 def _merge_here(
@@ -102,46 +89,134 @@ def _merge_here(
     settings = factory.config.merge
     spill = settings.spill or draft.folder
     with Buckets(pairs, sheared, spill, seed=ORDER_SEED, memory=settings.memory_bytes) as buckets:
-        context = FilterContext(factory.store, recipe.name, recipe.captioners)
+        context = FilterContext(factory.store, recipe.name, recipe.captioners, load_clip_scorer)
         filters = prepare_filters(recipe.filters, Passes(buckets.scan), context, left_out)
         json = factory.config.training_json
         tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)
         return tally, buckets.rows_in
 
 
-def training_files(training_set: Artifact) -> list[Path]:
-    """The Parquet files of a training set, in their order."""
-    names = sorted(name for name in training_set.manifest.files if name.startswith("rows-"))
-    return [training_set.file(name) for name in names]
+def check_training_set(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
+    """Captions in = captions out + those left out; each row's image is a raw pair's, and no image has two rows.
+
+    Images are compared by the first 64 bits of their identities: 8 bytes of memory each, whatever their number.
+    """
+    pairs = ingested_shards(graph)
+    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(_image_words(each) for each in _pair_images(pairs))]))
+    rows = artifact.manifest.rows
+    one_row_an_image = artifact.manifest.configuration["mix"]["strategy"] != "concatenate"
+    out = orphans = doubled = 0
+    last: int | None = None
+    for path in training_files(artifact):
+        for batch in read_batches(path, ["image_id", "captions"]):
+            out += pc.sum(pc.list_value_length(batch.column("captions"))).as_py() or 0
+            images = _image_words(batch.column("image_id"))
+            orphans += int(np.count_nonzero(~_among(images, known)))
+            # An image's rows stand side by side: the order has them so.
+            doubled += int(np.count_nonzero(images[1:] == images[:-1])) + int(len(images) > 0 and images[0] == last)
+            last = int(images[-1]) if len(images) else last
+    return [
+        accounted(rows.rows_in if rows else 0, out, rows.rows_failed if rows else 0),
+        orphan_free(orphans=orphans, doubled=doubled if one_row_an_image else 0),
+    ]
 
 
-def write_training_set(
-    buckets: Buckets,
-    filters: PreparedFilters,
-    mix: MixSettings,
-    folder: Path,
-    *,
-    json: bool,
-    progress: Progress | None = None,
-) -> Tally:
-    """Write the files of a training set into a folder; raises `TrainingError` when the filters leave nothing."""
-    tally, rows_out, dropped_out = Tally(), row_files(folder), dropped_files(folder)
-    with ExitStack() as stack:
-        json_out = stack.enter_context(TrainingJson(folder / "training.json")) if json else None
-        for bucket in buckets:
-            kept, dropped = apply_filters(bucket.captions, filters)
-            tally.reasons.update(repeated_caption=bucket.repeated, orphan_caption=bucket.orphans)
-            dropped_out.write(dropped)
-            rows = training_rows(kept, mix)
-            tally.count(kept, rows)
-            rows_out.write(rows)
-            if json_out is not None:
-                json_out.write(rows)
-            if progress is not None:
-                failed = tally.reasons.total() + sum(filters.dropped.values())
-                progress(tally.out + failed, buckets.rows_in, failed)
-    filters.refuse_if_all_dropped()
-    rows_out.close(at_least_one=True)
-    dropped_out.close()
-    tally.reasons.update(filters.dropped)
-    return tally
+def _pair_images(pairs: list[Artifact]) -> Iterator[pa.Array]:
+    for each in pairs:
+        for batch in read_batches(each.file("pairs.parquet"), ["image_id"]):
+            yield batch.column("image_id")
+
+
+def _image_words(image_ids: pa.Array) -> np.ndarray:
+    return digest_words(image_digests(image_ids))[:, 0]
+
+
+def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which values are among the known ones, which are sorted."""
+    if len(known) == 0:
+        return np.zeros(len(values), bool)
+    return np.asarray(known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values)
+
+
+def _settings(graph: Graph, key: Key) -> Configuration:
+    recipe = graph.recipe(key[0])
+    return {
+        "captioners": list(recipe.captioners),
+        "filters": filters_identity(recipe.filters),
+        "mix": recipe.mix.model_dump(mode="json"),
+        "json": graph.config.training_json,
+    }
+
+
+def _inputs(graph: Graph, key: Key) -> list[Ref]:
+    return [Ref("sheared_captions", key), *(Ref("raw_pairs", shard) for shard in graph.keys("raw_pairs"))]
+
+
+def _shown(configuration: Mapping[str, Any]) -> Configuration:
+    return {"training_json" if key == "json" else key: value for key, value in configuration.items()}
+
+
+def _in_words(configuration: Mapping[str, Any]) -> str:
+    captioners = ", ".join(configuration["captioners"]) or "raw captions only"
+    return "; ".join([mix_in_words(configuration["mix"]), filters_in_words(configuration["filters"]), captioners])
+
+
+def _line(graph: Graph, key: Key) -> str:
+    """Training sets together by their filters, which decide how long they take."""
+    filters = ", ".join(step.filter for step in graph.recipe(key[0]).filters)
+    return f"filters {filters}" if filters else "no filters"
+
+
+def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
+    """The captions that they are merged of; certain once all of those are made."""
+    recipes = [graph.recipe(name) for (name,) in keys]
+    used = dict.fromkeys(captioner for recipe in recipes for captioner in recipe.captioners)
+    exact = all(
+        graph.find(ref) is not None
+        for shard in graph.shards
+        for ref in (Ref("raw_pairs", (shard,)), *(Ref("captions", (captioner, shard)) for captioner in used))
+    )
+    return sum(_captions_in(graph, recipe) for recipe in recipes), exact or not recipes
+
+
+def _captions_in(graph: Graph, recipe: Recipe) -> int:
+    return sum(
+        raw_captions_in(graph, shard) + sum(captions_of(graph, captioner, shard) for captioner in recipe.captioners)
+        for shard in graph.shards
+    )
+
+
+def _alike(graph: Graph, key: Key) -> list[Alike]:
+    filters = filters_identity(graph.recipe(key[0]).filters)
+    words = "captions merged with these filters" if filters else "captions merged"
+    return [Alike(words, (), lambda graph, each: each.configuration.get("filters", []) == filters)]
+
+
+TRAINING_SET = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("recipe",),
+    keys=lambda graph: [(name,) for name in graph.recipes],
+    settings=_settings,
+    facts=lambda graph, key: known_exclusions(graph, graph.recipe(key[0])).identity(),
+    build=_build,
+    upstream=("sheared_captions", "raw_pairs", "near_duplicates", "leakage"),
+    inputs=_inputs,
+    asks=lambda graph, key: exclusion_refs(graph, graph.recipe(key[0])),
+    name=lambda graph, key: (graph.recipe(key[0]).base,),
+    shown=_shown,
+    words=_in_words,
+    unit="captions",
+    cost=Cost(
+        unit="captions",
+        line=_line,
+        units=_units,
+        shared_by=lambda graph, key: sum(each.base == graph.recipe(key[0]).base for each in graph.recipes.values()),
+        alike=_alike,
+    ),
+    tables={"rows-*.parquet": TRAINING_ROWS, "dropped-*.parquet": DROPPED},
+    told_by_data=frozenset({"excluded_images"}),
+    beside_results=frozenset({"json"}),
+    checks=Checks((ROWS_ACCOUNTED, ORPHAN_FREE), check_training_set),
+    remake="caploom.reproduce.remake:merge",
+)

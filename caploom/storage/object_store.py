@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 8  # requests: each waits for the network and not for a core
 _CLAIM = "claim"
 _CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after it
+CHANGING = frozenset({"retries.json"})
+"""Shared files that change; all others are written once."""
 _PLAIN_KEYS = frozenset({"images.pack"})
 """Files whose place other tables name before their hash is known; one plan's are the same whoever writes them."""
 
@@ -105,6 +107,11 @@ class ObjectStore(Store):
         self._keep(address, text)
         return ObjectArtifact(self, folder, manifest, reused=True)
 
+    def read_listed(self, address: str) -> Artifact | None:
+        """The same, of a kind that was refreshed before: the mirror is asked, and not the bucket."""
+        found = super().read(address)
+        return ObjectArtifact(self, found.manifest_path.parent, found.manifest, reused=True) if found else None
+
     def list(self, *parts: str) -> list[Artifact]:
         """Every finished artifact below a kind or name, in the order of their addresses."""
         self.refresh(*parts)
@@ -114,7 +121,10 @@ class ObjectStore(Store):
         return found
 
     def refresh(self, *parts: str) -> None:
-        """Have the mirror hold the manifests of the bucket, below a kind or a name; only new ones are fetched."""
+        """Have the mirror hold the manifests of the bucket, below a kind or a name; only new ones are fetched.
+
+        So it holds the few shared files that change (`CHANGING`), each fetched anew.
+        """
         below = "/".join(parts)
         folder = self.path(below)
         known = {}
@@ -123,12 +133,15 @@ class ObjectStore(Store):
             if not any(part.startswith(".") for part in path.relative_to(folder).parts):
                 with suppress(FileNotFoundError):
                     known[path.relative_to(self.root.resolve()).as_posix()] = path.stat()
-        told = {key: each for key, each in self.bucket.list(below).items() if key.rpartition("/")[2] == MANIFEST}
+        listed = self.bucket.list(below)
+        told = {key: each for key, each in listed.items() if key.rpartition("/")[2] == MANIFEST}
+        changing = [key for key in listed if key.rpartition("/")[2] in CHANGING]
         for key in known.keys() - told.keys():
             shutil.rmtree(self.path(key).parent, ignore_errors=True)
         wanted = [key for key, each in told.items() if key not in known or not _is_copy(known[key], each)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             copies = [pool.submit(self._mirror_manifest, key, told[key]) for key in wanted]
+            copies += [pool.submit(self._mirror_shared, key) for key in changing]
             for each in copies:
                 each.result()
 
@@ -256,18 +269,10 @@ class ObjectStore(Store):
         for path in here - there:
             path.unlink(missing_ok=True)
 
-        def get(path: Path) -> None:
-            data = self.bucket.read(self._key(path))
-            if data is None:
-                path.unlink(missing_ok=True)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, data)
-
         # Parts are written once; a file without `*` in its place is one that changes.
         wanted = [path for path in there if "*" not in pattern or path not in here]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for each in [pool.submit(get, path) for path in wanted]:
+            for each in [pool.submit(self._mirror_shared, self._key(path)) for path in wanted]:
                 each.result()
 
     def delete_shared(self, folder: Path) -> None:
@@ -291,6 +296,14 @@ class ObjectStore(Store):
         with full_disk_explained(self.root):
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(copy, text)
+
+    def _mirror_shared(self, key: str) -> None:
+        path, data = self.path(key), self.bucket.read(key)
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
 
     def _mirror_manifest(self, key: str, told: StoredObject) -> None:
         text = self.bucket.read(key)

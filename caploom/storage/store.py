@@ -186,6 +186,10 @@ class Store:
         manifest = parse_manifest(text, manifest_path)
         return Artifact(folder, manifest, reused=True)
 
+    def read_listed(self, address: str) -> Artifact | None:
+        """The same, of a kind that was refreshed before: a store at a URL asks its mirror alone."""
+        return self.read(address)
+
     def refresh(self, *parts: str) -> None:
         """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
 

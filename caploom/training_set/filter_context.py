@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from caploom.errors import TrainingError
 from caploom.storage.store import Store
 
 _T = TypeVar("_T")
@@ -48,13 +49,38 @@ class Narrowed:
         return self.scan.each(lambda captions: look(narrow(captions)), loads_model=loads_model)
 
 
+class Scorer(Protocol):
+    """A loaded model that scores how well captions fit their images; `device` is where it runs."""
+
+    @property
+    def device(self) -> Any:
+        """Where it runs."""
+        ...
+
+    def score(self, captions: pa.Table) -> np.ndarray:
+        """float32 of shape (captions,); NaN where an image cannot be read. `captions` as `Scan` has them."""
+        ...
+
+
+LoadScorer = Callable[[Any], Scorer]
+"""Loads the model of a filter that scores, from its settings."""
+
+
+def _no_scorer(step: Any) -> Scorer:
+    raise TrainingError(f"The filter {step.filter} needs a model to score with, and none can be loaded here.")
+
+
 @dataclass(frozen=True)
 class FilterContext:
-    """What filters may use besides the captions: the store that keeps scores, and the recipe's name and captioners."""
+    """What filters may use besides the captions: the store that keeps scores, and the recipe's name and captioners.
+
+    `load_scorer` loads what scores, when a caption is to be scored.
+    """
 
     store: Store
     recipe: str
     captioners: Sequence[str]
+    load_scorer: LoadScorer = _no_scorer
 
 
 class Prepared(Protocol):

@@ -56,7 +56,7 @@ class BestCaptions:
 
 def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
     """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
-    scores = scores_of(step, scan, context.store)
+    scores = scores_of(step, scan, context)
     parts = [np.zeros(0, np.float32)]
     for found in scan.each(scores.look_up):
         parts.append(found[~np.isnan(found)])
@@ -69,7 +69,7 @@ def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
 
 def best_of_n(step: BestOfN, scan: Scan, context: FilterContext) -> BestCaptions:
     """Keeps the n best synthetic captions of each image, and all raw ones."""
-    return BestCaptions(scores_of(step, Narrowed(scan, _synthetic), context.store), step.best_of_n)
+    return BestCaptions(scores_of(step, Narrowed(scan, _synthetic), context), step.best_of_n)
 
 
 def _synthetic(captions: pa.Table) -> pa.Table:

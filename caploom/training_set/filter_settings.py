@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from caploom.common.settings import Settings, nearest, resolve_path
+from caploom.training_set.scorer_identity import scorer_identity
 
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 _PATHS = ("/", "./", "../", "~")
@@ -88,10 +89,8 @@ class ScoredStep(_Step):
 
     def identity(self) -> dict[str, Any]:
         """As `_Step.identity`, the model by its content."""
-        from caploom.training_set.scores import scorer_identity  # which needs the settings above
-
         given = self.model_dump(mode="json", exclude={"model", "pretrained", "batch_size", "device"})
-        return {**given, "scorer": scorer_identity(self)}
+        return {**given, "scorer": scorer_identity(self.model, self.pretrained)}
 
 
 class KeepTop(ScoredStep):

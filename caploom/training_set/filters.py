@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caploom.errors import TrainingError
-from caploom.stages.exclusions import Exclusions
 from caploom.storage.records import DROPPED
 from caploom.training_set import filter_rules, filter_scores
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.filter_context import FilterContext, Narrowed, Prepared, Scan
 from caploom.training_set.filter_settings import FilterStep
 

@@ -5,27 +5,22 @@ They belong to no recipe: another share, another shear that gives the same capti
 
 import hashlib
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from caploom.common.hashing import file_sha256, fingerprint
+from caploom.common.hashing import fingerprint
 from caploom.common.progress import track
 from caploom.storage.manifest import RowCount
 from caploom.storage.records import SCORES
 from caploom.storage.store import Draft, Plan, Store
 from caploom.storage.tables import read_table, write_table
-from caploom.training_set.filter_context import Scan
+from caploom.training_set.filter_context import FilterContext, LoadScorer, Scan, Scorer
 from caploom.training_set.filter_settings import ScoredStep
-
-if TYPE_CHECKING:
-    from caploom.evaluation.clip_scorer import ClipScorer
+from caploom.training_set.scorer_identity import CODE_VERSION, scorer_identity
 
 KIND = "scores"
-CODE_VERSION = "1"
-_ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
 _PART = 100_000  # captions that are scored before they are kept
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -58,19 +53,20 @@ def caption_keys(captions: pa.Table) -> np.ndarray:
     return np.asarray(_hashes(captions["image_id"]) * _ODD ^ _hashes(captions["caption"]))
 
 
-def scores_of(scorer: ScoredStep, scan: Scan, store: Store) -> Scores:
+def scores_of(scorer: ScoredStep, scan: Scan, context: FilterContext) -> Scores:
     """The scores of all captions that `scan` gives, those that the store lacks computed and kept.
 
     An image that cannot be read has no score now and is tried again next time. Raises `TrainingError` or `StoreError`
     when the model cannot be had.
     """
-    identity = scorer_identity(scorer)
+    store, load = context.store, context.load_scorer
+    identity = scorer_identity(scorer.model, scorer.pretrained)
     name = fingerprint(identity)
     known = _kept(store, name)
     todo = sum(scan.each(known.lacking))
     if todo == 0:
         return known
-    score = partial(_score, scorer=scorer, known=known, store=store, name=name, identity=identity)
+    score = partial(_score, scorer=scorer, known=known, store=store, load=load, name=name, identity=identity)
     done = 0
     # A bar of its own: the stage's is about to count the captions that it merges.
     with track(f"scores by {scorer.model}", "captions") as bar:
@@ -85,48 +81,25 @@ def scores_of(scorer: ScoredStep, scan: Scan, store: Store) -> Scores:
 
 
 def _score(
-    captions: pa.Table, *, scorer: ScoredStep, known: Scores, store: Store, name: str, identity: dict[str, Any]
+    captions: pa.Table,
+    *,
+    scorer: ScoredStep,
+    known: Scores,
+    store: Store,
+    load: LoadScorer,
+    name: str,
+    identity: dict[str, Any],
 ) -> int:
     """Score and keep what has no score yet of a bucket; how many captions that was."""
     missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
     for start in range(0, len(missing), _PART):
-        _keep(store, name, identity, missing.slice(start, _PART), _model(scorer))
+        _keep(store, name, identity, missing.slice(start, _PART), _model(load, scorer))
     return len(missing)
 
 
 @lru_cache(maxsize=1)
-def _model(scorer: ScoredStep) -> "ClipScorer":
-    from caploom.evaluation.clip_scorer import ClipScorer  # torch: only where something is scored
-
-    return ClipScorer(scorer)
-
-
-def scorer_identity(scorer: ScoredStep) -> dict[str, Any]:
-    """All that decides a score; of files, the content and not the path."""
-    model, own = Path(scorer.model), _ARCHITECTURES / f"{scorer.model}.json"
-    if model.is_absolute() and model.is_dir():  # a checkpoint: of its files, those that are loaded
-        files = [_content(model / name) for name in ("open_clip_config.json", "model.safetensors")]
-        return {"checkpoint": files, "code_version": CODE_VERSION}
-    architecture = next((_content(file) for file in (own, model) if file.is_file()), scorer.model)
-    weights = scorer.pretrained or ""
-    return {
-        "model": architecture,
-        "pretrained": _content(Path(weights)) if Path(weights).is_absolute() else weights,
-        "code_version": CODE_VERSION,
-    }
-
-
-def _content(file: Path) -> str:
-    """The hash of a file's content, remembered while the file stays as it is; a missing one is refused when read."""
-    if not file.is_file():
-        return f"missing:{file.name}"
-    status = file.stat()
-    return f"content:{_file_sha256(str(file), status.st_size, status.st_mtime_ns)}"
-
-
-@lru_cache(maxsize=64)
-def _file_sha256(path: str, size: int, modified: int) -> str:
-    return file_sha256(Path(path))
+def _model(load: LoadScorer, scorer: ScoredStep) -> Scorer:
+    return load(scorer)
 
 
 def _kept(store: Store, name: str) -> Scores:
@@ -135,7 +108,7 @@ def _kept(store: Store, name: str) -> Scores:
     return Scores(table["key"].to_numpy(), table["score"].to_numpy())
 
 
-def _keep(store: Store, name: str, identity: dict[str, Any], captions: pa.Table, model: "ClipScorer") -> None:
+def _keep(store: Store, name: str, identity: dict[str, Any], captions: pa.Table, model: Scorer) -> None:
     """Score some captions and keep the scores as one artifact, so that a killed run loses no more than one."""
     scores = model.score(captions)
     keys = caption_keys(captions)

@@ -2,7 +2,7 @@ import pytest
 from small_factory import ColourBackend, write_pictures
 
 from caploom.captioning.backend import CanaryRow
-from caploom.captioning.canary_gate import pass_canary
+from caploom.stages.canaries import pass_canary
 from caploom.errors import CanaryError
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from caploom.captioning.stopping import can_settle, is_settled
 from caploom.shearing.settings import ShearStep
-from caploom.stages.sheared import shear_span
+from caploom.shearing.apply import shear_span
 
 
 def shear(*steps):

@@ -19,7 +19,8 @@ from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards
 from caploom.stages.sheared import shear_recipe
-from caploom.stages.training_set import merge_training_set, training_files
+from caploom.stages.training_set import merge_training_set
+from caploom.training_set.write import training_files
 from caploom.storage.bucket import Bucket
 from caploom.storage.records import image_identity
 from caploom.storage.tables import read_table

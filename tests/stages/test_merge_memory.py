@@ -8,7 +8,7 @@ from large_tables import tables, write_tables
 
 from caploom.common.hashing import file_sha256
 from caploom.errors import ConfigError, StoreError, TrainingError
-from caploom.stages.training_set import write_training_set
+from caploom.training_set.write import write_training_set
 from caploom.storage.tables import write_table
 from caploom.training_set.buckets import Buckets, count_buckets
 from caploom.training_set.filter_context import FilterContext, Passes

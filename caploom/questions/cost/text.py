@@ -29,7 +29,7 @@ def cost_text(plan: CostPlan) -> str:
 
 def cost_markdown(plan: CostPlan) -> str:
     """The same as Markdown."""
-    from caploom.questions.gallery import markdown_text
+    from caploom.common.text import markdown_text
 
     rows = [_HEAD, ["---"] * len(_HEAD), *([markdown_text(cell) for cell in _row(item)] for item in _to_do(plan))]
     table = [f"| {' | '.join(row)} |" for row in rows] if len(rows) > 2 else []

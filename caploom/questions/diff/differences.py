@@ -11,10 +11,10 @@ from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.evaluation.compare import paired_comparison
 from caploom.evaluation.evaluate import RANKS_FILE
+from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.questions.diff.rows import RowDifferences, row_differences
 from caploom.stages.artifact_names import artifact_label, artifacts_below, find_artifact, label_of
 from caploom.stages.retrieval_metrics import KIND as METRICS
-from caploom.stages.retrieval_metrics import RETRIEVAL
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import duckdb
 
-from caploom.stages.training_set import training_files
 from caploom.storage.store import Artifact, Store
+from caploom.training_set.write import training_files
 
 _EXAMPLES = 3
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from caploom.common.changes import Change, cut, printable
+from caploom.common.text import markdown_text
 from caploom.questions.diff.differences import Differences, MetricDifference, StageDifference
 from caploom.questions.diff.rows import RowDifferences
-from caploom.questions.gallery import markdown_text
 from caploom.questions.results.tables import markdown_table
 from caploom.stages.artifact_names import label_of
 

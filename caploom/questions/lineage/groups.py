@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from caploom.common.text import counted
 from caploom.questions.lineage.lineage_graph import LineageGraph, LineageNode
-from caploom.questions.lineage.words import SHARDED, counted
+from caploom.stages.registry import sharded
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LineageGroup:
             return first.label
         kind, *name = first.address.split("/")[:-2]  # without shard and fingerprint
         called = f"{kind}/{name[0]}" if len(name) > 1 else kind
-        return f"{called} ({SHARDED[kind]} {name[-1]}): {shards_in_words([node.shard or '' for node in self.nodes])}"
+        return f"{called} ({sharded()[kind]} {name[-1]}): {shards_in_words([node.shard or '' for node in self.nodes])}"
 
     @property
     def name(self) -> str:

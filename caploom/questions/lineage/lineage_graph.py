@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from caploom.questions.lineage.words import SHARDED, TIME_FORMAT, in_few_words
+from caploom.common.text import TIME_FORMAT
+from caploom.questions.lineage.words import in_few_words
+from caploom.stages.registry import sharded
 from caploom.storage.store import Store
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[s
                 then json_merge_patch(configuration, '{_SET_ASIDE}') else configuration end::text
         from manifests where address in (select unnest(?::text[]))
         """,
-        [list(SHARDED), addresses],
+        [list(sharded()), addresses],
     ).fetchall()
     words: dict[tuple[str, str], str] = {}  # shards of one family share theirs
     return {row[0]: _node(row, words) for row in rows}
@@ -173,7 +175,7 @@ def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[s
 def _node(row: Any, words: dict[tuple[str, str], str]) -> LineageNode:
     address, kind, label, fingerprint, version, started, seconds, out, failed, unit, latest, name, code, text = row
     family = shard = None
-    if kind in SHARDED and len(name) > 1:
+    if kind in sharded() and len(name) > 1:
         shard, family = name[-1], "/".join([kind, *name[:-1], code, text])
     if (kind, text) not in words:
         words[kind, text] = in_few_words(kind, json.loads(text))

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from caploom.common.text import markdown_line, seconds_text, terminal_text
 from caploom.questions.lineage.groups import GroupedLineage, LineageGroup, grouped_lineage
 from caploom.questions.lineage.lineage_graph import MADE, LineageGraph
-from caploom.questions.lineage.words import markdown_line, seconds_text, terminal_text
 
 
 def lineage_tree(graph: LineageGraph, *, fold: bool = True) -> str:

@@ -23,9 +23,9 @@ from caploom.questions.results.measured_settings import (
 )
 from caploom.questions.results.paired import Difference, Hits, difference, hits_of
 from caploom.questions.results.results import DIRECTIONS
-from caploom.questions.status.versions import Versions
-from caploom.stages.artifact_names import artifacts_below
+from caploom.stages.graph import Graph, graph_of
 from caploom.storage.store import Artifact
+from caploom.storage.view import StoreView
 
 MOST_VERSIONS = 10
 """Of a recipe, the newest that are looked at."""
@@ -143,7 +143,7 @@ class RecipeVersions:
         }
 
 
-def data_versions(factory: Factory, recipe: str, *, like: Artifact | None = None) -> RecipeVersions:
+def data_versions(factory: Factory | Graph, recipe: str, *, like: Artifact | None = None) -> RecipeVersions:
     """The versions of a recipe's data that it was measured on with its present settings, the oldest first.
 
     Args:
@@ -155,12 +155,13 @@ def data_versions(factory: Factory, recipe: str, *, like: Artifact | None = None
     Raises:
         ConfigError: if there is no such recipe.
     """
-    base = factory.config.recipe(recipe).base
-    seeds = [each for each in factory.config.expanded_recipes() if each.base == base]
-    store = Versions(factory.store)
-    found, gone = _chains(factory, seeds, store)
-    example = chain_of(like, store.read) if like is not None else None
-    wanted = example.made_with if example is not None else present_settings(factory, seeds[0])
+    graph = graph_of(factory)
+    base = graph.recipe(recipe).base
+    seeds = [each for each in graph.recipes.values() if each.base == base]
+    view = StoreView(graph.store, tolerant=True)
+    found, gone = _chains(view, seeds)
+    example = chain_of(like, view.read) if like is not None else None
+    wanted = example.made_with if example is not None else present_settings(graph, seeds[0])
     numbers = {each.seed for each in seeds}
     same = [each for each in found if each.made_with == wanted and each.seed in numbers]
     on = example or max(same, key=_measured, default=None)
@@ -173,19 +174,19 @@ def data_versions(factory: Factory, recipe: str, *, like: Artifact | None = None
         older=max(0, len(ordered) - MOST_VERSIONS),
         other_settings=len(found) - len(same),
         gone=gone,
-        unmeasured=_unmeasured(factory, base, store, wanted, measured=[each.training_set for each in found]),
+        unmeasured=_unmeasured(view, base, wanted, measured=[each.training_set for each in found]),
     )
     return RecipeVersions(base, list(_compared(ordered[-MOST_VERSIONS:])), left_out)
 
 
-def _chains(factory: Factory, seeds: Sequence[Recipe], store: Versions) -> tuple[list[Chain], int]:
+def _chains(view: StoreView, seeds: Sequence[Recipe]) -> tuple[list[Chain], int]:
     """Every measurement of a recipe's seeds, and how many more there are that cannot be followed."""
     found: list[Chain] = []
     gone = 0
     for recipe in seeds:
-        for each in artifacts_below(factory.store, "retrieval_metrics", recipe.name):
-            metrics = store.read(each.address)
-            chain = chain_of(metrics, store.read) if metrics is not None else None
+        for address in view.addresses("retrieval_metrics", recipe.name):
+            metrics = view.read(address)
+            chain = chain_of(metrics, view.read) if metrics is not None else None
             if chain is None:
                 gone += 1
             else:
@@ -193,11 +194,10 @@ def _chains(factory: Factory, seeds: Sequence[Recipe], store: Versions) -> tuple
     return found, gone
 
 
-def _unmeasured(factory: Factory, base: str, store: Versions, wanted: Settings, *, measured: Iterable[Artifact]) -> int:
+def _unmeasured(view: StoreView, base: str, wanted: Settings, *, measured: Iterable[Artifact]) -> int:
     known = {each.manifest.address for each in measured}
-    addresses = (each.address for each in artifacts_below(factory.store, "training_set", base))
-    sets = [store.read(address) for address in addresses if address not in known]
-    made_with = [training_set_settings(each, store.read) for each in sets if each is not None]
+    sets = [view.read(address) for address in view.addresses("training_set", base) if address not in known]
+    made_with = [training_set_settings(each, view.read) for each in sets if each is not None]
     return sum(each is not None and each.items() <= wanted.items() for each in made_with)
 
 

@@ -10,7 +10,8 @@ from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.questions.results.data_versions import data_versions
 from caploom.questions.results.results import ArmResult, finished_arms
-from caploom.stages.evaluation_sets import evaluation_set
+from caploom.stages.evaluation_sets import evaluation_ref
+from caploom.stages.graph import Graph, graph_of
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,20 @@ class NewestArms:
         return said
 
 
-def newest_arms(factory: Factory) -> NewestArms:
+def newest_arms(factory: Factory | Graph) -> NewestArms:
     """The newest measurements with the present settings, on the present evaluation sets.
 
     The seeds of a recipe are means together, so earlier data counts only where no seed was measured on the present one.
     """
-    done, waiting = finished_arms(factory)
+    graph = graph_of(factory)
+    done, waiting = finished_arms(graph)
     present = {arm.recipe.base for arm in done}
     found = {arm.recipe.name: arm for arm in done}
     earlier: dict[str, int] = {}
     for base in dict.fromkeys(recipe.base for recipe in waiting if recipe.base not in present):
-        for arm, images in _on_earlier_data(factory, [recipe for recipe in waiting if recipe.base == base]):
+        for arm, images in _on_earlier_data(graph, [recipe for recipe in waiting if recipe.base == base]):
             found[arm.recipe.name], earlier[arm.recipe.name] = arm, images
-    order = [recipe.name for recipe in factory.config.expanded_recipes()]
+    order = list(graph.recipes)
     return NewestArms(
         arms=[found[name] for name in order if name in found],
         waiting=[recipe for recipe in waiting if recipe.name not in found],
@@ -58,14 +60,15 @@ def newest_arms(factory: Factory) -> NewestArms:
     )
 
 
-def _on_earlier_data(factory: Factory, seeds: Iterable[Recipe]) -> Iterator[tuple[ArmResult, int]]:
+def _on_earlier_data(graph: Graph, seeds: Iterable[Recipe]) -> Iterator[tuple[ArmResult, int]]:
     """The seeds of a recipe in the newest of its versions, and the images of that."""
     recipes = {recipe.seed: recipe for recipe in seeds}
     first = next(iter(recipes.values()))
-    versions = data_versions(factory, first.name).versions
+    versions = data_versions(graph, first.name).versions
     if not versions:
         return
-    asked = [evaluation_set(factory, name).as_input() for name in first.evaluation_sets]
+    sets = [graph.find(evaluation_ref(graph.config, name)) for name in first.evaluation_sets]
+    asked = [each.as_input() if each is not None else None for each in sets]  # a set that is not made measured nothing
     for seed, metrics in versions[-1].metrics.items():
         if seed in recipes and all(record in metrics.manifest.inputs for record in asked):
             yield ArmResult(recipes[seed], metrics), versions[-1].images

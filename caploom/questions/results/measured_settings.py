@@ -5,28 +5,22 @@ the present YAML come from the stages' own plans. Caploom's code is among them: 
 results of the same images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caploom.captioning.identity import captioner_fingerprint
-from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
-from caploom.stages.checkpoint import checkpoint_stage, finetuned_stage
-from caploom.stages.retrieval_metrics import retrieval_metrics_stage
-from caploom.stages.sheared import sheared_captions_stage, sheared_shard_stage
-from caploom.stages.training_set import training_set_stage
+from caploom.stages.graph import Graph
+from caploom.stages.registry import load_stage
+from caploom.stages.stage import Ref, Stage
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact, Plan
+from caploom.storage.store import Artifact
 
 Settings = dict[str, Any]
 """By a stage's kind, its code version and configuration, as JSON has them."""
 
 Read = Callable[[str], Artifact | None]
 """The artifact at an address; None where it is gone or cannot be read."""
-
-_OF_THE_DATA = {"corpus_words", "excluded_images"}  # told by the images and their raw captions, and no setting
-_NEVER_MIND = {"seed", "json"}  # the seeds of a recipe are taken together; the JSON twin is for people
 
 
 @dataclass(frozen=True)
@@ -93,29 +87,30 @@ def training_set_settings(training_set: Artifact, read: Read) -> Settings | None
     return settings
 
 
-def present_settings(factory: Factory, recipe: Recipe) -> Settings:
+def present_settings(graph: Graph, recipe: Recipe) -> Settings:
     """The settings of a recipe as the YAML is now; nothing is made."""
-    stages = [
-        sheared_captions_stage(recipe, {}),
-        training_set_stage(factory, recipe),
-        checkpoint_stage(recipe),
-        *([finetuned_stage(recipe)] if recipe.finetune is not None else []),
-        retrieval_metrics_stage(recipe),
-    ]
-    settings: Settings = {each.kind: _stage(each) for each in stages}
-    steps = factory.config.shear_steps(recipe.shear)
+    kinds = ["sheared_captions", "training_set", "checkpoint", "retrieval_metrics"]
+    kinds += ["finetuned_checkpoint"] if recipe.finetune is not None else []
+    settings: Settings = {kind: _present(graph, Ref(kind, (recipe.name,))) for kind in kinds}
     for captioner in recipe.captioners:
-        table = sheared_shard_stage(steps, captioner, "", {})
-        settings[f"captions/{captioner}"] = [
-            captioner_fingerprint(factory.config.captioners[captioner]),
-            *_stage(table),
-        ]
+        table = _present(graph, Ref("sheared", (captioner, recipe.shear, "")))
+        settings[f"captions/{captioner}"] = [graph.fingerprint(captioner), *table]
     return settings
 
 
-def _stage(made: Manifest | Plan) -> list[Any]:
-    told = {key: value for key, value in made.configuration.items() if key not in _OF_THE_DATA | _NEVER_MIND}
-    return [made.code_version, told]
+def _present(graph: Graph, ref: Ref) -> list[Any]:
+    stage = graph.stage(ref.kind)
+    return _told(stage, stage.code_version, stage.settings(graph, ref.key))
+
+
+def _stage(made: Manifest) -> list[Any]:
+    return _told(load_stage(made.kind), made.code_version, made.configuration)
+
+
+def _told(stage: Stage, code_version: str, configuration: Mapping[str, Any]) -> list[Any]:
+    """What decided a result: neither what the data told, nor the seed, as a recipe's seeds are taken together."""
+    passed_over = stage.told_by_data | stage.beside_results
+    return [code_version, {key: value for key, value in configuration.items() if key not in passed_over}]
 
 
 def _kind(address: str) -> str:
@@ -123,4 +118,4 @@ def _kind(address: str) -> str:
 
 
 def _is_content(address: str) -> bool:
-    return _kind(address) in ("evaluation_pairs", "classification_images", "target_set")
+    return load_stage(_kind(address)).is_content

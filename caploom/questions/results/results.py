@@ -7,13 +7,14 @@ from typing import Any
 
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
-from caploom.errors import MissingArtifactError
 from caploom.evaluation.encoders import COSINE
+from caploom.evaluation.measure_set import CLASSIFICATION, RETRIEVAL
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.stages.checkpoint import ZERO_SHOT
-from caploom.stages.retrieval_metrics import CLASSIFICATION, RETRIEVAL, retrieval_metrics_plan
+from caploom.stages.graph import Graph, graph_of
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 
-DIRECTIONS = ("image_to_text", "text_to_image")
 RECALL_AT = (1, 5, 10)
 CLASSIFICATION_FIGURES = ("top1", "top5", "mean_per_class_recall", "chance_top1")
 """Of a measurement of classification, what tables show."""
@@ -92,15 +93,13 @@ def measurement_label(evaluation_set: str, stage: str, scoring: str) -> str:
     return ", ".join(said)
 
 
-def finished_arms(factory: Factory) -> tuple[list[ArmResult], list[Recipe]]:
+def finished_arms(factory: Factory | Graph) -> tuple[list[ArmResult], list[Recipe]]:
     """The recipes that are measured for the present configuration, and those that are not (yet)."""
     done: list[ArmResult] = []
     waiting: list[Recipe] = []
-    for recipe in factory.config.expanded_recipes():
-        try:
-            artifact = factory.store.find(retrieval_metrics_plan(factory, recipe))
-        except MissingArtifactError:
-            artifact = None
+    graph = graph_of(factory)
+    for recipe in graph.recipes.values():
+        artifact = graph.find(Ref("retrieval_metrics", (recipe.name,))) if recipe.evaluation_sets else None
         if artifact is None:
             waiting.append(recipe)
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
+from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.questions.results.results import (
     DIRECTIONS,
     RECALL_AT,
@@ -12,7 +13,6 @@ from caploom.questions.results.results import (
     measurement_label,
     percent,
 )
-from caploom.stages.retrieval_metrics import RETRIEVAL
 
 Table = list[list[str]]
 """The first row is the header."""

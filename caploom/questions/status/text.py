@@ -22,7 +22,7 @@ def status_text(status: FactoryStatus, *, everything: bool = False) -> str:
 
 def status_markdown(status: FactoryStatus, *, everything: bool = False) -> str:
     """The same as Markdown: a table, and the summary."""
-    from caploom.questions.gallery import markdown_text
+    from caploom.common.text import markdown_text
 
     rows = []
     for slots in grouped(status, everything=everything):

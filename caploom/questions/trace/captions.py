@@ -4,9 +4,10 @@ import glob
 import json
 from pathlib import Path
 
-from caploom.questions.lineage.words import captioner_in_words, steps_in_words, time_text
+from caploom.common.text import time_text
 from caploom.questions.trace.context import TraceContext
 from caploom.questions.trace.records import TracedCaption, TracedFailure, TracedPair, TracedShear
+from caploom.stages.words import captioner_in_words, steps_in_words
 
 
 def traced_pairs(context: TraceContext) -> list[TracedPair]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from caploom.common.names import RAW_SOURCE
+from caploom.common.text import time_text
 from caploom.errors import StoreError
-from caploom.questions.lineage.words import time_text
 from caploom.questions.trace.context import TraceContext
 from caploom.questions.trace.records import (
     TracedCaption,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from caploom.questions.lineage.words import markdown_line, terminal_text
+from caploom.common.text import markdown_line, terminal_text
 from caploom.questions.trace.records import (
     ImageTrace,
     TracedCaption,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from caploom.questions.lineage.words import counted, markdown_line, seconds_text, terminal_text
+from caploom.common.text import counted, markdown_line, seconds_text, terminal_text
 from caploom.questions.why.metrics import WhyFigure
 from caploom.questions.why.training import WhySource, WhyTraining, WhyTrainingSet
 from caploom.questions.why.why_metric import Why

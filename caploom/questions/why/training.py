@@ -5,13 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caploom.common.names import RAW_SOURCE
-from caploom.questions.lineage.words import (
-    captioner_in_words,
-    filters_in_words,
-    mix_in_words,
-    steps_in_words,
-    trainer_in_words,
-)
+from caploom.stages.words import captioner_in_words, filters_in_words, mix_in_words, steps_in_words, trainer_in_words
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
 from caploom.storage.tables import read_first, read_table

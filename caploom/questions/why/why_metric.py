@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from caploom.common.settings import nearest
+from caploom.common.text import counted, time_text
 from caploom.errors import ConfigError, StoreError
-from caploom.questions.lineage.words import SHARDED, counted, time_text
 from caploom.questions.why.metrics import WhyFigure, all_measurements, figures_of
 from caploom.questions.why.training import (
     WhyTraining,
@@ -13,6 +13,7 @@ from caploom.questions.why.training import (
     training_of,
     training_set_of,
 )
+from caploom.stages.registry import sharded
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
 
@@ -148,7 +149,7 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     ).fetchall()
     groups: dict[str, list[tuple[str, float]]] = {}
     for kind, name, label, started in rows:
-        key = "/".join([kind, *(name[:-1] if kind in SHARDED else name)])
+        key = "/".join([kind, *(name[:-1] if kind in sharded() else name)])
         groups.setdefault(key, []).append((label, started))
     said = []
     for key, members in groups.items():

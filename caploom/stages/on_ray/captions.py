@@ -21,6 +21,7 @@ from caploom.config.factory import Factory
 from caploom.errors import CaploomError
 from caploom.stages.captions import captions_plan, ledger_of
 from caploom.stages.captions_work import Outcome
+from caploom.stages.graph import Graph, graph_of
 from caploom.stages.on_ray.captions_worker import (
     CaptionWorker,
     Lister,
@@ -29,7 +30,7 @@ from caploom.stages.on_ray.captions_worker import (
     decode,
     finish_shard,
 )
-from caploom.stages.raw_pairs import raw_pairs_plan
+from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import read_table
 
@@ -44,15 +45,16 @@ _IN_FLIGHT = 2  # hands of a worker: the one that it is at, and the next
 
 
 def caption_shards_on_ray(
-    factory: Factory, captioner: str, shards: Sequence[str], progress: Progress | None = None
+    factory: Factory | Graph, captioner: str, shards: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Artifact]:
     """The captions of some shards, as `caption_shard` makes them, made on the cluster of `executor`.
 
     Raises `ClusterError` when it cannot be used, `CanaryError` and `CaptionerError` as `caption_shard` does.
     """
-    executor = factory.config.executor
+    graph = graph_of(factory)
+    factory, executor = graph.factory, graph.config.executor
     assert isinstance(executor, RayExecutor)
-    plans = {shard: captions_plan(factory, captioner, shard) for shard in shards}
+    plans = {shard: captions_plan(graph, captioner, shard) for shard in shards}
     found = _finished(factory, plans)
     unfinished = [shard for shard in shards if shard not in found]
     with ExitStack() as connection:
@@ -69,7 +71,7 @@ def caption_shards_on_ray(
                 if run is None:
                     ray = connection.enter_context(connected(executor))
                     check_workers(ray, executor)
-                    run = _Run(ray, factory, captioner, executor, unfinished[start:], progress)
+                    run = _Run(ray, graph, captioner, executor, unfinished[start:], progress)
                 run.caption(waiting)
                 for shard in waiting:
                     found[shard] = factory.store.require(plans[shard], make_with=f"materialize captions/{captioner}")
@@ -88,15 +90,15 @@ class _Run:
     def __init__(
         self,
         ray: ModuleType,
-        factory: Factory,
+        graph: Graph,
         captioner: str,
         executor: RayExecutor,
         shards: Sequence[str],
         progress: Progress | None,
     ) -> None:
         self._ray = ray
-        self._factory = factory
-        self._settings = factory.config.captioners[captioner]
+        self._graph, factory = graph, graph.factory
+        self._settings = graph.config.captioners[captioner]
         self._ledger = Ledger(factory.store, captioner, captioner_fingerprint(self._settings))
         self._executor = executor
         self._task = RayTask(factory.config, captioner, factory.store.run_id)
@@ -162,7 +164,7 @@ class _Run:
         """How many images a worker is handed at once."""
         largest = 0.0
         for shard in shards[:_LOOKED_AT]:
-            raw_pairs = self._factory.store.require(raw_pairs_plan(self._factory, shard), make_with="ingest")
+            raw_pairs = self._graph.require(Ref("raw_pairs", (shard,)))
             sides = read_table(raw_pairs.file("pairs.parquet"), ["width", "height"])
             pixels = pc.mean(pc.multiply(sides["width"], sides["height"])).as_py()
             largest = max(largest, pixels or 0.0)
@@ -176,7 +178,7 @@ class _Run:
         return self._settings.concurrency if isinstance(self._settings, EndpointCaptioner) else 256
 
     def _images(self, shards: Sequence[str]) -> int:
-        found = (self._factory.store.find(raw_pairs_plan(self._factory, shard)) for shard in shards)
+        found = (self._graph.find(Ref("raw_pairs", (shard,))) for shard in shards)
         return sum(artifact.manifest.summary["images"] for artifact in found if artifact is not None)
 
     def _remote(self, function: Any, **options: float) -> Any:

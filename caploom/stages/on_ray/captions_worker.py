@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caploom.captioning.backend import Chunk, Failed, ImageRef, load_backend
-from caploom.captioning.canary_gate import canary_plan, pass_canary
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.config.factory import Factory
 from caploom.config.factory_config import FactoryConfig
 from caploom.images.decode import ImageFault
+from caploom.stages.canaries import canary_plan, pass_canary
 from caploom.stages.captions import captions_plan, shard_work
 from caploom.stages.captions_work import LedgerRows, Outcome
+from caploom.stages.graph import Graph
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,9 +88,9 @@ class Lister:
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         """MISSING of each of the shards."""
-        factory, captioner = self.task.factory(), self.task.captioner
+        graph, captioner = Graph(self.task.factory()), self.task.captioner
         for shard in shards["shard"].to_pylist():
-            work = shard_work(factory, captioner, shard, captions_plan(factory, captioner, shard))
+            work = shard_work(graph, captioner, shard, captions_plan(graph, captioner, shard))
             rows = [
                 {
                     "shard": shard,
@@ -201,13 +202,14 @@ def _image(row: dict[str, Any]) -> "Image | None":
 
 def ask_the_canary(task: RayTask, shards: Sequence[str]) -> None:
     """See `pass_canary`; the captioner is loaded only when it must be asked. Raises `CanaryError`."""
-    factory = task.factory()
+    graph = Graph(task.factory())
+    factory = graph.factory
     settings = task.config.captioners[task.captioner]
     fingerprint = captioner_fingerprint(settings)
     if factory.store.find(canary_plan(task.captioner, fingerprint)) is not None:
         return
     for shard in shards:
-        missing = shard_work(factory, task.captioner, shard, captions_plan(factory, task.captioner, shard)).missing
+        missing = shard_work(graph, task.captioner, shard, captions_plan(graph, task.captioner, shard)).missing
         if missing:
             backend = load_backend(settings, factory.store)
             try:
@@ -222,12 +224,12 @@ def finish_shard(task: RayTask, shard: str, outcome: Outcome, last: bool = False
 
     The last one raises `StoreError` when an image has neither a caption nor a failure.
     """
-    factory = task.factory()
-    plan = captions_plan(factory, task.captioner, shard)
-    work = shard_work(factory, task.captioner, shard, plan)
+    graph = Graph(task.factory())
+    plan = captions_plan(graph, task.captioner, shard)
+    work = shard_work(graph, task.captioner, shard, plan)
     failed = {row["key"] for row in outcome.failures}
     if not last and any(ref.image_id not in failed for ref in work.missing):
         return False
-    factory.store.make(plan, lambda draft: work.write(draft, outcome))
+    graph.store.make(plan, lambda draft: work.write(draft, outcome))
     work.ledger.sweep(shard)
     return True

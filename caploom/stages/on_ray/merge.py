@@ -21,10 +21,11 @@ from caploom.common.ray_cluster import connected
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError, ClusterError
-from caploom.stages.exclusions import Exclusions
+from caploom.stages.scores import load_clip_scorer
 from caploom.storage.records import DROPPED
 from caploom.storage.store import Artifact, Draft
 from caploom.training_set.buckets import CAPTIONS_OF_IMAGES, COPIES, count_buckets, source_names
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.filter_context import FilterContext
 from caploom.training_set.filters import PreparedFilters, prepare_filters
 from caploom.training_set.mixes import training_rows
@@ -214,7 +215,7 @@ class _Run:
         rows_in = sum(each.rows_in for each in cuts)
         shared = self._cluster.put(cuts)
         scan = _ClusterScan(self._cluster, self._job, shared, count)
-        context = FilterContext(self._factory.store, recipe.name, recipe.captioners)
+        context = FilterContext(self._factory.store, recipe.name, recipe.captioners, load_clip_scorer)
         filters = prepare_filters(recipe.filters, scan, context, left_out)
         json = self._factory.config.training_json
         tally = Tally()

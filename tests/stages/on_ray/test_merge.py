@@ -18,7 +18,7 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import ClusterError, StoreError, TrainingError
 from caploom.stages import training_set as here
 from caploom.stages.captions import caption_shard
-from caploom.stages.exclusions import Exclusions
+from caploom.training_set.exclusions import Exclusions
 from caploom.stages.on_ray import merge as there
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards

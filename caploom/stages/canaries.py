@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from caploom.captioning.backend import Backend, CanaryRow, ImageRef
 from caploom.errors import CanaryError
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Stage
 from caploom.storage.store import Artifact, Draft, Plan, Store, package_versions
 from caploom.storage.tables import count_rows
 
@@ -54,3 +56,24 @@ def pass_canary(
 
 def _quoted(row: CanaryRow) -> str:
     return f'{row.image}: "{row.batched[:80]}" in a batch, "{row.single[:80]}" alone'
+
+
+def canary_of(graph: Graph, captioner: str, fingerprint: str) -> Artifact | None:
+    """A captioner's canary, if it passed one."""
+    return graph.view.find(canary_plan(captioner, fingerprint))
+
+
+CANARIES = Stage(
+    kind=KIND,
+    code_version=CODE_VERSION,
+    axes=("captioner",),
+    keys=lambda graph: [(name,) for name in graph.config.captioners],
+    name=lambda graph, key: (key[0], graph.fingerprint(key[0])),
+    name_parts=("captioner", "#fingerprint"),
+    look=lambda graph, key: canary_of(graph, key[0], graph.fingerprint(key[0])),
+    slot=lambda key: None,
+    cost=None,
+    unit="images",
+    reads_images=True,
+    remake="caploom.reproduce.remake:canary",
+)

@@ -5,7 +5,8 @@ import torch
 from evaluation_sources import write_image, write_karpathy
 
 from caploom.evaluation.encoders import load_encoder
-from caploom.stages.measure_set import measure_set
+from caploom.evaluation.measure_set import measure_set
+from caploom.stages.evaluation_sets import evaluation_set
 from caploom.training.clip_model import create_clip_model, save_checkpoint
 
 torch.set_num_threads(1)
@@ -29,7 +30,13 @@ def measured(write_source, make_factory, tmp_path, checkpoint):
     def measure(settings):
         (tmp_path / "out").mkdir()
         factory = make_factory(write_source(1), evaluation_sets={"set": settings})
-        (measurement,) = measure_set(factory, "set", load_encoder(checkpoint, "cpu"), tmp_path / "out")
+        (measurement,) = measure_set(
+            "set",
+            factory.config.evaluation_sets["set"],
+            evaluation_set(factory, "set"),
+            load_encoder(checkpoint, "cpu"),
+            tmp_path / "out",
+        )
         return measurement
 
     return measure

@@ -4,23 +4,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from caploom.config.factory import Factory
 from caploom.evaluation.classification import classify
 from caploom.evaluation.classification_images import set_classes
 from caploom.evaluation.encoders import Encoder
 from caploom.evaluation.evaluate import evaluate_encoder
-from caploom.evaluation.settings import ClassificationSet
-from caploom.stages.evaluation_sets import evaluation_set
+from caploom.evaluation.settings import ClassificationSet, EvaluationSet
+from caploom.storage.store import Artifact
+
+RETRIEVAL, CLASSIFICATION = "retrieval", "classification"
+"""Kinds of measurement."""
 
 
 def measure_set(
-    factory: Factory,
     name: str,
+    settings: EvaluationSet,
+    artifact: Artifact,
     encoder: Encoder,
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a checkpoint's encoders reach on the evaluation set `name`: one measurement for each way of scoring.
+    """What a checkpoint's encoders reach on an evaluation set (its artifact): one measurement for each way of scoring.
 
     A measurement has `kind` ("retrieval" or "classification"), `scoring`, what the set says of itself (`protocol`,
     `note`) and the figures of `RetrievalMetrics` or `ClassificationMetrics`. Into the existing folder `out` go
@@ -30,7 +33,6 @@ def measure_set(
     Raises:
         EvaluationError: if the set cannot be used or measured.
     """
-    artifact, settings = evaluation_set(factory, name), factory.config.evaluation_sets[name]
     if isinstance(settings, ClassificationSet):
         images = artifact.file("images.parquet")
         classified = classify(encoder, images, set_classes(artifact), settings.templates, out=out, progress=progress)

@@ -1,0 +1,60 @@
+"""Numbers, times and anybody's text as people read them, on a terminal and in Markdown."""
+
+import html
+from datetime import UTC, datetime
+
+_LONGEST = 160
+"""Characters of a configuration told in few words."""
+
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+
+def terminal_text(text: str) -> str:
+    """Text that says nothing to a terminal but itself: what is no letter, mark or blank is shown by its escape."""
+    if text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    if character.isspace():
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def markdown_line(text: str) -> str:
+    """The same inside Markdown, where it is no markup either."""
+    return markdown_text(terminal_text(text))
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Text cut at so many characters, with a sign that it is."""
+    return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
+
+
+def seconds_text(seconds: float) -> str:
+    """`0.3 s`, `43.6 s`, `12 min 5 s`, `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_text(timestamp: float) -> str:
+    """A moment (seconds since 1970) as `2026-11-23 03:31:38` in UTC, which the text leaves out."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime(TIME_FORMAT)
+
+
+def counted(number: int, unit: str) -> str:
+    """`1,000 shards`, `1 shard`."""
+    return f"{number:,} {unit[:-1] if number == 1 and unit.endswith('s') else unit}"
+
+
+def markdown_text(text: str) -> str:
+    """Any text as plain text inside a Markdown table: no markup, no HTML, no line break, no cell border of its own."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{character}" if character in "\\`*_[]|~#!<>" else character for character in escaped)

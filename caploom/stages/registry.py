@@ -1,0 +1,66 @@
+"""Every step of the factory, upstream first: its kind, and where it is declared."""
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from caploom.common.settings import nearest
+from caploom.errors import StoreError
+
+if TYPE_CHECKING:
+    from caploom.stages.stage import Stage
+
+STAGES = {
+    "shards": "caploom.stages.shards:SHARDS",
+    "raw_pairs": "caploom.stages.raw_pairs:RAW_PAIRS",
+    "canaries": "caploom.stages.canaries:CANARIES",
+    "captions": "caploom.stages.captions:CAPTIONS",
+    "raw_words": "caploom.stages.raw_words:RAW_WORDS",
+    "sheared": "caploom.stages.sheared:SHEARED",
+    "sheared_captions": "caploom.stages.sheared:SHEARED_CAPTIONS",
+    "near_duplicates": "caploom.stages.duplicates:NEAR_DUPLICATES",
+    "leakage": "caploom.stages.duplicates:LEAKAGE",
+    "scores": "caploom.stages.scores:SCORES",
+    "training_set": "caploom.stages.training_set:TRAINING_SET",
+    "target_set": "caploom.stages.target_set:TARGET_SET",
+    "resized_images": "caploom.stages.resized_images:RESIZED_IMAGES",
+    "checkpoint": "caploom.stages.checkpoint:CHECKPOINT",
+    "finetuned_checkpoint": "caploom.stages.checkpoint:FINETUNED_CHECKPOINT",
+    "evaluation_pairs": "caploom.stages.evaluation_sets:EVALUATION_PAIRS",
+    "classification_images": "caploom.stages.evaluation_sets:CLASSIFICATION_IMAGES",
+    "retrieval_metrics": "caploom.stages.retrieval_metrics:RETRIEVAL_METRICS",
+    "ablation_report": "caploom.report.make:ABLATION_REPORT",
+}
+"""Kind to `"module:Name"`, imported when it is asked for."""
+
+
+def stages() -> "list[Stage]":
+    """Every declared step, upstream first."""
+    return [load_stage(kind) for kind in STAGES]
+
+
+def load_stage(kind: str) -> "Stage":
+    """The step of a kind; raises `StoreError` naming the known ones."""
+    if kind not in STAGES:
+        raise StoreError(
+            f'There is no kind of artifact "{kind}"; known: {", ".join(STAGES)}{nearest(kind, list(STAGES))}.'
+        )
+    return _loaded(STAGES[kind])
+
+
+@cache
+def _loaded(where: str) -> "Stage":
+    module, name = where.split(":")
+    stage: Stage = getattr(import_module(module), name)
+    return stage
+
+
+@cache
+def sharded() -> dict[str, str]:
+    """Kinds whose artifacts are one a shard, the shard last in their names; what the part before it is called."""
+    parts = {stage.kind: stage.parts for stage in stages()}
+    return {
+        kind: names[-2].removeprefix("#")
+        for kind, names in parts.items()
+        if len(names) > 1 and names[-1] == "shard" and names[-2].startswith("#")
+    }

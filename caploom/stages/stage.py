@@ -1,0 +1,276 @@
+"""What a step of the factory declares of itself, once: everything that asks about the graph reads it here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from caploom.captioning.backend import Backend, load_backend
+from caploom.captioning.settings import CaptionerSettings
+from caploom.common.progress import Progress, StageBar
+from caploom.config.factory import Factory
+from caploom.config.factory_config import FactoryConfig
+from caploom.config.recipes import Recipe
+from caploom.errors import CaploomError
+from caploom.storage.manifest import Manifest
+from caploom.storage.store import Artifact, Draft, Plan, Store
+from caploom.training.job import TrainingEvent
+from caploom.training.launch import Launch, launch_training
+
+if TYPE_CHECKING:
+    from caploom.stages.graph import Graph
+
+Key = tuple[str, ...]
+Configuration = dict[str, Any]
+
+BEHIND = "the content behind its settings (the files of a model or of captions, or Caploom's backend)"
+"""A key of a `shown` configuration: what a fingerprint covers beside the settings. Told when no setting changed."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An artifact of a factory, whichever version of it: its kind, and which of that kind.
+
+    The key has one value for each of its stage's `axes`: a shard, a captioner, a recipe, a set's name.
+    """
+
+    kind: str
+    key: Key = ()
+
+    def __str__(self) -> str:
+        return "/".join((self.kind, *self.key))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What making takes beside the graph.
+
+    Attributes:
+        progress: of the rows of the artifact that is asked for.
+        bar: of a stage that has parts of its own.
+        load: loads a captioner, when something is to be generated.
+        launch: starts a training.
+        report: is told how a training goes.
+    """
+
+    progress: Progress | None = None
+    bar: StageBar | None = None
+    load: Callable[[CaptionerSettings, Store], Backend] = load_backend
+    launch: Launch = launch_training
+    report: Callable[[TrainingEvent], None] = lambda event: None
+
+
+@dataclass(frozen=True)
+class Making:
+    """An artifact that is being made: its plan, and the graph that holds what it is made from."""
+
+    graph: "Graph"
+    ref: Ref
+    plan: Plan
+    tools: Tools
+
+    @property
+    def factory(self) -> Factory:
+        """The factory."""
+        return self.graph.factory
+
+    @property
+    def config(self) -> FactoryConfig:
+        """Its configuration."""
+        return self.graph.config
+
+    @property
+    def store(self) -> Store:
+        """Its store."""
+        return self.graph.store
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, of an artifact whose key is a recipe's name."""
+        return self.graph.recipe(self.ref.key[0])
+
+    def inputs(self, *kinds: str) -> list[Artifact]:
+        """What it is made from, in the order of the plan; of these kinds alone, if some are named."""
+        refs = self.graph.stage(self.ref.kind).inputs(self.graph, self.ref.key)
+        return [self.graph.require(each, by=self.ref) for each in refs if not kinds or each.kind in kinds]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long a finished artifact took: `units` in `seconds`, and `start` seconds before and after them."""
+
+    units: float
+    seconds: float
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Finished artifacts whose speed says something of those to be made.
+
+    Attributes:
+        words: what was measured: "captions of this captioner".
+        below: the beginning of their names.
+        which: those that count.
+    """
+
+    words: str
+    below: tuple[str, ...] = ()
+    which: Callable[["Graph", Manifest], bool] = lambda graph, manifest: True
+
+
+def _by_rows(graph: "Graph", manifest: Manifest) -> Measured | None:
+    return Measured(manifest.rows.rows_in, manifest.seconds) if manifest.rows is not None else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How much work the artifacts of a kind are, and how long such work took before.
+
+    Attributes:
+        unit: what is counted.
+        line: the line of a cost plan that an artifact belongs to.
+        split: what keeps lines of one name apart.
+        units: how many units those to be made of a line are, and whether that is certain; else it is the most.
+        shared_by: how many recipes use an artifact.
+        measured: what a finished artifact's manifest says of its speed; None where that is nothing.
+        alike: the artifacts whose speed counts for the first of those to be made; the first that there are do.
+        steps: optimizer steps of an artifact.
+        also: kinds whose speed counts too.
+        title: the stage that it is told as; the kind, unless given.
+    """
+
+    unit: str = "artifacts"
+    line: Callable[["Graph", Key], str] = lambda graph, key: "all"
+    split: Callable[["Graph", Key], object] = lambda graph, key: None
+    units: Callable[["Graph", Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
+    shared_by: Callable[["Graph", Key], int] = lambda graph, key: 0
+    measured: Callable[["Graph", Manifest], Measured | None] = _by_rows
+    alike: Callable[["Graph", Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
+    steps: Callable[["Graph", Key], int] = lambda graph, key: 0
+    also: tuple[str, ...] = ()
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What must always hold of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and who counts."""
+
+    names: tuple[str, ...] = ()
+    run: Callable[["Graph", Artifact], list[Any]] = lambda graph, artifact: []
+
+
+def _key_is_name(graph: "Graph", key: Key) -> Key:
+    return key
+
+
+def _none(graph: "Graph", key: Key) -> Iterable[Ref]:
+    return ()
+
+
+def _unexplained(key: Key, error: CaploomError) -> CaploomError:
+    return error
+
+
+def _not_built(making: Making, draft: Draft) -> None:
+    raise NotImplementedError(f"{making.ref}: artifacts of this kind are not built from a plan.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the factory: one kind of artifact.
+
+    Attributes:
+        kind: the first part of its artifacts' addresses.
+        code_version: raised when the same inputs give another result.
+        axes: what each value of a key is: shard, captioner, recipe, ...
+        keys: which artifacts there are.
+        settings: what the YAML says of one; it enters the fingerprint.
+        facts: what data says of one beside its inputs; it enters the fingerprint too. Pure: it reads and never makes.
+            Raises `MissingArtifactError` when something that it asks for is not there.
+        build: writes the files of one into a draft.
+        upstream: kinds of its inputs and of what it asks for, whatever the key.
+        inputs: the artifacts that one is made from; they enter the fingerprint, in this order.
+        asks: artifacts that decide its configuration and are no inputs.
+        name: what stands between kind and fingerprint in the address; the key, unless given.
+        name_parts: what those parts are, the axes unless given; a fingerprint, which nobody writes, begins with "#".
+        on_demand: whether whoever needs one makes it, instead of asking the user to.
+        prepare: what is to be had before one can be planned that is to be made: pictures that are drawn.
+        look: finds one where no plan can tell its address, as its content is part of that.
+        make: makes one that is not built from a plan.
+        around: what is held while one is built: a lock, a claim.
+        explain: words a fault of what it needs.
+        missing: says what makes one that is not there; else that its slot is to be materialized.
+        slot: the asset, and the partition of it, that people know it as; None: nobody does.
+        label: said before its causes where several artifacts are one slot.
+        shown: its configuration as the YAML has it, from that of a manifest or plan.
+        words: its configuration in few words.
+        unit: what its progress counts.
+        cost: how much work its artifacts are; None: none that anybody counts.
+        tables: its tables by their names (patterns), with their schemas.
+        images: the table among them that names images (columns image_id and path).
+        reads_images: whether the images themselves decide it, and not only their identities.
+        outcome_in_plan: whether its content is part of its plan.
+        source: of one that is read from outside the store: the settings of its reader as they are now.
+        is_content: whether it says what was measured or trained on, and not how.
+        partial: whether it is made of those inputs that are there.
+        told_by_data: keys of `facts`.
+        beside_results: keys that decide no figure: the seed, further files for people.
+        checks: what must hold of it.
+        remake: how it is made again where `make` alone would not do: `module:function`, given a `Work` of `reproduce`.
+    """
+
+    kind: str
+    code_version: str
+    axes: tuple[str, ...]
+    keys: Callable[["Graph"], Iterable[Key]]
+    settings: Callable[["Graph", Key], Configuration] = lambda graph, key: {}
+    facts: Callable[["Graph", Key], Configuration] = lambda graph, key: {}
+    build: Callable[[Making, Draft], None] = _not_built
+    upstream: tuple[str, ...] = ()
+    inputs: Callable[["Graph", Key], Iterable[Ref]] = _none
+    asks: Callable[["Graph", Key], Iterable[Ref]] = _none
+    name: Callable[["Graph", Key], Key] = _key_is_name
+    name_parts: tuple[str, ...] | None = None
+    on_demand: bool = False
+    prepare: Callable[["Graph", Key], None] = lambda graph, key: None
+    look: Callable[["Graph", Key], Artifact | None] | None = None
+    make: Callable[["Graph", Key, Tools], Artifact] | None = None
+    around: Callable[[Making], AbstractContextManager[None]] = lambda making: nullcontext()
+    explain: Callable[[Key, CaploomError], CaploomError] = _unexplained
+    missing: Callable[["Graph", Key], str] | None = None
+    slot: Callable[[Key], tuple[str, str | None] | None] | None = None
+    label: str = ""
+    shown: Callable[[Mapping[str, Any]], Configuration] = dict
+    words: Callable[[Mapping[str, Any]], str] | None = None
+    unit: str = "rows"
+    cost: Cost | None = field(default_factory=Cost)
+    tables: Mapping[str, pa.Schema] = field(default_factory=dict)
+    images: str | None = None
+    reads_images: bool = False
+    outcome_in_plan: bool = False
+    source: Callable[["Graph", Key], Configuration] | None = None
+    is_content: bool = False
+    partial: bool = False
+    told_by_data: frozenset[str] = frozenset()
+    beside_results: frozenset[str] = frozenset()
+    checks: Checks = field(default_factory=Checks)
+    remake: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the parts of an address's name are."""
+        return self.axes if self.name_parts is None else self.name_parts
+
+    def slot_of(self, key: Key) -> tuple[str, str | None] | None:
+        """The asset and partition that people know an artifact as."""
+        if self.slot is not None:
+            return self.slot(key)
+        return self.kind, "/".join(key) or None
+
+    def key_of(self, manifest: Manifest) -> Key:
+        """The key of a finished artifact, from its address: its name without the fingerprints."""
+        name = manifest.address.split("/")[1:-1]
+        return tuple(value for value, part in zip(name, self.parts, strict=True) if not part.startswith("#"))

@@ -1,0 +1,38 @@
+"""What makes a scorer the same scorer: what its scores are kept under."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from caploom.common.hashing import file_sha256
+
+CODE_VERSION = "1"
+_ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
+
+
+def scorer_identity(model_name: str, pretrained: str | None) -> dict[str, Any]:
+    """All that decides a score: a model and its weights; of files, the content and not the path."""
+    model, own = Path(model_name), _ARCHITECTURES / f"{model_name}.json"
+    if model.is_absolute() and model.is_dir():  # a checkpoint: of its files, those that are loaded
+        files = [_content(model / name) for name in ("open_clip_config.json", "model.safetensors")]
+        return {"checkpoint": files, "code_version": CODE_VERSION}
+    architecture = next((_content(file) for file in (own, model) if file.is_file()), model_name)
+    weights = pretrained or ""
+    return {
+        "model": architecture,
+        "pretrained": _content(Path(weights)) if Path(weights).is_absolute() else weights,
+        "code_version": CODE_VERSION,
+    }
+
+
+def _content(file: Path) -> str:
+    """The hash of a file's content, remembered while the file stays as it is; a missing one is refused when read."""
+    if not file.is_file():
+        return f"missing:{file.name}"
+    status = file.stat()
+    return f"content:{_file_sha256(str(file), status.st_size, status.st_mtime_ns)}"
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: str, size: int, modified: int) -> str:
+    return file_sha256(Path(path))
