@@ -23,6 +23,7 @@ from caploom.common.hashing import file_sha256, fingerprint
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.shearing.rule import Context
+from caploom.shearing.table import shear_table
 from caploom.stages.captions import CODE_VERSION as CAPTIONS_VERSION
 from caploom.stages.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
 from caploom.stages.raw_pairs import CODE_VERSION as PAIRS_VERSION
@@ -31,10 +32,8 @@ from caploom.stages.shards import CODE_VERSION as SHARDS_VERSION
 from caploom.stages.shards import source_fingerprint
 from caploom.stages.sheared import CODE_VERSION as SHEAR_VERSION
 from caploom.stages.sheared import shear_fingerprint
-from caploom.shearing.table import shear_table
 from caploom.stages.training_set import CODE_VERSION as MERGE_VERSION
 from caploom.stages.training_set import ORDER_SEED
-from caploom.training_set.write import write_training_set
 from caploom.storage.manifest import FileRecord, InputRecord, Manifest, RowCount
 from caploom.storage.records import (
     CAPTIONS,
@@ -50,6 +49,7 @@ from caploom.training_set.buckets import Buckets
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import filters_identity, prepare_filters
 from caploom.training_set.order import image_ids
+from caploom.training_set.write import write_training_set
 
 SHARD_ROWS = 2_500
 EVALUATION_IMAGES = 5_000

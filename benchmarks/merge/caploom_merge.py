@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from benchmarks.child import Done, Job
 from benchmarks.merge.inputs import CHECKED, checksum, rows_checksum, shard_files
 from caploom.common.hashing import file_sha256, fingerprint
-from caploom.training_set.write import write_training_set
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filters import PreparedFilters
 from caploom.training_set.settings import MixSettings
 from caploom.training_set.training_json import write_training_json
+from caploom.training_set.write import write_training_set
 
 
 def merge(job: Job) -> Done:

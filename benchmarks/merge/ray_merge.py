@@ -10,9 +10,9 @@ from benchmarks.merge.inputs import shard_files
 from caploom.common.ray_cluster import connected
 from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
-from caploom.training_set.exclusions import Exclusions
 from caploom.stages.on_ray.merge import merge_on_ray
 from caploom.storage.store import Artifact, Draft, Plan, Store
+from caploom.training_set.exclusions import Exclusions
 
 
 def merge(job: Job) -> Done:

@@ -3,7 +3,7 @@
 import re
 
 from caploom.common.text import markdown_text
-from caploom.questions.results.results import DIRECTIONS
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.tables import markdown_table
 from caploom.report.queries import Query
 from caploom.report.sections import Cell, Content, Row, Section

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploom.errors import StoreError
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.gallery import thumbnail_uri
 from caploom.questions.results.arms import Arm, Ranks
-from caploom.questions.results.results import DIRECTIONS
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
 

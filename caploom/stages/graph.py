@@ -138,14 +138,18 @@ class Graph:
                 self._provide(each, ref, tools)
         except CaploomError as error:
             raise stage.explain(ref.key, error) from None
+        made = self._found_or_built(ref, stage, tools)
+        self.made(ref, made)
+        return made
+
+    def _found_or_built(self, ref: Ref, stage: Stage, tools: Tools) -> Artifact:
         plan = self.plan(ref)
-        artifact = self.store.find(plan)
-        if artifact is None:
-            making = Making(self, ref, plan, tools)
-            with stage.around(making):
-                artifact = self.store.make(plan, lambda draft: stage.build(making, draft))
-        self.made(ref, artifact)
-        return artifact
+        found = self.store.find(plan)
+        if found is not None:
+            return found
+        making = Making(self, ref, plan, tools)
+        with stage.around(making):
+            return self.store.make(plan, lambda draft: stage.build(making, draft))
 
     def derived(self, ref: Ref, tell: Callable[[], _T]) -> _T:
         """What `tell` makes of artifacts, remembered until one of them is made; `ref` names it, and is no artifact."""

@@ -232,6 +232,10 @@ def _reader_in_words(configuration: Mapping[str, Any]) -> str:
     return ", ".join([f"reader {reader['reader']}", *options])
 
 
+def _source(graph: Graph, key: Key) -> dict[str, Any]:
+    return {"reader": graph.config.pairs.fingerprinted() if graph.config.pairs is not None else {}}
+
+
 def _is_missing(graph: Graph, key: Key) -> str:
     return f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
 
@@ -246,6 +250,9 @@ SHARDS = Stage(
     look=lambda graph, key: listings(graph).get(key[0]),
     missing=_is_missing,
     slot=lambda key: None,
+    label="rows of the source",
+    absent="the source is not cut into shards yet (a run does it, or the sensor)",
+    source=_source,
     shown=lambda configuration: {"pairs": configuration.get("reader")},
     words=_reader_in_words,
     cost=None,

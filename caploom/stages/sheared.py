@@ -213,10 +213,8 @@ def _table_keys(graph: Graph) -> list[Key]:
 
 
 def _table_settings(graph: Graph, key: Key) -> Configuration:
-    captioner, shear, _ = key
-    steps = graph.config.shear_steps(shear)
-    check_tokenizers(graph.config, captioner, steps)
-    return {"captioner": captioner, "steps": [step.model_dump(mode="json") for step in steps]}
+    steps = graph.config.shear_steps(key[1])
+    return {"captioner": key[0], "steps": [step.model_dump(mode="json") for step in steps]}
 
 
 def _corpus(graph: Graph, shear: str) -> Configuration:
@@ -288,7 +286,9 @@ SHEARED = Stage(
     name=lambda graph, key: (key[0], _fingerprint(graph, key[1]), key[2]),
     name_parts=("captioner", "#shear", "shard"),
     on_demand=True,
+    prepare=lambda graph, key: check_tokenizers(graph.config, key[0], graph.config.shear_steps(key[1])),
     slot=lambda key: None,
+    shown=lambda configuration: {"rules": configuration["steps"]},
     words=lambda configuration: steps_in_words(configuration["steps"]),
     cost=Cost(
         unit="captions",
@@ -313,6 +313,7 @@ SHEARED_CAPTIONS = Stage(
     inputs=_recipe_inputs,
     asks=lambda graph, key: uncounted(graph, graph.config.shear_steps(graph.recipe(key[0]).shear)),
     name=lambda graph, key: (graph.recipe(key[0]).base,),
+    passed_on="shear {shear}: {key}",
     words=_recipe_in_words,
     unit="tables",
     cost=None,  # it counts what its tables have counted

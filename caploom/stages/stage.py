@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]
 Configuration = dict[str, Any]
+Label = tuple[str, str]
+"""An asset and a partition, whatever the version: ("captions/llava", "shard-00003")."""
 
 BEHIND = "the content behind its settings (the files of a model or of captions, or Caploom's backend)"
 """A key of a `shown` configuration: what a fingerprint covers beside the settings. Told when no setting changed."""
@@ -204,8 +206,10 @@ class Stage:
         explain: words a fault of what it needs.
         missing: says what makes one that is not there; else that its slot is to be materialized.
         slot: the asset, and the partition of it, that people know it as; None: nobody does.
-        label: said before its causes where several artifacts are one slot.
+        label: what one is called that is no slot; of several artifacts that are one slot, said before its causes.
+        absent: what is said where one is not there that people cannot ask for.
         shown: its configuration as the YAML has it, from that of a manifest or plan.
+        passed_on: what `key` of an input that is no slot is called as a part of its own configuration.
         words: its configuration in few words.
         unit: what its progress counts.
         cost: how much work its artifacts are; None: none that anybody counts.
@@ -243,7 +247,9 @@ class Stage:
     missing: Callable[["Graph", Key], str] | None = None
     slot: Callable[[Key], tuple[str, str | None] | None] | None = None
     label: str = ""
+    absent: str = ""
     shown: Callable[[Mapping[str, Any]], Configuration] = dict
+    passed_on: str = "{key}"
     words: Callable[[Mapping[str, Any]], str] | None = None
     unit: str = "rows"
     cost: Cost | None = field(default_factory=Cost)
@@ -269,6 +275,19 @@ class Stage:
         if self.slot is not None:
             return self.slot(key)
         return self.kind, "/".join(key) or None
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether people know its artifacts."""
+        return self.slot_of(("",) * len(self.axes)) is not None
+
+    def label_of(self, name: Key) -> Label:
+        """What an artifact is a version of, from the name in its address."""
+        plain = tuple(value for value, part in zip(name, self.parts, strict=True) if not part.startswith("#"))
+        slot = self.slot_of(plain) if self.is_slot else None
+        if slot is not None and not self.label:
+            return slot[0], slot[1] or ""
+        return self.kind if slot is not None else self.label or self.kind, plain[-1] if plain else ""
 
     def key_of(self, manifest: Manifest) -> Key:
         """The key of a finished artifact, from its address: its name without the fingerprints."""

@@ -6,16 +6,12 @@ import dagster as dg
 
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.exports.mlflow_mirror import mirror_metrics
 from caploom.questions.lineage.lineage_graph import artifact_lineage
 from caploom.questions.lineage.text import lineage_markdown
 from caploom.questions.results.data_versions import data_versions
-from caploom.questions.results.results import (
-    DIRECTIONS,
-    ArmResult,
-    classification_rows,
-    result_rows,
-)
+from caploom.questions.results.results import ArmResult, classification_rows, result_rows
 from caploom.questions.results.tables import (
     classification_table,
     markdown_table,

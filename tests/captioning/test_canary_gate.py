@@ -2,8 +2,8 @@ import pytest
 from small_factory import ColourBackend, write_pictures
 
 from caploom.captioning.backend import CanaryRow
-from caploom.stages.canaries import pass_canary
 from caploom.errors import CanaryError
+from caploom.stages.canaries import pass_canary
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards

@@ -6,8 +6,8 @@ import time
 import pytest
 from endpoint_server import EndpointServer, chunk, completion, results, wait_until
 
-from caploom.shearing.settings import ShearStep
 from caploom.shearing.apply import shear_span
+from caploom.shearing.settings import ShearStep
 
 FIRST = [ShearStep.model_validate("first_sentence")]
 WORDS = "A red square lies on the floor. It is said to hide a dragon that nobody ever saw.".split(" ")

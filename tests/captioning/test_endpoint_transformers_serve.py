@@ -16,8 +16,8 @@ from small_factory import captioner_of
 import caploom
 from caploom.captioning.backend import ImageRef, load_backend
 from caploom.demo.scenes import compose, render
-from caploom.shearing.settings import ShearStep
 from caploom.shearing.apply import shear_span
+from caploom.shearing.settings import ShearStep
 from caploom.storage.records import image_identity
 from caploom.storage.store import Store
 

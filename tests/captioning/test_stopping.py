@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploom.captioning.stopping import can_settle, is_settled
-from caploom.shearing.settings import ShearStep
 from caploom.shearing.apply import shear_span
+from caploom.shearing.settings import ShearStep
 
 
 def shear(*steps):

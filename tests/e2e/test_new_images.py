@@ -27,9 +27,9 @@ from caploom.stages.captions import captions_plan, read_captions
 from caploom.stages.raw_pairs import ingested_shards, read_pairs
 from caploom.stages.shards import INBOX, list_shards, shard_rows
 from caploom.stages.training_set import training_set_plan
-from caploom.training_set.write import training_files
 from caploom.storage.records import image_identity
 from caploom.storage.tables import read_table
+from caploom.training_set.write import training_files
 from dagster_project.instance import instance_home
 
 pytestmark = pytest.mark.slow

@@ -20,11 +20,11 @@ from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
-from caploom.training_set.write import training_files
 from caploom.storage.bucket import Bucket
 from caploom.storage.records import image_identity
 from caploom.storage.tables import read_table
 from caploom.training_set.settings import Drawing
+from caploom.training_set.write import training_files
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from small_factory import picture
 
-from caploom.questions.gallery import Exhibit, gallery_markdown
 from caploom.common.text import markdown_text
+from caploom.questions.gallery import Exhibit, gallery_markdown
 
 
 def test_markup_in_a_caption_is_shown_and_never_run(tmp_path):

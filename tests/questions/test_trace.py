@@ -15,10 +15,10 @@ from caploom.questions.trace.rows import rows_of_image
 from caploom.questions.trace.text import trace_markdown, trace_text
 from caploom.questions.trace.trace_image import trace_image
 from caploom.stages.training_set import ORDER_SEED
-from caploom.training_set.write import training_files
 from caploom.storage.records import TRAINING_ROWS, image_identity
 from caploom.storage.tables import read_table, write_table
 from caploom.training_set.order import image_ids, order_keys
+from caploom.training_set.write import training_files
 
 
 def image_of(factory, number):

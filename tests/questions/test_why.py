@@ -7,8 +7,8 @@ from asked_factory import captioned, measured, merged, write_factory
 from caploom.errors import ConfigError
 from caploom.questions.why.text import why_markdown, why_text
 from caploom.questions.why.why_metric import why_metric
-from caploom.training_set.write import training_files
 from caploom.storage.tables import read_table
+from caploom.training_set.write import training_files
 
 
 def measurement(factory, recipe):

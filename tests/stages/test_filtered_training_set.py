@@ -10,13 +10,13 @@ from caploom.stages.raw_pairs import ingest_shard, ingested_shards
 from caploom.stages.shards import cut_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
-from caploom.training_set.write import training_files
 from caploom.storage.records import DROPPED
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
 from caploom.training.clip_model import create_clip_model, save_checkpoint
 from caploom.training.rows import TrainingRows
 from caploom.training_set.scores import KIND as SCORES_KIND
+from caploom.training_set.write import training_files
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from large_tables import tables, write_tables
 
 from caploom.common.hashing import file_sha256
 from caploom.errors import ConfigError, StoreError, TrainingError
-from caploom.training_set.write import write_training_set
 from caploom.storage.tables import write_table
 from caploom.training_set.buckets import Buckets, count_buckets
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filter_settings import MaxRepeats, MinWords
 from caploom.training_set.filters import prepare_filters
 from caploom.training_set.settings import MixSettings
+from caploom.training_set.write import write_training_set
 
 MEMORY = 100_000_000
 OVERHEAD = 400_000_000

@@ -5,9 +5,9 @@ from evaluation_sources import write_image, write_karpathy
 
 from caploom.errors import TrainingError
 from caploom.stages.target_set import target_set
-from caploom.training_set.write import training_files
 from caploom.storage.records import TRAINING_ROWS
 from caploom.storage.tables import read_table
+from caploom.training_set.write import training_files
 
 
 @pytest.fixture

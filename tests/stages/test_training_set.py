@@ -14,9 +14,9 @@ from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import cut_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe, sheared_tables
 from caploom.stages.training_set import merge_training_set
-from caploom.training_set.write import training_files
 from caploom.storage.records import DROPPED
 from caploom.storage.tables import read_table, write_table
+from caploom.training_set.write import training_files
 
 
 def captioned(factory):

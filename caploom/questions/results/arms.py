@@ -12,7 +12,8 @@ from caploom.config.recipes import Recipe
 from caploom.errors import StoreError
 from caploom.evaluation.evaluate import RANKS_FILE
 from caploom.evaluation.measure_set import RETRIEVAL
-from caploom.questions.results.results import DIRECTIONS, ArmResult, measurement_label
+from caploom.evaluation.metrics import DIRECTIONS
+from caploom.questions.results.results import ArmResult, measurement_label
 from caploom.storage.manifest import InputRecord
 from caploom.storage.store import Artifact, Store
 from caploom.storage.tables import read_table

@@ -13,6 +13,7 @@ from typing import Any
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import StoreError
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.arms import measured_labels, ranks_of
 from caploom.questions.results.measured_settings import (
     Chain,
@@ -22,7 +23,6 @@ from caploom.questions.results.measured_settings import (
     training_set_settings,
 )
 from caploom.questions.results.paired import Difference, Hits, difference, hits_of
-from caploom.questions.results.results import DIRECTIONS
 from caploom.stages.graph import Graph, graph_of
 from caploom.storage.store import Artifact
 from caploom.storage.view import StoreView

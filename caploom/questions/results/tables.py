@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from caploom.evaluation.measure_set import RETRIEVAL
+from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.results import (
-    DIRECTIONS,
     RECALL_AT,
     ArmResult,
     ClassificationRow,

@@ -2,174 +2,207 @@
 
 A slot is `stale` by a cause of its own: its configuration or Caploom's code differs from what its newest version was
 made with, or the content of an input that is current. What lies downstream of a slot that is not current is `outdated`
-when nothing of its own differs: it waits, and whether it must be made again shows when its input has been. An input
-made again with the same content (the same data version) wakes nobody. Nothing is made here and nothing written.
+when nothing of its own differs: it waits, and whether it must be rebuilt shows when its input has been. An input
+rebuilt with identical content (the same data version) makes nothing downstream stale. Nothing is made or written here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from caploom.config.factory import Factory
-from caploom.config.recipes import Recipe
-from caploom.questions.status.data import DataSlots
-from caploom.questions.status.node import (
-    Judged,
-    Made,
-    Question,
-    current_inputs,
-    judge,
-    own_causes,
-    plan_of,
-    waiting,
-)
-from caploom.questions.status.sets import judge_evaluation_set, judge_target_set
-from caploom.questions.status.slots import Cause, FactoryStatus, Slot, State, Why
-from caploom.questions.status.versions import Label, Versions, address_label
-from caploom.report.make import CODE_VERSION as REPORT_CODE_VERSION
-from caploom.report.make import KIND as REPORT
-from caploom.stages.checkpoint import FINE_TUNED, checkpoint_stage, finetuned_stage
-from caploom.stages.exclusions import known_exclusions
-from caploom.stages.retrieval_metrics import retrieval_metrics_stage
-from caploom.stages.training_set import training_set_stage
-from caploom.storage.store import Plan
+from caploom.errors import CaploomError, MissingArtifactError
+from caploom.questions.status.compare import Inputs, SlotStatus, artifact_inputs, own_causes, ref_inputs, waiting
+from caploom.questions.status.slots import Cause, FactoryStatus, Slot, StaleCause, State, changed
+from caploom.stages.graph import Graph
+from caploom.stages.registry import stages
+from caploom.stages.stage import Key, Ref, Stage
+from caploom.storage.store import Artifact, Plan
 
-__all__ = ["Cause", "FactoryStatus", "Slot", "State", "Why", "factory_status"]
-
-_YAML_KEYS = {"json": "training_json"}
-"""Keys of a stage's configuration that the YAML calls otherwise."""
+__all__ = ["Cause", "FactoryStatus", "Slot", "StaleCause", "State", "factory_status"]
 
 
 def factory_status(factory: Factory) -> FactoryStatus:
-    """How each slot of the present YAML stands: shards, captioners, recipes and the report, upstream first."""
-    return _Survey(factory).status()
+    """How each slot of the present YAML stands: shards, captioners, recipes and the report, upstream first.
+
+    Example:
+        >>> status = factory_status(Factory.from_yaml(Path("my.yaml")))
+        >>> [slot.label for slot in status.of_state(State.STALE)]
+        ['training_set [sheared]']
+    """
+    graph = StatusGraph(factory)
+    slots: dict[tuple[str, str | None], list[tuple[Stage, Slot]]] = {}
+    for stage in stages():
+        for key in graph.keys(stage.kind) if stage.is_slot else []:
+            slot = graph.status(Ref(stage.kind, key)).slot
+            slots.setdefault((slot.asset, slot.partition), []).append((stage, slot))
+    return FactoryStatus(factory.config.name, tuple(map(_one_slot, slots.values())), graph.view.damaged)
 
 
-class _Survey:
-    """One look at a factory: every slot is judged once."""
+class StatusGraph(Graph):
+    """A graph in which an artifact is there, too, when an earlier version was made of the same content."""
 
     def __init__(self, factory: Factory) -> None:
-        self._factory = factory
-        self._versions = Versions(factory.store)
-        self._recipes = factory.config.expanded_recipes()
-        self._data = DataSlots(factory, self._versions)
-        self._judged: dict[Label, Judged] = {}
+        super().__init__(factory, tolerant=True)
+        self._statuses: dict[Ref, SlotStatus] = {}
+        if not self.shards:
+            self.expected = {"": 0}  # its slots are without a partition
 
-    def status(self) -> FactoryStatus:
-        """All slots."""
-        config = self._factory.config
-        slots = [each.slot for each in self._data.raw_pairs]
-        slots += [each.slot for captioner in config.captioners for each in self._data.captions(captioner)]
-        slots += [self._data.sheared(recipe).slot for recipe in self._recipes]
-        slots += [self._training_set(recipe).slot for recipe in self._recipes]
-        slots += [
-            self._target_set(name).slot for name in _used(r.finetune.target_set for r in self._recipes if r.finetune)
-        ]
-        slots += [_one_slot([self._checkpoint(recipe), *self._finetuned(recipe)]) for recipe in self._recipes]
-        slots += [self._evaluation_set(n).slot for n in _used(n for r in self._recipes for n in r.evaluation_sets)]
-        metrics = [self._metrics(recipe) for recipe in self._recipes if recipe.evaluation_sets]
-        slots += [each.slot for each in metrics]
-        slots.append(self._report(metrics))
-        return FactoryStatus(config.name, tuple(slots), self._versions.damaged)
+    def status(self, ref: Ref) -> SlotStatus:
+        """How an artifact stands."""
+        if ref not in self._statuses:
+            self._statuses[ref] = self._evaluate(ref, self.stage(ref.kind))
+        return self._statuses[ref]
 
-    def _target_sets(self) -> list[str]:
-        return _used(recipe.finetune.target_set for recipe in self._recipes if recipe.finetune is not None)
+    def upstream(self, ref: Ref) -> list[SlotStatus]:
+        """The inputs of an artifact, as people know them: what is no slot is looked through."""
+        return [self.status(each) for each in dict.fromkeys(self._visible(ref))]
 
-    def _training_set(self, recipe: Recipe) -> Judged:
-        upstream = [self._data.sheared(recipe), *self._data.raw_pairs]
-        pairs = [each.artifact for each in self._data.raw_pairs if each.artifact is not None]
-        left_out = known_exclusions(self._factory, recipe, pairs)
-        return self._judge("training_set", recipe.name, training_set_stage(self._factory, recipe, left_out), upstream)
+    def _visible(self, ref: Ref) -> Iterator[Ref]:
+        for each in self.inputs(ref):
+            further = [] if self.stage(each.kind).is_slot else list(self._visible(each))
+            yield from further or [each]
 
-    def _checkpoint(self, recipe: Recipe) -> Judged:
-        return self._judge("checkpoint", recipe.name, checkpoint_stage(recipe), [self._training_set(recipe)])
+    def _look(self, ref: Ref) -> Artifact | None:
+        if not self.stage(ref.kind).is_slot:
+            return super()._look(ref)
+        return self.status(ref).artifact
 
-    def _finetuned(self, recipe: Recipe) -> list[Judged]:
-        """The second stage, where there is one."""
-        if recipe.finetune is None:
-            return []
-        upstream = [self._checkpoint(recipe), self._target_set(recipe.finetune.target_set)]
-        return [self._judge("checkpoint", recipe.name, finetuned_stage(recipe), upstream)]
+    def _evaluate(self, ref: Ref, stage: Stage) -> SlotStatus:
+        if stage.look is not None:
+            return self._looked_up(ref, stage)
+        if stage.partial:
+            return self._evaluate_partial(ref, stage)
+        plan, problem = self._plan_or_problem(ref, stage)
+        found = self.view.find(plan) if plan is not None else None
+        upstream = self.upstream(ref) if stage.source is None else []
+        if found is not None:
+            same = any(each.slot.same_content for each in upstream)
+            return self._standing(ref, State.CURRENT, (), found, same=same)
+        if stage.source is not None:
+            return self._evaluate_source(ref, stage, problem)
+        absent = [self.stage(each.label_kind) for each in upstream if each.artifact is None and each.label_kind]
+        causes = [Cause(StaleCause.SOURCE, "pairs", each.absent) for each in absent if each.absent]
+        damage = self.view.problem(plan.address) if plan is not None else None
+        if damage:
+            causes.append(Cause(StaleCause.DAMAGED, self._slot(ref)[0], f"its manifest cannot be read: {damage}"))
+        earlier = self._newest(stage, ref.key)
+        if earlier is not None:
+            past = artifact_inputs(stage, earlier, self.view.read)
+            causes = [*own_causes(past, ref_inputs(self, ref, upstream), upstream), *causes]
+        return self._judged(ref, causes, upstream, earlier, missing=bool(absent))
 
-    def _target_set(self, name: str) -> Judged:
-        return self._once(("target_sets", name), lambda: judge_target_set(self._factory, name, self._versions))
+    def _judged(
+        self,
+        ref: Ref,
+        causes: Sequence[Cause],
+        upstream: Sequence[SlotStatus],
+        earlier: Artifact | None,
+        *,
+        missing: bool = False,
+    ) -> SlotStatus:
+        """How an artifact stands that no run would find: by its own causes, then by what it waits for."""
+        waits = waiting(upstream)
+        damaged = any(cause.why is StaleCause.DAMAGED for cause in causes)
+        if earlier is None and not damaged:
+            asset = self._slot(ref)[0]
+            never = [] if missing else [Cause(StaleCause.NEVER_MADE, asset, "never made")]
+            return self._standing(ref, State.MISSING, [*never, *causes, *waits], None)
+        if causes:
+            return self._standing(ref, State.STALE, [*causes, *waits], earlier)
+        if waits:
+            return self._standing(ref, State.OUTDATED, waits, earlier)
+        return self._standing(ref, State.CURRENT, (), earlier, same=True)
 
-    def _evaluation_set(self, name: str) -> Judged:
-        return self._once(("evaluation_sets", name), lambda: judge_evaluation_set(self._factory, name, self._versions))
+    def _evaluate_source(self, ref: Ref, stage: Stage, problem: str | None) -> SlotStatus:
+        """What is read from outside the store: files are hashed, no image is opened, nothing is drawn."""
+        assert stage.source is not None
+        asset, name = self._slot(ref)
+        causes = [Cause(StaleCause.SOURCE, str(name), problem)] if problem else []
+        alike = (each for each in stages() if each.source is not None and each.axes == stage.axes)
+        found = [each for each in (self._newest(one, ref.key) for one in alike) if each is not None]
+        if not found:
+            never = Cause(StaleCause.NEVER_MADE, asset, "never made")
+            return self._standing(ref, State.MISSING, [never, *causes], None)
+        earlier = found[0].manifest
+        before = earlier.summary.get("reader", earlier.configuration.get("reader"))
+        now = stage.source(self, ref.key)
+        differing = [changed(each) for each in Inputs.changes(before, now)] if before is not None else []
+        told = [*differing, *causes] or [Cause(StaleCause.SOURCE, str(name), "the content of its source changed")]
+        return self._standing(ref, State.STALE, told, found[0])
 
-    def _metrics(self, recipe: Recipe) -> Judged:
-        sets = [self._evaluation_set(name) for name in recipe.evaluation_sets]
-        upstream = [self._checkpoint(recipe), *self._finetuned(recipe), *sets]
-        return self._judge("retrieval_metrics", recipe.name, retrieval_metrics_stage(recipe), upstream)
-
-    def _report(self, metrics: Sequence[Judged]) -> Slot:
-        """The report is of what is measured: it is current as long as a run would find it, arms that wait or not."""
-        newest = self._versions.newest(REPORT)
-        waits = waiting(metrics)
+    def _evaluate_partial(self, ref: Ref, stage: Stage) -> SlotStatus:
+        """What is made of those inputs that are there is current as long as a run would find it, whoever waits."""
+        upstream = self.upstream(ref)
+        newest, waits = self._newest(stage, ref.key), waiting(upstream)
         if newest is None:
-            return Slot(REPORT, None, State.MISSING, (Cause(Why.NEVER_MADE, REPORT, "never made"), *waits))
-        manifest = newest.manifest
-        # A recipe's own measurement stands before those of earlier versions of its data, which alone a recipe that
-        # waited may have.
-        reported = {
-            label: record.data_version
-            for record in reversed(manifest.inputs)
-            if (label := address_label(record.address))[1] not in manifest.configuration["waiting"]
-        }
-        present = Made({"name": self._factory.config.name}, REPORT_CODE_VERSION, current_inputs(metrics))
-        own = own_causes(
-            Made({"name": manifest.configuration["factory"]}, manifest.code_version, reported), present, metrics
-        )
-        unmeasured = [each.slot.partition for each in metrics if each.artifact is None]
+            return self._judged(ref, [], upstream, None)
+        waited = newest.manifest.configuration["waiting"]
+        past = artifact_inputs(stage, newest, self.view.read, without=waited)
+        present = ref_inputs(self, ref, upstream)
+        own = own_causes(past, present, upstream)
         if own:
-            return Slot(REPORT, None, State.STALE, (*own, *waits), manifest.address)
-        if waits and (reported != present.inputs or manifest.configuration["waiting"] != unmeasured):
-            return Slot(REPORT, None, State.OUTDATED, tuple(waits), manifest.address)
-        same = any(each.slot.same_content for each in metrics)
-        return Slot(REPORT, None, State.CURRENT, (), manifest.address, same)
+            return self._standing(ref, State.STALE, [*own, *waits], newest)
+        unmade = [each.slot.partition for each in upstream if each.artifact is None]
+        if waits and (past.versions != present.versions or waited != unmade):
+            return self._standing(ref, State.OUTDATED, waits, newest)
+        same = any(each.slot.same_content for each in upstream)
+        return self._standing(ref, State.CURRENT, (), newest, same=same)
 
-    def _judge(self, asset: str, name: str, stage: Plan, upstream: Sequence[Judged]) -> Judged:
-        """A recipe's slot, whose configuration is told with the YAML's keys."""
-        base = stage.name[-1]
+    def _looked_up(self, ref: Ref, stage: Stage) -> SlotStatus:
+        found = super()._look(ref)
+        state = State.CURRENT if found is not None else State.MISSING
+        slot = Slot(stage.label, ref.key[-1] or None, state)
+        return SlotStatus(slot, (stage.label, ref.key[-1]), found, label_kind=stage.kind)
 
-        def told(made: Made) -> Made:
-            return replace(made, configuration={_YAML_KEYS.get(key, key): v for key, v in made.configuration.items()})
+    def _plan_or_problem(self, ref: Ref, stage: Stage) -> tuple[Plan | None, str | None]:
+        try:
+            return self.plan(ref), None
+        except MissingArtifactError as missing:
+            return None, str(missing) if stage.source is not None else None
+        except CaploomError as error:  # such as a folder that is gone: said as the cause
+            if stage.source is None:
+                raise
+            return None, str(error)
 
-        question = Question(
-            asset=asset,
-            partition=name,
-            label=(stage.kind, base),
-            plan=plan_of(stage, upstream),
-            present=told(Made(stage.configuration, stage.code_version, current_inputs(upstream))),
-            upstream=upstream,
-            earlier=lambda: self._versions.newest(stage.kind, base),
-            past=lambda artifact: told(Made.of_artifact(artifact)),
+    def _newest(self, stage: Stage, key: Key) -> Artifact | None:
+        """The newest version of an artifact, of whatever configuration."""
+        name = stage.name(self, key)
+        plain = (None if part.startswith("#") else value or None for part, value in zip(stage.parts, name, strict=True))
+        return self.view.newest(stage.kind, *plain)
+
+    def _standing(
+        self, ref: Ref, state: State, causes: Sequence[Cause], artifact: Artifact | None, *, same: bool = False
+    ) -> SlotStatus:
+        stage = self.stage(ref.kind)
+        address = artifact.manifest.address if artifact is not None else None
+        slot = Slot(*self._slot(ref), state, tuple(causes), address, same)
+        return SlotStatus(
+            slot,
+            stage.label_of(stage.name(self, ref.key)),
+            artifact if state is State.CURRENT else None,
+            made_by_asker=stage.on_demand,
         )
-        return self._once((f"{stage.kind}", name), lambda: judge(question, self._versions))
 
-    def _once(self, key: Label, make: Callable[[], Judged]) -> Judged:
-        if key not in self._judged:
-            self._judged[key] = make()
-        return self._judged[key]
+    def _slot(self, ref: Ref) -> tuple[str, str | None]:
+        slot = self.stage(ref.kind).slot_of(ref.key)
+        assert slot is not None
+        return slot
 
 
-def _one_slot(stages: Sequence[Judged]) -> Slot:
-    """A recipe's checkpoints as the one slot that they are in Dagster."""
-    first, *rest = (each.slot for each in stages)
-    slot = first
-    for second in rest:
+def _one_slot(parts: Sequence[tuple[Stage, Slot]]) -> Slot:
+    """Several artifacts as the one slot that they are in Dagster, such as a recipe's checkpoints."""
+    (_, slot), *rest = parts
+    first = slot
+    for stage, second in rest:
         if second.state is State.CURRENT:
             continue
         causes = [
-            replace(cause, words=f"{FINE_TUNED}: {cause.words}")
+            replace(cause, words=f"{stage.label}: {cause.words}")
             for cause in second.causes
-            if cause.why is not Why.WAITS or cause.what != slot.asset
+            if cause.why is not StaleCause.WAITS or cause.what != slot.asset
         ]
         state = second.state if slot.state is State.CURRENT else slot.state
         if State.STALE in (first.state, second.state) or state is State.MISSING:
             state = first.state if first.state is State.MISSING else State.STALE
         slot = replace(slot, state=state, causes=(*slot.causes, *causes))
     return slot
-
-
-def _used(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

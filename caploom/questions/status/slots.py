@@ -23,7 +23,7 @@ class State(StrEnum):
     MISSING = "missing"
 
 
-class Why(StrEnum):
+class StaleCause(StrEnum):
     """The kinds of causes; all but the last two are a slot's own."""
 
     CONFIGURATION = "configuration"
@@ -48,7 +48,7 @@ class Cause:
         partitions: of the asset, those that are meant.
     """
 
-    why: Why
+    why: StaleCause
     what: str
     words: str
     before: Any = None
@@ -81,7 +81,7 @@ class Cause:
 
 def changed(change: Change, words: str | None = None) -> Cause:
     """The cause that a changed key of the configuration is."""
-    return Cause(Why.CONFIGURATION, change.key, words or change.text, change.before, change.after)
+    return Cause(StaleCause.CONFIGURATION, change.key, words or change.text, change.before, change.after)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import ClusterError, StoreError, TrainingError
 from caploom.stages import training_set as here
 from caploom.stages.captions import caption_shard
-from caploom.training_set.exclusions import Exclusions
 from caploom.stages.on_ray import merge as there
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards
@@ -27,6 +26,7 @@ from caploom.stages.training_set import merge_training_set
 from caploom.storage.store import Draft
 from caploom.storage.tables import read_table
 from caploom.training.clip_model import create_clip_model, save_checkpoint
+from caploom.training_set.exclusions import Exclusions
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")

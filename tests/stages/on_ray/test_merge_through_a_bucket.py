@@ -8,10 +8,10 @@ from caploom.common.hashing import file_sha256
 from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
 from caploom.stages import training_set as here
-from caploom.training_set.exclusions import Exclusions
 from caploom.stages.on_ray import merge as there
 from caploom.storage.bucket import Bucket
 from caploom.storage.store import Draft
+from caploom.training_set.exclusions import Exclusions
 from caploom.training_set.on_ray.exchange import exchange_for
 
 
