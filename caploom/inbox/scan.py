@@ -138,7 +138,7 @@ def _compare_folder(journal: Journal, folder: str, settings: InboxSettings, now:
 
 def _say_unknown_files(journal: Journal, look: InboxLook) -> None:
     rows = journal.rows("select place from files where kind = 'unknown' and not gone order by place")
-    new = [place for (place,) in rows if journal.is_news(f"unknown {place}")]
+    new = [uri for (uri,) in rows if journal.is_news(f"unknown {uri}")]
     if new:
         more = f" and {len(new) - 1:,} more" if len(new) > 1 else ""
         look.said.append(f"{new[0]}{more}: of no kind that is read (images with .txt, tables, tars, Parquet); ignored.")
@@ -158,7 +158,7 @@ def _cut(
         look.waiting += found.count
         return
     large = [each for each in found.first if largest is not None and each.size > largest]
-    look.large = [f"{each.place} {each.version}" for each in large]
+    look.large = [f"{each.uri} {each.version}" for each in large]
     result = cut_files(factory, journal, [each for each in found.first if each not in large])
     look.cut, look.files = result.shards, result.files
     look.waiting += found.count - len(found.first)

@@ -39,8 +39,8 @@ def cut_files(factory: Factory, journal: Journal, files: list[Candidate]) -> Cut
             cutter.add(file, rows())
         except SourceError as error:
             # It is tried again at each look: what keeps a file from being read may pass.
-            if journal.is_news(f"unreadable {file.place} {file.version}"):
-                cutter.cut.faults.append(f"{name_of(file.place)} cannot be taken: {error}")
+            if journal.is_news(f"unreadable {file.uri} {file.version}"):
+                cutter.cut.faults.append(f"{name_of(file.uri)} cannot be taken: {error}")
     cutter.write()
     return cutter.cut
 
@@ -107,33 +107,33 @@ def _with_rows(files: list[Candidate]) -> Iterator[tuple[Candidate, Callable[[],
         for start in range(0, len(files), _AHEAD):
             ahead = files[start : start + _AHEAD]
             fetched = {
-                file.place: threads.submit(lambda each: list(_rows_of(each)), file)
+                file.uri: threads.submit(lambda each: list(_rows_of(each)), file)
                 for file in ahead
-                if file.kind == FileKind.IMAGE and is_url(file.place)
+                if file.kind == FileKind.IMAGE and is_url(file.uri)
             }
             for file in ahead:
-                yield file, fetched[file.place].result if file.place in fetched else partial(_rows_of, file)
+                yield file, fetched[file.uri].result if file.uri in fetched else partial(_rows_of, file)
 
 
 def _rows_of(file: Candidate) -> Iterator[SourceRow]:
     """The rows of a file, by the reader of its kind."""
-    name = name_of(file.place)
+    name = name_of(file.uri)
     if file.kind == FileKind.IMAGE or name in METADATA_NAMES:
-        return ImageFolderReader(root=file.inbox).rows_of([file.place])
+        return ImageFolderReader(root=file.inbox).rows_of([file.uri])
     if file.kind == FileKind.TABLE:
-        return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
+        return ImageCaptionsReader(root=folder_of(file.uri), captions=file.uri).rows()
     # Tars and Parquet bring libraries that a folder of images does without.
     if file.kind == FileKind.TAR:
         from caploom.readers.webdataset import WebdatasetReader
 
-        return WebdatasetReader(tars=file.place).rows_of([file.place])
+        return WebdatasetReader(tars=file.uri).rows_of([file.uri])
     from caploom.readers.parquet_images import ParquetReader
 
-    return ParquetReader(files=file.place).rows_of([file.place])
+    return ParquetReader(files=file.uri).rows_of([file.uri])
 
 
 def _record(file: Candidate, first: int, rows: int, *, finished: bool) -> dict[str, Any]:
-    return {"place": file.place, "version": file.version, "first_row": first, "rows": rows, "finished": finished}
+    return {"place": file.uri, "version": file.version, "first_row": first, "rows": rows, "finished": finished}
 
 
 def _name(number: int) -> str:
