@@ -25,7 +25,7 @@ def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: 
     """Write a recipe's checkpoint for open_clip or for transformers."""
     from caploom.config.factory import Factory
     from caploom.stages.checkpoint import checkpoint_plan, finetuned_plan
-    from caploom.storage.atomic_output import absolute, written_whole
+    from caploom.storage.atomic_output import absolute, atomic_output
     from caploom.storage.paths import is_url
 
     factory = Factory.from_yaml(config)
@@ -33,7 +33,7 @@ def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: 
     plan = plan_of(factory, factory.config.recipe(recipe))
     made = factory.store.require(plan, make_with=f"materialize checkpoint [{recipe}]")
     final = absolute(folder)
-    with written_whole(final) as scratch:
+    with atomic_output(final) as scratch:
         how = _write(made.folder, scratch, format_name)
     click.echo(f"{final}: the checkpoint of {recipe} ({stage}) as {format_name}.")
     if is_url(final):

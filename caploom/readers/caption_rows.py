@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from caploom.errors import SourceError
 from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Below, exists, is_folder, name_of, open_uri
+from caploom.storage.paths import PathResolver, exists, is_folder, name_of, open_uri
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class CaptionRows:
     rewritten: Callable[[str], str] | None = None
 
     @cached_property
-    def _below(self) -> Below:
-        return Below(self.root)
+    def _below(self) -> PathResolver:
+        return PathResolver(self.root)
 
     def of_image(
         self, number: int, image: Any, captions: Sequence[Any], *, image_key: str, caption_key: str

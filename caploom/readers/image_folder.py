@@ -20,7 +20,7 @@ from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
 from caploom.readers.sidecars import Sidecar, read_sidecar
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import (
-    Below,
+    PathResolver,
     UriOrPath,
     exists,
     folder_of,
@@ -110,7 +110,7 @@ class ImageFolderReader(Settings):
     def _of_table(self, table: str, named: "_Names") -> Iterator[SourceRow]:
         keys = _CAPTION_KEYS if self.caption_key is None else (self.caption_key,)
         form = TableForm(image_key="file_name", caption_keys=keys)
-        below = Below(self.root)
+        below = PathResolver(self.root)
         folder = self._relative(folder_of(table)) if folder_of(table) != self.root else ""
         for number, record in enumerate(table_records(table, form), start=1):
             where = f"{self._relative(table)}, row {number}"

@@ -71,7 +71,7 @@ def folder_of(uri: str) -> str:
     return uri.rpartition("/")[0] or "/"
 
 
-class Below:
+class PathResolver:
     """Resolves paths below a root, millions of them: each folder is resolved once."""
 
     def __init__(self, root: str) -> None:

@@ -19,7 +19,7 @@ from caploom.images.decode import read_image_file
 from caploom.questions.failures import current_failures, unmatched_imports
 from caploom.stages.captions import caption_shard, read_captions
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.records import FAILURES, PAIRS
 from caploom.storage.store import Store
@@ -64,7 +64,7 @@ def opened(source, factory, tmp_path):
 
 
 def ingested(factory):
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
     return factory
 

@@ -18,7 +18,7 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import StoreError
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.manifest import MANIFEST
@@ -31,7 +31,7 @@ def factory(write_source, tmp_path):
     """Two shards, captioned, sheared and merged."""
     settings = settings_of(write_source(14), name="catalogued")
     factory = Factory.from_config(parse_config(settings, base=tmp_path, source="test"))
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
         caption_shard(factory, "colours", shard, ColourBackend)
     for recipe in factory.config.expanded_recipes():

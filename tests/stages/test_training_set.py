@@ -11,7 +11,7 @@ from caploom.questions.gallery_rows import training_exhibits
 from caploom.stages.captions import caption_shard
 from caploom.stages.checks import check_sheared, check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe, sheared_tables
 from caploom.stages.training_set import merge_training_set, training_files
 from caploom.storage.records import DROPPED
@@ -19,7 +19,7 @@ from caploom.storage.tables import read_table, write_table
 
 
 def captioned(factory):
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
         for captioner in factory.config.captioners:
@@ -136,7 +136,7 @@ def test_the_summary_says_of_which_source_the_samples_are_and_how_many_images_ha
 def test_an_image_that_a_captioner_failed_on_keeps_its_other_captions(write_source, make_factory):
     source = write_source(6)
     factory = make_factory(source)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     (source / "images" / "0001.png").unlink()
     caption_shard(factory, "colours", "shard-00000", ColourBackend)
@@ -155,7 +155,7 @@ def test_an_image_in_two_shards_is_one_row_with_all_its_captions(write_source, m
 
 def test_a_shard_that_is_not_captioned_yet_is_named(write_source, make_factory):
     factory = make_factory(write_source(3))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     with pytest.raises(MissingArtifactError, match=r"materialize captions/colours \[shard-00000\] first"):
         merged(factory)
