@@ -13,7 +13,7 @@ from caploom.stages.training_set import training_files, training_set_plan
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
-from caploom.training.launch import Launch, claimed, forget, launch_training
+from caploom.training.launch import Launch, claimed, launch_training, remove_workdir
 
 KIND = "checkpoint"
 FINETUNED_KIND = "finetuned_checkpoint"
@@ -113,7 +113,7 @@ def _trained(factory: Factory, plan: Plan, job: TrainingJob, report: Report | No
         return found
     with claimed(unfinished, "/".join(plan.name)):
         made = factory.store.make(plan, build)
-    forget(unfinished)
+    remove_workdir(unfinished)
     return made
 
 

@@ -27,9 +27,9 @@ def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorD
     @dg.sensor(
         name="inbox",
         jobs=[job for job in jobs if job.name in (INGEST_SHARDS, CUT_SHARDS)],
-        minimum_interval_seconds=config.automatisms.interval_seconds,
+        minimum_interval_seconds=config.automation_settings.interval_seconds,
         default_status=(
-            dg.DefaultSensorStatus.RUNNING if config.automatisms.ingest else dg.DefaultSensorStatus.STOPPED
+            dg.DefaultSensorStatus.RUNNING if config.automation_settings.ingest else dg.DefaultSensorStatus.STOPPED
         ),
         description=f"Splits the complete files of {', '.join(config.inbox.folders)} into shards and ingests them.",
     )

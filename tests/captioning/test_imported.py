@@ -357,7 +357,7 @@ def test_a_full_temporary_folder_is_told_in_a_sentence(source, factory, tmp_path
         from caploom.captioning.imported import ImportBackend
         from caploom.captioning.settings import ImportedCaptions
         from caploom.errors import CaploomError
-        from caploom.store import Store
+        from caploom.storage.store import Store
         settings = ImportedCaptions(
             backend="import", captions={str(tmp_path / "big.json")!r}, root={str(source / "images")!r}
         )
@@ -392,7 +392,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         from caploom.captioning import imported, imported_rows
         from caploom.captioning.backend import ImageRef
         from caploom.captioning.settings import ImportedCaptions
-        from caploom.store import Store
+        from caploom.storage.store import Store
         settings = ImportedCaptions(
             backend="import", captions={str(file)!r}, root={str(source / "images")!r}, rewrite={{"/x": "many"}}
         )

@@ -145,8 +145,8 @@ def test_a_catalog_that_somebody_has_open_is_in_nobodys_way(factory):
 
 def test_two_commands_at_once_both_answer(factory):
     script = (
-        "import sys; from pathlib import Path; from caploom.store import Store\n"
-        "from caploom.lineage.catalog.catalog import open_catalog\n"
+        "import sys; from pathlib import Path; from caploom.storage.store import Store\n"
+        "from caploom.catalog.catalog import open_catalog\n"
         "with open_catalog(Store(Path(sys.argv[1]))) as c:\n"
         "    print(c.execute('select count(*) from ledger').fetchone()[0])"
     )

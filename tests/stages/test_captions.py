@@ -142,8 +142,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from small_factory import ColourBackend
 from caploom.captioning.backend import Generation
-from caploom.captioning.caption_shard import caption_shard
-from caploom.factory import Factory
+from caploom.stages.captions import caption_shard
+from caploom.config.factory import Factory
 
 class Logging(ColourBackend):
     def generate(self, prepared):

@@ -6,8 +6,8 @@ import pytest
 from small_factory import ColourBackend
 
 from caploom.errors import MissingArtifactError, TrainingError
-from caploom.questions.gallery import Exhibit
-from caploom.questions.gallery_rows import training_exhibits
+from caploom.questions.gallery import GalleryRow
+from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.captions import caption_shard
 from caploom.stages.checks import check_sheared, check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
@@ -222,7 +222,7 @@ def test_a_source_without_a_pair_gives_a_training_set_without_rows(write_source,
         image.write_bytes(b"no picture")
     training_set = merged(captioned(make_factory(source)))
     assert rows_of(training_set) == []
-    assert training_exhibits(training_set) == []
+    assert training_gallery(training_set) == []
     assert training_set.file("training.json").read_text() == "[]\n"
 
 
@@ -254,9 +254,9 @@ def test_the_checks_see_what_is_lost_doubled_or_invented(write_source, make_fact
     assert outcome.figures[figure[0]] == figure[1]
 
 
-def test_the_exhibits_are_the_first_rows(write_source, make_factory):
+def test_the_gallery_shows_the_first_rows(write_source, make_factory):
     training_set = merged(captioned(make_factory(write_source(12))))
     rows = rows_of(training_set)[:3]
-    assert training_exhibits(training_set, 3) == [
-        Exhibit(row["path"], (("raw", row["captions"][0]), ("colours", row["captions"][1]))) for row in rows
+    assert training_gallery(training_set, 3) == [
+        GalleryRow(row["path"], (("raw", row["captions"][0]), ("colours", row["captions"][1]))) for row in rows
     ]
