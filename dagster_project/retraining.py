@@ -11,7 +11,7 @@ from dagster_project.tags import automatic_tags, recipe_tags
 
 def growths(factory: Factory) -> Iterator[Growth]:
     """The growth of the training set of each recipe that is trained again by itself, where there is one."""
-    chosen = factory.config.automatisms.retrain.recipes
+    chosen = factory.config.automation_settings.retrain.recipes
     for recipe in factory.config.expanded_recipes():
         if chosen == "all" or recipe.name in chosen:
             growth = training_set_growth(factory, recipe)

@@ -21,11 +21,11 @@ from caploom.catalog.query import printable
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
-from caploom.inbox.scan import take_what_is_there
+from caploom.inbox.scan import take_everything
 from caploom.questions.failures import current_failures
 from caploom.report.make import make_report
 from caploom.report.markdown import without_files
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from dagster_project.assets.sheared import sheared_key
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import instance_home, open_instance
@@ -80,9 +80,9 @@ class HeadlessRun:
                 yield names[0], names[-1]
 
     def _add_shards(self) -> None:
-        cut_new_shards(self.factory)
-        for look in take_what_is_there(self.factory):
-            for sentence in look.said:
+        create_new_shards(self.factory)
+        for scan in take_everything(self.factory):
+            for sentence in scan.messages:
                 click.echo(printable(sentence))
         known = self._instance.get_dynamic_partitions(SHARD)
         names = shard_names(self.factory)

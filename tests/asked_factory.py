@@ -19,7 +19,7 @@ from caploom.stages.checkpoint import checkpoint_plan
 from caploom.stages.evaluation_sets import evaluation_set
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retrieval_metrics import retrieval_metrics_plan
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.store import Artifact, Draft
@@ -65,7 +65,7 @@ def write_factory(folder: Path, **changes: Any) -> Path:
 def captioned(path: Path) -> Factory:
     """The factory with its shards cut, ingested and captioned."""
     factory = Factory.from_config(load_config(path))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
         for captioner in factory.config.captioners:

@@ -15,7 +15,7 @@ from caploom.stages.captions import caption_shard
 from caploom.stages.checkpoint import train_recipe
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retrieval_metrics import measure_recipe
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.training.launch import train_here
@@ -89,7 +89,7 @@ def edited(settings: dict[str, Any], *path: str, value: Any) -> dict[str, Any]:
 
 def make_data(factory: Factory) -> None:
     """Shards, pairs and captions."""
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
     for name, captioner in factory.config.captioners.items():

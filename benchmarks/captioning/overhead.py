@@ -19,7 +19,7 @@ from benchmarks.captioning.inputs import BATCH_SIZE, PHOTOS, captioner_settings,
 from benchmarks.child import Done, Job
 from caploom.captioning.backend import load_backend
 from caploom.captioning.ledger import Ledger
-from caploom.captioning.stop_criterion import EndOfRow
+from caploom.captioning.stop_criterion import PerRowStopping
 from caploom.storage.store import Store
 
 
@@ -33,7 +33,7 @@ def run(job: Job) -> Done:
     cpu = _CpuSeconds()
     cpu.time(images, "read_image_file", "read")
     cpu.time(engine, "decode_image", "decode")
-    cpu.time(EndOfRow, "__call__", "stopping")
+    cpu.time(PerRowStopping, "__call__", "stopping")
     cpu.time(Ledger, "append", "ledger")
     refs = image_refs(job.folder / PHOTOS)
     settings = captioner_settings(job.options["model"], job.options["prompt"], job.options["max_new_tokens"])

@@ -109,7 +109,7 @@ def inbox(job: Job) -> Done:
     """Two looks at an inbox of many files: the first sees them, the second takes as many as a look takes."""
     from caploom.config.factory import Factory
     from caploom.config.factory_config import parse_config
-    from caploom.inbox.scan import look_into_inbox
+    from caploom.inbox.scan import scan_inbox
 
     settings = {
         "name": "inbox",
@@ -124,9 +124,9 @@ def inbox(job: Job) -> Done:
     with job.measured():
         for name, now in (("first_look", 1_000.0), ("taking_look", 1_100.0), ("next_look", 1_200.0)):
             began = time.perf_counter()
-            look = look_into_inbox(factory, now=now)
+            look = scan_inbox(factory, now=now)
             seconds[name] = time.perf_counter() - began
-            if name == "taking_look" and not look.cut:
+            if name == "taking_look" and not look.new_shards:
                 raise RuntimeError("the inbox was to be taken and was not")
     return Done(job.options["files"], seconds)
 

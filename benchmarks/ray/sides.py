@@ -20,7 +20,7 @@ from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
 from caploom.stages.captions import caption_shard, read_captions
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, list_shards
+from caploom.stages.shards import create_new_shards, list_shards
 from caploom.storage.store import Artifact
 
 MILLISECONDS = 5
@@ -48,7 +48,7 @@ def factory(folder: Path, size: int, *, store: Path, url: str = "http://127.0.0.
 
 def ingest(made: Factory) -> None:
     """Take the pictures in, once for all runs."""
-    for shard in cut_new_shards(made):
+    for shard in create_new_shards(made):
         ingest_shard(made, shard)
 
 

@@ -1,4 +1,4 @@
-"""What the inbox's sensor says goes wrong, as alerts."""
+"""The faults that the inbox's sensor reports, as alerts."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,10 +11,10 @@ from caploom.errors import StoreError
 
 
 def tell_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = True) -> None:
-    """Put faults of the inbox down for the sensor `alerts` to deliver.
+    """Record faults of the inbox for the sensor `alerts` to deliver.
 
-    With `again`, each is news, though one like it was told before (a folder that is gone once more); without, a fault
-    that each look finds anew is told once a day.
+    With `again`, each is new even if one like it was reported before (a folder that is gone once more); without, a
+    fault that every scan finds again is reported once a day.
     """
     now = datetime.now(UTC)
     settings = factory.config.alerts
@@ -22,7 +22,7 @@ def tell_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = 
         f"inbox {now.isoformat() if again else now.date()} {fault}": Alert(
             kind=AlertKind.INBOX,
             factory=factory.config.name,
-            title="the inbox needs a look",
+            title="the inbox needs attention",
             sentence=fault,
             time=now.isoformat(timespec="seconds"),
             asset="raw_pairs",
@@ -33,5 +33,5 @@ def tell_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = 
     try:
         remember(factory.store.root, found, settings)
     except StoreError:
-        # What keeps alerts from being kept, the sensor `alerts` says itself; images come in all the same.
+        # The sensor `alerts` itself reports why alerts cannot be stored; images still come in.
         return

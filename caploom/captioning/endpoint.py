@@ -59,13 +59,13 @@ class EndpointBackend:
 
         When it raises, images without a result are in no chunk: they are missing, not failed.
         """
-        crew = _Crew(self._settings.concurrency, self._caption_one)
+        pool = _ThreadPool(self._settings.concurrency, self._caption_one)
         since = time.monotonic()
         # Failures that may turn out to be the server's: they are their images' once it captions one that it was asked
         # about later.
         held: list[tuple[float, Failed]] = []
         try:
-            for batch in crew.work(refs):
+            for batch in pool.results(refs):
                 now = time.monotonic()
                 generations = sum(isinstance(done.answer, Generation) for done in batch)
                 share, since = (now - since) / max(1, generations), now
@@ -77,7 +77,7 @@ class EndpointBackend:
                 if trouble is not None:
                     raise trouble
         finally:
-            crew.dismiss()
+            pool.stop()
         if held:
             yield Chunk([], [failure for _, failure in held])
 
@@ -160,10 +160,10 @@ class EndpointBackend:
         return None
 
 
-class _Crew:
-    """Threads that each do one task after the other; results come as they are done.
+class _ThreadPool:
+    """Threads that work through tasks; results come in the order in which they are done.
 
-    Daemons, and never waited for: an interrupted run must not hang on requests whose answers nobody reads any more.
+    They are daemons and never joined: an interrupted run must not hang on requests whose answers nobody reads any more.
     """
 
     def __init__(self, size: int, task: Callable[[ImageRef], Generation | Failed]) -> None:
@@ -172,30 +172,30 @@ class _Crew:
         self._tasks: queue.SimpleQueue[ImageRef | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
         self._threads = 0
-        self._dismissed = threading.Event()
+        self._stopped = threading.Event()
 
-    def work(self, refs: Iterable[ImageRef]) -> Iterator[list[_Done]]:
-        """All tasks that are done, whenever there is one; at most twice `size` tasks are under way."""
+    def results(self, refs: Iterable[ImageRef]) -> Iterator[list[_Done]]:
+        """Batches of all finished tasks, as soon as there is one; at most twice `size` tasks are pending."""
         coming = iter(refs)
-        under_way, ended = 0, False
+        pending, ended = 0, False
         while True:
-            while not ended and under_way < 2 * self._size:
+            while not ended and pending < 2 * self._size:
                 ref = next(coming, None)
                 ended = ref is None
                 if ref is not None:
                     self._give(ref)
-                    under_way += 1
-            if not under_way:
+                    pending += 1
+            if not pending:
                 return
             batch = [self._done.get()]
             while not self._done.empty():
                 batch.append(self._done.get())
-            under_way -= len(batch)
+            pending -= len(batch)
             yield batch
 
-    def dismiss(self) -> None:
-        """Let every thread end after what it is at; tasks that nobody began are forgotten."""
-        self._dismissed.set()
+    def stop(self) -> None:
+        """Let every thread end after its current task; tasks not yet begun are dropped."""
+        self._stopped.set()
         for _ in range(self._threads):
             self._tasks.put(None)
 
@@ -206,12 +206,12 @@ class _Crew:
             threading.Thread(target=self._run, daemon=True, name=f"endpoint-{self._threads}").start()
 
     def _run(self) -> None:
-        while (ref := self._tasks.get()) is not None and not self._dismissed.is_set():
+        while (ref := self._tasks.get()) is not None and not self._stopped.is_set():
             began = time.monotonic()
             answer: Generation | Failed | BaseException
             try:
                 answer = self._task(ref)
-            # Whatever it is, it is raised in the thread that waits for the answers.
+            # Any exception is raised again in the thread that waits for the answers.
             except BaseException as error:  # noqa: BLE001
                 answer = error
             self._done.put(_Done(ref, answer, began, time.monotonic()))

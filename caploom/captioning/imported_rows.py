@@ -224,7 +224,7 @@ def _table(rows: Sequence[SourceRow]) -> pa.Table:
 
 def _size(location: Location) -> int:
     """Bytes of an image; raises `OSError` when its file is gone."""
-    return location.length if location.length is not None else Path(location.place).stat().st_size
+    return location.length if location.length is not None else Path(location.uri).stat().st_size
 
 
 def _may_be_one_of(path: Path, sizes: set[int] | None) -> bool:

@@ -27,7 +27,7 @@ def tokens_that_may_settle(
     return torch.tensor([any(letter in letters for letter in piece) for piece in pieces])
 
 
-class EndOfRow(StoppingCriteria):  # type: ignore[misc]
+class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
     """Watches one batch's generation, and afterwards reads its texts."""
 
     def __init__(

@@ -22,7 +22,7 @@ from caploom.captioning.families import Family, family_class
 from caploom.captioning.identity import model_location
 from caploom.captioning.sampling import GumbelSampler
 from caploom.captioning.settings import TransformersCaptioner
-from caploom.captioning.stop_criterion import EndOfRow, tokens_that_may_settle
+from caploom.captioning.stop_criterion import PerRowStopping, tokens_that_may_settle
 from caploom.captioning.stopping import can_settle
 from caploom.errors import CaptionerError
 from caploom.storage.store import Store
@@ -124,7 +124,7 @@ class TransformersBackend:
         if decoding.sample:
             sampler = GumbelSampler(prepared.image_ids, self._settings.seed, decoding.temperature, decoding.top_p)
             processors.append(sampler)
-        end = EndOfRow(self._tokenizer, self._end_tokens, self._stops, decoding.stop_strings, self._may_settle)
+        end = PerRowStopping(self._tokenizer, self._end_tokens, self._stops, decoding.stop_strings, self._may_settle)
         criteria = StoppingCriteriaList([end] if end.watches else [])
         tokens, _ = self._run(prepared, processors, criteria, num_beams=decoding.num_beams)
         return end.read(tokens)

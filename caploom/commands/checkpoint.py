@@ -26,13 +26,13 @@ def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: 
     from caploom.config.factory import Factory
     from caploom.stages.graph import Graph
     from caploom.stages.stage import Ref
-    from caploom.storage.atomic_output import absolute, written_whole
+    from caploom.storage.atomic_output import absolute, atomic_output
     from caploom.storage.paths import is_url
 
     kind = "checkpoint" if stage == "zero-shot" else "finetuned_checkpoint"
     made = Graph(Factory.from_yaml(config)).require(Ref(kind, (recipe,)))
     final = absolute(folder)
-    with written_whole(final) as scratch:
+    with atomic_output(final) as scratch:
         how = _write(made.folder, scratch, format_name)
     click.echo(f"{final}: the checkpoint of {recipe} ({stage}) as {format_name}.")
     if is_url(final):

@@ -1,4 +1,4 @@
-"""`caploom inbox`: what lies in the inbox, what became of it, and what was noticed."""
+"""`caploom inbox`: what is in the inbox, what became of it, and what was noticed."""
 
 import json
 from pathlib import Path
@@ -10,26 +10,28 @@ from caploom.commands.user_errors import user_errors
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--look", is_flag=True, help="Look now, as the sensor does, and cut what is complete into shards.")
-@click.option("--events", type=click.IntRange(min=0), default=20, show_default=True, help="Of the newest so many.")
+@click.option("--look", is_flag=True, help="Scan it now, as the sensor does, and split complete files into shards.")
+@click.option(
+    "--events", type=click.IntRange(min=0), default=20, show_default=True, help="How many of the newest to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @user_errors
 def inbox(config: Path, look: bool, events: int, as_json: bool) -> None:
-    """Say what waits in the inbox, which shards were cut from it, and what was noticed of its files."""
+    """Say what waits in the inbox, which shards were created from it, and what was noticed about its files."""
     from caploom.config.factory import Factory
     from caploom.errors import ConfigError
-    from caploom.inbox.scan import look_into_inbox
+    from caploom.inbox.scan import scan_inbox
     from caploom.inbox.state import inbox_state
 
     factory = Factory.from_yaml(config)
     if factory.config.inbox is None:
         raise ConfigError(f"{config}: it has no `inbox`; name its folders there.")
-    looked = look_into_inbox(factory) if look else None
+    scan = scan_inbox(factory) if look else None
     state = inbox_state(factory, events)
     if as_json:
         click.echo(json.dumps(state.to_dict(), indent=2))
         return
-    if looked is not None and looked.busy:
-        click.echo("Another look at the inbox is at work.")
+    if scan is not None and scan.busy:
+        click.echo("Another scan of the inbox is running.")
     for line in state.lines():
         click.echo(line)

@@ -13,7 +13,7 @@ from caploom.commands.user_errors import user_errors
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
     from caploom.config.factory import Factory
-    from caploom.questions.results.latest_results import newest_arms
+    from caploom.questions.results.latest_results import latest_results
     from caploom.questions.results.results import classification_rows, result_rows, verdict
     from caploom.questions.results.tables import (
         by_label,
@@ -22,11 +22,11 @@ def results(config: Path) -> None:
         recall_table,
     )
 
-    newest = newest_arms(Factory.from_yaml(config))
-    arms = newest.arms
+    latest = latest_results(Factory.from_yaml(config))
+    arms = latest.arms
     for name, rows in by_label(result_rows(arms)).items():
         click.echo(f"{name}\n{markdown_table(recall_table(rows))}\n{verdict(rows)}")
     for name, classified in by_label(classification_rows(arms)).items():
         click.echo(f"{name}\n{markdown_table(classification_table(classified))}")
-    for sentence in newest.sentences():
+    for sentence in latest.sentences():
         click.echo(sentence)

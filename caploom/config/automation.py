@@ -44,7 +44,7 @@ class RetrySettings(Settings):
 
 
 class AutomationSettings(Settings):
-    """Which automatisms run; people switch each on and off in the UI too, under its own name."""
+    """Which automations run; people can also switch each on and off in the UI, under its own name."""
 
     ingest: bool = Field(default=True, description="The inbox is watched, and its new shards are ingested.")
     caption: bool = Field(default=True, description="New shards go through all captioners.")

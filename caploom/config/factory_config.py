@@ -154,7 +154,7 @@ class FactoryConfig(Settings):
                     f'grid: it makes an arm "{name}", and a recipe is called so already: rename the recipe'
                 )
         arms = [recipe.name for recipe in self.expanded_recipes()]
-        retrained = self.automatisms.retrain.recipes
+        retrained = self.automation_settings.retrain.recipes
         for name in retrained if retrained != "all" else []:
             check_known("automation.retrain.recipes", name, arms, "recipe")
         twice = [name for name in arms if arms.count(name) > 1]
@@ -234,7 +234,7 @@ class FactoryConfig(Settings):
         raise ConfigError(f'There is no recipe "{name}"; known: {", ".join(known)}{nearest(name, known)}.')
 
     @property
-    def automatisms(self) -> AutomationSettings:
+    def automation_settings(self) -> AutomationSettings:
         """What the factory does by itself."""
         if self.automation is not None:
             return self.automation

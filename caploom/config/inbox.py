@@ -5,13 +5,13 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from caploom.common.settings import Settings
-from caploom.storage.paths import Place
+from caploom.storage.paths import UriOrPath
 
 
 class InboxSettings(Settings):
     """Folders whose new images become shards by themselves."""
 
-    folders: list[Place] = Field(min_length=1, description="Local folders, or URLs such as `s3://bucket/new`.")
+    folders: list[UriOrPath] = Field(min_length=1, description="Local folders, or URLs such as `s3://bucket/new`.")
     complete: Literal["stable", "marker"] = Field(
         default="stable",
         description="`stable`: a file is whole when its size and time stay the same for `settle_seconds`; `marker`: "

@@ -22,16 +22,16 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from caploom.demo.characters import CHARACTERS, describe, first_sentence
-from caploom.demo.looking import teach_to_look
 from caploom.demo.scenes import Scene, compose, render
 from caploom.demo.tiny_captioners import FAMILIES, MAX_NEW_TOKENS, build
 from caploom.demo.truth import score
+from caploom.demo.vision_pretraining import pretrain_vision
 
 STEPS = {"tiny-llava": 1600, "tiny-qwen-vl": 900, "tiny-minigpt-4": 600, "tiny-otter": 550}
 """Unequal on purpose: what a captioner has seen less of, it gets wrong more often."""
 
 LOOKING_STEPS = {"tiny-llava": 0, "tiny-qwen-vl": 400, "tiny-minigpt-4": 800, "tiny-otter": 800}
-"""Steps of ``looking.teach_to_look`` before that. LLaVA's patches reach the language model as they are: none."""
+"""Steps of ``pretrain_vision`` before that; none for LLaVA, whose patches reach the language model unchanged."""
 
 _SCENES = 24_000
 _LEARNING_RATE = 1.5e-3
@@ -124,7 +124,7 @@ def train(
             pictures = images(chosen)
             return dict(processor(images=pictures, text=[prompt] * len(pictures), padding=True, return_tensors="pt"))
 
-        cells_right = teach_to_look(name, model, composed, pixel_values, batches, looking_steps, _LEARNING_RATE)
+        cells_right = pretrain_vision(name, model, composed, pixel_values, batches, looking_steps, _LEARNING_RATE)
     loss = _fit(model, processor, name, composed, images, batches, steps, seed)
     seconds = time.monotonic() - started
     model.save_pretrained(out)

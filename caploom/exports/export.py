@@ -12,7 +12,7 @@ from caploom.errors import ExportError
 from caploom.exports.format import ExportFormat, Written
 from caploom.exports.images import ImageStream
 from caploom.exports.registry import export_format
-from caploom.storage.atomic_output import absolute, written_whole
+from caploom.storage.atomic_output import absolute, atomic_output
 from caploom.storage.manifest import RowCount
 from caploom.storage.store import Artifact, fsync_path
 from caploom.training_set.settings import Drawing
@@ -53,7 +53,7 @@ def export_training_set(
     """
     chosen = _with_options(format, options)
     final = absolute(out)
-    with written_whole(final, last=EXPORT_MANIFEST) as folder:
+    with atomic_output(final, last=EXPORT_MANIFEST) as folder:
         images = ImageStream(training_files(training_set), chosen.image_check, folder, progress)
         written = chosen.write(images, folder, final)
         manifest = _manifest(training_set, format, chosen, images, written, folder)

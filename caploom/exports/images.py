@@ -178,8 +178,8 @@ class ImageStream:
     def _look(self, image: ExportImage) -> bytes:
         if self._check == "content":
             return read_identified_image(image.path, image.image_id)
-        if self._check == "exists" and not Path(place := Location.parse(image.path).place).is_file():
-            raise ImageFault("missing_image", f"{place}: there is no such file.")
+        if self._check == "exists" and not Path(uri := Location.parse(image.path).uri).is_file():
+            raise ImageFault("missing_image", f"{uri}: there is no such file.")
         return b""
 
     def _write_skipped(self, image: ExportImage, reason: str, detail: str, captions: int) -> None:

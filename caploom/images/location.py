@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from caploom.errors import ImageFault, SourceError
-from caploom.storage.paths import is_url, open_place, read_range
+from caploom.storage.paths import is_url, open_uri, read_range
 
 if TYPE_CHECKING:
     from caploom.images.parquet_values import ColumnValues
@@ -22,17 +22,17 @@ _ROW = re.compile(r"#row=(\d+):(.+)\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place, and where in it: a range of bytes, or a row and a column, or neither.
+    """Where an image lies: a file or a container, and in it a range of bytes, or a row and a column, or neither.
 
     Attributes:
-        place: the file, or the container.
+        uri: path or URL of the file, or of the container.
         offset: first byte of the range; None without a range.
         length: bytes of the range; None without a range.
         row: row of a Parquet file, from 0; None in other files.
         column: column of a Parquet file; None in other files.
     """
 
-    place: str
+    uri: str
     offset: int | None = None
     length: int | None = None
     row: int | None = None
@@ -51,15 +51,15 @@ class Location:
 
     def __str__(self) -> str:
         if self.offset is not None:
-            return f"{self.place}#bytes={self.offset}+{self.length}"
+            return f"{self.uri}#bytes={self.offset}+{self.length}"
         if self.row is not None:
-            return f"{self.place}#row={self.row}:{self.column}"
-        return self.place
+            return f"{self.uri}#row={self.row}:{self.column}"
+        return self.uri
 
     @property
     def is_local_range_or_file(self) -> bool:
         """Whether any stage may read it again and again: a local file, or a range of one."""
-        return self.row is None and not is_url(self.place)
+        return self.row is None and not is_url(self.uri)
 
 
 def read_location(text: str) -> bytes:
@@ -75,18 +75,18 @@ def read_location(text: str) -> bytes:
 
 def _file_bytes(location: Location) -> bytes:
     try:
-        if is_url(location.place) and location.offset is not None:
-            return read_range(location.place, location.offset, location.length or 0)
-        with open_place(location.place) if is_url(location.place) else open(location.place, "rb") as file:  # noqa: PTH123
+        if is_url(location.uri) and location.offset is not None:
+            return read_range(location.uri, location.offset, location.length or 0)
+        with open_uri(location.uri) if is_url(location.uri) else open(location.uri, "rb") as file:  # noqa: PTH123
             if location.offset is None:
                 return file.read()
             file.seek(location.offset)
             return file.read(location.length or 0)
     except FileNotFoundError:
-        raise ImageFault("missing_image", f"{location.place}: there is no such file.") from None
+        raise ImageFault("missing_image", f"{location.uri}: there is no such file.") from None
     except OSError as error:
         why = error.strerror or str(error)
-        raise ImageFault("unreadable_image", f"{location.place}: it cannot be read ({why}).") from None
+        raise ImageFault("unreadable_image", f"{location.uri}: it cannot be read ({why}).") from None
     except SourceError as error:
         raise ImageFault("unreadable_image", str(error)) from None
 
@@ -95,7 +95,7 @@ def _parquet_value(location: Location) -> bytes:
     import pyarrow as pa
 
     try:
-        value = _column(location.place, location.column or "").value(location.row or 0)
+        value = _column(location.uri, location.column or "").value(location.row or 0)
         return bytes((value["bytes"] if isinstance(value, dict) else value) or b"")
     except IndexError:
         raise ImageFault("missing_image", f"{location}: the file has no such row.") from None
@@ -104,7 +104,7 @@ def _parquet_value(location: Location) -> bytes:
 
 
 @lru_cache(maxsize=2)  # ingest goes through one file after another
-def _column(place: str, column: str) -> "ColumnValues":
+def _column(uri: str, column: str) -> "ColumnValues":
     from caploom.images.parquet_values import ColumnValues
 
-    return ColumnValues(place, column)
+    return ColumnValues(uri, column)

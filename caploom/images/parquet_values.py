@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caploom.storage.paths import open_place
+from caploom.storage.paths import open_uri
 
 _ROWS = 32  # read at once
 _KEPT = 4  # batches: readers side by side are never further apart
@@ -17,8 +17,8 @@ _KEPT = 4  # batches: readers side by side are never further apart
 class ColumnValues:
     """The values of one column, to be asked for by several threads."""
 
-    def __init__(self, place: str, column: str) -> None:
-        self.place, self.column = place, column
+    def __init__(self, uri: str, column: str) -> None:
+        self.uri, self.column = uri, column
         self._lock = Lock()
         self._kept: deque[tuple[int, pa.Array]] = deque(maxlen=_KEPT)
         self._batches: Iterator[tuple[int, pa.Array]] | None = None
@@ -41,7 +41,7 @@ class ColumnValues:
 
     def _read(self, row: int) -> Iterator[tuple[int, pa.Array]]:
         """Batches of values from the row group of a row on, each with the number of its first row."""
-        with open_place(self.place) as opened, pq.ParquetFile(opened) as file:
+        with open_uri(self.uri) as opened, pq.ParquetFile(opened) as file:
             start, groups = 0, list(range(file.num_row_groups))
             while groups and start + file.metadata.row_group(groups[0]).num_rows <= row:
                 start += file.metadata.row_group(groups.pop(0)).num_rows

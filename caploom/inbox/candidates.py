@@ -34,7 +34,7 @@ class Candidates:
     """What may be taken now.
 
     Attributes:
-        first: the first of them in the order of their places, at most as many as a look takes.
+        first: the first of them in the order of their paths, at most as many as one scan takes.
         count: how many there are.
         oldest: since when the oldest of them is as it is, in seconds of the monotonic clock; None without any.
         waiting: how many files are not complete yet.
@@ -69,15 +69,15 @@ def find_candidates(journal: Journal, settings: InboxSettings, now: float) -> Ca
         times,
     )
     first = [Candidate(*each) for each in images]
-    for place, inbox, kind, version, since, folder, rows in journal.rows(_CONTAINERS):
+    for uri, inbox, kind, version, since, folder, rows in journal.rows(_CONTAINERS):
         # A table speaks of images beside it, which may still be on their way.
         last = _last_change(journal, folder) if kind == "table" else since
         if _is_within(folder, marked) if settings.complete == "marker" else last <= settled:
-            first.append(Candidate(place, inbox, kind, version, last, rows))
+            first.append(Candidate(uri, inbox, kind, version, last, rows))
             count, oldest = count + 1, min(last, oldest if oldest is not None else last)
         else:
             waiting += 1
-    first.sort(key=lambda each: (each.inbox, each.place))
+    first.sort(key=lambda each: (each.inbox, each.uri))
     return Candidates(first[: settings.files_per_tick], count, oldest, waiting)
 
 

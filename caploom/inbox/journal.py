@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caploom.inbox.kinds import kind_of
-from caploom.storage.paths import PlacedFile, folder_of, name_of
+from caploom.storage.paths import ListedFile, folder_of, name_of
 
 _SCHEMA = """
 create table if not exists files(
@@ -52,7 +52,7 @@ _BATCH = 5_000
 class Candidate:
     """A file that may be taken: its version with its caption's, since when both are so, and the rows taken already."""
 
-    place: str
+    uri: str
     inbox: str
     kind: str
     version: str
@@ -100,20 +100,20 @@ class Journal:
         """Execute a statement."""
         self._database.execute(statement, values)
 
-    def see(self, files: Iterable[PlacedFile], marker: str) -> list[str]:
+    def see(self, files: Iterable[ListedFile], marker: str) -> list[str]:
         """Remember, until the next call, what a folder holds; returns names that are no text, spelt as Python does."""
         unspeakable: list[str] = []
         self.run("delete from seen")
         batch: list[tuple[str, ...]] = []
         for file in files:
             try:
-                file.place.encode("utf-8")
+                file.uri.encode("utf-8")
             except UnicodeEncodeError:
-                unspeakable.append(ascii(file.place))
+                unspeakable.append(ascii(file.uri))
                 continue
-            kind, stem = kind_of(name_of(file.place), marker)
+            kind, stem = kind_of(name_of(file.uri), marker)
             version = f"{file.size}:{file.modified}"
-            batch.append((file.place, folder_of(file.place), stem, kind.value, version, file.identity))
+            batch.append((file.uri, folder_of(file.uri), stem, kind.value, version, file.identity))
             if len(batch) == _BATCH:
                 self._see(batch)
                 batch = []
@@ -123,10 +123,10 @@ class Journal:
     def _see(self, batch: Sequence[tuple[str, ...]]) -> None:
         self._database.executemany("insert or ignore into seen values (?, ?, ?, ?, ?, ?)", batch)
 
-    def remember(self, table: str, places: Iterable[str]) -> None:
-        """Have queries know some places, until the next call: in the table `tabled`, `whole` or `gone_now`."""
+    def remember(self, table: str, uris: Iterable[str]) -> None:
+        """Let queries see some folders or files, until the next call, in the table `tabled`, `whole` or `gone_now`."""
         self.run(f"delete from {table}")
-        self._database.executemany(f"insert or ignore into {table} values (?)", ((each,) for each in places))
+        self._database.executemany(f"insert or ignore into {table} values (?)", ((each,) for each in uris))
 
     def take(self, shard: str, records: Sequence[dict[str, Any]]) -> None:
         """That a shard has these files' rows (as INBOX_FILES)."""

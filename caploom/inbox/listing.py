@@ -83,11 +83,11 @@ def _gone(journal: Journal, inbox: str, unreadable: list[str]) -> list[tuple[Any
     # Listing and change may cross: of a few, ask again. Of thousands, a folder was emptied.
     sure = [
         each
-        for place, each in enumerate(missing)
-        if not each[0].startswith(hidden or ("\0",)) and (place >= _CHECKED or not exists(each[0]))
+        for number, each in enumerate(missing)
+        if not each[0].startswith(hidden or ("\0",)) and (number >= _CHECKED or not exists(each[0]))
     ]
     journal.remember("gone_now", (each[0] for each in sure))
-    return [(place, shard) for place, shard, kind in sure if kind not in ("caption", "marker", "unfinished")]
+    return [(uri, shard) for uri, shard, kind in sure if kind not in ("caption", "marker", "unfinished")]
 
 
 def _told(found: list[tuple[Any, ...]], what: str) -> list[str]:

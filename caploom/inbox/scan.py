@@ -1,6 +1,7 @@
-"""A look at the inbox: notices what changed, and cuts what is complete into new shards.
+"""A scan of the inbox: notices what changed, and splits complete files into new shards.
 
-Whatever happens between two steps, the next look goes on: what a listing in the store holds is taken, and nothing else.
+A scan that ends between any two steps is continued by the next: files count as taken when a listing in the store holds
+them, and only then.
 """
 
 import time
@@ -17,64 +18,64 @@ from caploom.errors import SourceError
 from caploom.inbox.candidates import Candidates, find_candidates
 from caploom.inbox.journal import Journal
 from caploom.inbox.listing import compare
-from caploom.inbox.sharding import cut_files
+from caploom.inbox.sharding import shard_files
 from caploom.stages.graph import Graph
-from caploom.stages.shards import INBOX, cutting_lock, list_shards
+from caploom.stages.shards import INBOX, list_shards, sharding_lock
 from caploom.stages.stage import Ref
 from caploom.storage.paths import list_files
 from caploom.storage.tables import read_table
 
 
 @dataclass
-class InboxLook:
-    """What a look found.
+class InboxScan:
+    """What a scan found.
 
     Attributes:
-        cut: the names of the new shards.
+        new_shards: their names.
         files: files whose rows went into them.
-        waiting: files that are not complete yet, or gather.
-        said: what a person should know, in sentences, each told by one look only.
-        faults: those of `said` that somebody must mend.
-        large: files that are complete and too large for this look, each with its version.
-        busy: another process was looking, so nothing was done.
+        waiting: files that are incomplete, or wait for a full shard.
+        messages: what a person should know, in sentences; each is reported by one scan only.
+        faults: those of `messages` that somebody must fix.
+        large: files that are complete and too large for this scan, each with its version.
+        busy: another process was scanning, so nothing was done.
     """
 
-    cut: list[str] = field(default_factory=list)
+    new_shards: list[str] = field(default_factory=list)
     files: int = 0
     waiting: int = 0
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     large: list[str] = field(default_factory=list)
     busy: bool = False
 
 
-def look_into_inbox(
+def scan_inbox(
     factory: Factory, *, now: float | None = None, gather: bool = True, largest: int | None = None
-) -> InboxLook:
-    """Look once; `now` is the monotonic clock in seconds, which no change of the wall clock moves.
+) -> InboxScan:
+    """Scan once; `now` is the monotonic clock in seconds, which no change of the wall clock moves.
 
-    Without `gather`, complete files do not wait for others. Files of more than `largest` bytes are left to a look that
-    has no such bound: reading them takes long. A folder that cannot be read is told once and does not keep
-    the others from being looked at.
+    Without `gather`, complete files do not wait for others. Files of more than `largest` bytes are left to a scan
+    without that limit, because reading them takes long. A folder that cannot be read is reported once, and the others
+    are still scanned.
     """
     settings = factory.config.inbox
-    look = InboxLook()
+    scan = InboxScan()
     if settings is None:
-        return look
+        return scan
     try:
-        with FileLock(cutting_lock(factory), timeout=0), closing(open_journal(factory)) as journal:
+        with FileLock(sharding_lock(factory), timeout=0), closing(open_journal(factory)) as journal:
             _recall(factory, journal)
             moment = time.monotonic() if now is None else now
             for folder in settings.folders:
-                _compare_folder(journal, folder, settings, moment, look)
-            _say_unknown_files(journal, look)
+                _compare_folder(journal, folder, settings, moment, scan)
+            _report_unknown_files(journal, scan)
             found = find_candidates(journal, settings, moment)
-            _cut(factory, journal, found, moment if gather else inf, look, largest)
-            for sentence in look.said:
+            _create_shards(factory, journal, found, moment if gather else inf, scan, largest)
+            for sentence in scan.messages:
                 journal.say(sentence)
     except Timeout:
-        look.busy = True
-    return look
+        scan.busy = True
+    return scan
 
 
 def open_journal(factory: Factory) -> Journal:
@@ -82,20 +83,20 @@ def open_journal(factory: Factory) -> Journal:
     return Journal(factory.store.path(INBOX) / "journal.sqlite")
 
 
-def take_what_is_there(factory: Factory, wait: Callable[[float], None] = time.sleep) -> list[InboxLook]:
-    """For who does not look again and again: look, wait until what lies there would have settled, and take it all."""
+def take_everything(factory: Factory, wait: Callable[[float], None] = time.sleep) -> list[InboxScan]:
+    """Scan, wait until the files there would have settled, and take them all: for a caller without a sensor."""
     settings = factory.config.inbox
-    looks = [look_into_inbox(factory, gather=False)]
-    if settings is not None and looks[0].waiting and settings.complete == "stable":
+    scans = [scan_inbox(factory, gather=False)]
+    if settings is not None and scans[0].waiting and settings.complete == "stable":
         wait(settings.settle_seconds + 0.1)
-        looks.append(look_into_inbox(factory, gather=False))
-    while looks[-1].cut and looks[-1].waiting:  # a look takes so many files and no more
-        looks.append(look_into_inbox(factory, gather=False))
-    return looks
+        scans.append(scan_inbox(factory, gather=False))
+    while scans[-1].new_shards and scans[-1].waiting:  # one scan takes a limited number of files
+        scans.append(scan_inbox(factory, gather=False))
+    return scans
 
 
 def unfinished_batches(factory: Factory) -> dict[str, list[str]]:
-    """The shards of the inbox that are not ingested yet, by the look that cut them (named after its first shard)."""
+    """The inbox's shards that are not ingested yet, by the scan that created them (named after its first shard)."""
     batches: dict[str, list[str]] = {}
     unfinished = set()
     graph = Graph(factory)
@@ -108,7 +109,7 @@ def unfinished_batches(factory: Factory) -> dict[str, list[str]]:
 
 
 def _recall(factory: Factory, journal: Journal) -> None:
-    """What listings hold and the journal does not know: a look was killed before it wrote that down, or it was lost."""
+    """Add to the journal what listings hold and it lacks: a scan was killed before it wrote that, or it was lost."""
     known = {name for (name,) in journal.rows("select name from shards")}
     factory.store.refresh("shards", INBOX)
     for folder in sorted(factory.store.path(f"shards/{INBOX}").glob("*")):
@@ -118,61 +119,63 @@ def _recall(factory: Factory, journal: Journal) -> None:
             journal.take(folder.name, read_table(listing.file("files.parquet")).to_pylist())
 
 
-def _compare_folder(journal: Journal, folder: str, settings: InboxSettings, now: float, look: InboxLook) -> None:
+def _compare_folder(journal: Journal, folder: str, settings: InboxSettings, now: float, scan: InboxScan) -> None:
     unreadable: list[str] = []
     fault = f"folder {folder}"
     try:
         unspeakable = journal.see(list_files(folder, unreadable.append), settings.marker)
     except SourceError as error:
         if journal.is_news(fault):
-            _fault(look, f"The inbox cannot be looked at: {error}")
+            _fault(scan, f"The inbox cannot be scanned: {error}")
         return
     if journal.is_over(fault):
-        look.said.append(f"{folder}: the inbox can be looked at again.")
+        scan.messages.append(f"{folder}: the inbox can be scanned again.")
     for name in unspeakable:
         if journal.is_news(f"name {name}"):
-            _fault(look, f"{name}: its name is no UTF-8 text, so no table can hold it; rename the file.")
+            _fault(scan, f"{name}: its name is not UTF-8 text, so no table can hold it; rename the file.")
     for each in unreadable:
         if journal.is_news(f"unreadable {each}"):
-            _fault(look, f"{each}: it may not be read; change its rights.")
-    look.said += compare(journal, folder, now, kept=settings.keep == "copy", unreadable=unreadable)
+            _fault(scan, f"{each}: reading it is not permitted; change its permissions.")
+    scan.messages += compare(journal, folder, now, kept=settings.keep == "copy", unreadable=unreadable)
 
 
-def _say_unknown_files(journal: Journal, look: InboxLook) -> None:
+def _report_unknown_files(journal: Journal, scan: InboxScan) -> None:
     rows = journal.rows("select place from files where kind = 'unknown' and not gone order by place")
-    new = [place for (place,) in rows if journal.is_news(f"unknown {place}")]
+    new = [uri for (uri,) in rows if journal.is_news(f"unknown {uri}")]
     if new:
         more = f" and {len(new) - 1:,} more" if len(new) > 1 else ""
-        look.said.append(f"{new[0]}{more}: of no kind that is read (images with .txt, tables, tars, Parquet); ignored.")
+        scan.messages.append(
+            f"{new[0]}{more}: not a kind that is read (images with .txt, tables, tars, Parquet); ignored."
+        )
 
 
-def _cut(
-    factory: Factory, journal: Journal, found: Candidates, now: float, look: InboxLook, largest: int | None
+def _create_shards(
+    factory: Factory, journal: Journal, found: Candidates, now: float, scan: InboxScan, largest: int | None
 ) -> None:
     settings = factory.config.inbox
     assert settings is not None
-    look.waiting = found.waiting
+    scan.waiting = found.waiting
     if found.oldest is None:
         return
     settling = settings.settle_seconds if settings.complete == "stable" else 0.0
     gathered = now - found.oldest >= settling + settings.gather_seconds
     if found.count < factory.config.shard_size and not gathered:
-        look.waiting += found.count
+        scan.waiting += found.count
         return
     large = [each for each in found.first if largest is not None and each.size > largest]
-    look.large = [f"{each.place} {each.version}" for each in large]
-    result = cut_files(factory, journal, [each for each in found.first if each not in large])
-    look.cut, look.files = result.shards, result.files
-    look.waiting += found.count - len(found.first)
+    scan.large = [f"{each.uri} {each.version}" for each in large]
+    result = shard_files(factory, journal, [each for each in found.first if each not in large])
+    scan.new_shards, scan.files = result.shards, result.files
+    scan.waiting += found.count - len(found.first)
     for sentence in result.faults:
-        _fault(look, sentence)
+        _fault(scan, sentence)
     if result.shards:
-        look.said.append(f"{_names(result.shards)}: {result.rows:,} rows of {result.files:,} files.")
+        scan.messages.append(f"{_names(result.shards)}: {result.rows:,} rows of {result.files:,} files.")
 
 
-def _fault(look: InboxLook, sentence: str) -> None:
-    look.said.append(sentence)
-    look.faults.append(sentence)
+def _fault(scan: InboxScan, sentence: str) -> None:
+    scan.messages.append(sentence)
+    scan.faults.append(sentence)
 
 
 def _names(shards: list[str]) -> str:

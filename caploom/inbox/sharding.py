@@ -1,4 +1,4 @@
-"""Cuts complete files of the inbox into shards, each file's rows in order and none twice."""
+"""Splits complete files of the inbox into shards, each file's rows in order and none twice."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ _AHEAD = 256  # files
 
 
 @dataclass
-class Cut:
-    """What was cut: shards, rows and files in them; and sentences about files that could not be read as a whole."""
+class ShardingResult:
+    """The new shards, the rows and files in them, and sentences about files that could not be read as a whole."""
 
     shards: list[str] = field(default_factory=list)
     rows: int = 0
@@ -31,21 +31,21 @@ class Cut:
     faults: list[str] = field(default_factory=list)
 
 
-def cut_files(factory: Factory, journal: Journal, files: list[Candidate]) -> Cut:
+def shard_files(factory: Factory, journal: Journal, files: list[Candidate]) -> ShardingResult:
     """Write the files' rows as new shards of the inbox, and into the journal which shard has which."""
-    cutter = _Cutter(factory, journal)
+    writer = _ShardWriter(factory, journal)
     for file, rows in _with_rows(files):
         try:
-            cutter.add(file, rows())
+            writer.add(file, rows())
         except SourceError as error:
-            # It is tried again at each look: what keeps a file from being read may pass.
-            if journal.is_news(f"unreadable {file.place} {file.version}"):
-                cutter.cut.faults.append(f"{name_of(file.place)} cannot be taken: {error}")
-    cutter.write()
-    return cutter.cut
+            # Each scan tries it again: what keeps a file from being read may pass.
+            if journal.is_news(f"unreadable {file.uri} {file.version}"):
+                writer.result.faults.append(f"{name_of(file.uri)} cannot be taken: {error}")
+    writer.write()
+    return writer.result
 
 
-class _Cutter:
+class _ShardWriter:
     def __init__(self, factory: Factory, journal: Journal) -> None:
         self._factory = factory
         self._journal = journal
@@ -53,12 +53,12 @@ class _Cutter:
         self._batch = _name(self._number)
         self._rows: list[SourceRow] = []
         self._records: list[dict[str, Any]] = []
-        self.cut = Cut()
+        self.result = ShardingResult()
 
-    def add(self, file: Candidate, said: Iterable[SourceRow]) -> None:
-        """A file's rows, but for those that a shard has already; a full shard is written at once."""
+    def add(self, file: Candidate, all_rows: Iterable[SourceRow]) -> None:
+        """Add a file's rows, except those that a shard already has; a full shard is written at once."""
         first = file.rows_taken
-        rows = islice(said, first, None)
+        rows = islice(all_rows, first, None)
         kept = len(self._rows), len(self._records)
         taken, row = 0, next(rows, None)
         try:
@@ -72,17 +72,17 @@ class _Cutter:
                     self.write()
                     first, taken, kept = first + taken, 0, (0, 0)
                     if row is None:
-                        self.cut.files += 1
+                        self.result.files += 1
                         return
         except SourceError:
-            # What of it waits for its shard is not taken: the next look reads it again.
+            # Its rows that still wait for a shard are not taken: the next scan reads them again.
             del self._rows[kept[0] :], self._records[kept[1] :]
             raise
         self._records.append(_record(file, first, taken, finished=True))
-        self.cut.files += 1
+        self.result.files += 1
 
     def write(self) -> None:
-        """Write what waits as a shard; files without any row are only remembered."""
+        """Write the waiting rows as a shard; files without any row are only recorded."""
         if self._rows:
             shard = _name(self._number)
             settings = self._factory.config.inbox
@@ -93,8 +93,8 @@ class _Cutter:
             }
             write_shard(self._factory, shard, self._rows, configuration, self._records)
             self._journal.take(shard, self._records)
-            self.cut.shards.append(shard)
-            self.cut.rows += len(self._rows)
+            self.result.shards.append(shard)
+            self.result.rows += len(self._rows)
             self._number += 1
         elif self._records:
             self._journal.take("", self._records)
@@ -102,38 +102,38 @@ class _Cutter:
 
 
 def _with_rows(files: list[Candidate]) -> Iterator[tuple[Candidate, Callable[[], Iterable[SourceRow]]]]:
-    """Each file with what gives its rows; the texts of images in object storage, a request each, are fetched ahead."""
+    """Each file with a function that returns its rows; captions of images in object storage are fetched ahead."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for start in range(0, len(files), _AHEAD):
             ahead = files[start : start + _AHEAD]
             fetched = {
-                file.place: threads.submit(lambda each: list(_rows_of(each)), file)
+                file.uri: threads.submit(lambda each: list(_rows_of(each)), file)
                 for file in ahead
-                if file.kind == FileKind.IMAGE and is_url(file.place)
+                if file.kind == FileKind.IMAGE and is_url(file.uri)
             }
             for file in ahead:
-                yield file, fetched[file.place].result if file.place in fetched else partial(_rows_of, file)
+                yield file, fetched[file.uri].result if file.uri in fetched else partial(_rows_of, file)
 
 
 def _rows_of(file: Candidate) -> Iterator[SourceRow]:
-    """The rows of a file, by the reader of its kind."""
-    name = name_of(file.place)
+    """The rows of a file, read by the reader of its kind."""
+    name = name_of(file.uri)
     if file.kind == FileKind.IMAGE or name in METADATA_NAMES:
-        return ImageFolderReader(root=file.inbox).rows_of([file.place])
+        return ImageFolderReader(root=file.inbox).rows_of([file.uri])
     if file.kind == FileKind.TABLE:
-        return ImageCaptionsReader(root=folder_of(file.place), captions=file.place).rows()
-    # Tars and Parquet bring libraries that a folder of images does without.
+        return ImageCaptionsReader(root=folder_of(file.uri), captions=file.uri).rows()
+    # Tars and Parquet need libraries that a folder of images does without.
     if file.kind == FileKind.TAR:
         from caploom.readers.webdataset import WebdatasetReader
 
-        return WebdatasetReader(tars=file.place).rows_of([file.place])
+        return WebdatasetReader(tars=file.uri).rows_of([file.uri])
     from caploom.readers.parquet_images import ParquetReader
 
-    return ParquetReader(files=file.place).rows_of([file.place])
+    return ParquetReader(files=file.uri).rows_of([file.uri])
 
 
 def _record(file: Candidate, first: int, rows: int, *, finished: bool) -> dict[str, Any]:
-    return {"place": file.place, "version": file.version, "first_row": first, "rows": rows, "finished": finished}
+    return {"place": file.uri, "version": file.version, "first_row": first, "rows": rows, "finished": finished}
 
 
 def _name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The gallery: a few images with everything that was said of each, side by side, as Markdown."""
+"""The gallery: a few images with all captions of each, side by side, as Markdown."""
 
 import base64
 import io
@@ -12,11 +12,11 @@ _THUMBNAIL = 128  # pixels, the longer side
 
 
 @dataclass(frozen=True)
-class Exhibit:
-    """An image and what was said of it: (who, text) pairs in the order to be shown."""
+class GalleryRow:
+    """An image and its captions, as (source, text) pairs in the order to be shown."""
 
     path: str
-    said: tuple[tuple[str, str], ...]
+    captions: tuple[tuple[str, str], ...]
 
 
 def thumbnail_uri(path: str) -> str | None:
@@ -37,20 +37,20 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def gallery_markdown(exhibits: Sequence[Exhibit]) -> str:
-    """A Markdown table, one row an image, one column a speaker. Captions are shown as text, whatever is in them."""
-    speakers = _speakers(exhibits)
-    lines = ["| image | " + " | ".join(markdown_text(speaker) for speaker in speakers) + " |"]
-    lines.append("|" + " --- |" * (len(speakers) + 1))
-    for exhibit in exhibits:
-        uri = thumbnail_uri(exhibit.path)
+def gallery_markdown(rows: Sequence[GalleryRow]) -> str:
+    """A Markdown table, one row per image, one column per source. Captions are shown as text, whatever is in them."""
+    sources = _sources(rows)
+    lines = ["| image | " + " | ".join(markdown_text(source) for source in sources) + " |"]
+    lines.append("|" + " --- |" * (len(sources) + 1))
+    for row in rows:
+        uri = thumbnail_uri(row.path)
         picture = f"![image]({uri})" if uri else "(gone)"
         texts = (
-            " // ".join(markdown_text(text) for who, text in exhibit.said if who == speaker) for speaker in speakers
+            " // ".join(markdown_text(text) for origin, text in row.captions if origin == source) for source in sources
         )
         lines.append(f"| {picture} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
-def _speakers(exhibits: Sequence[Exhibit]) -> list[str]:
-    return list(dict.fromkeys(who for exhibit in exhibits for who, _ in exhibit.said))
+def _sources(rows: Sequence[GalleryRow]) -> list[str]:
+    return list(dict.fromkeys(source for row in rows for source, _ in row.captions))

@@ -1,4 +1,4 @@
-"""Picks the images that galleries show: the first of a shard's, which are the same each time."""
+"""Picks the images that galleries show: a shard's first ones, so that they are the same each time."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from caploom.common.names import RAW_SOURCE
 from caploom.config.factory import Factory
-from caploom.questions.gallery import Exhibit
+from caploom.questions.gallery import GalleryRow
 from caploom.stages.captions import read_captions
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.stage import Ref
@@ -16,27 +16,27 @@ from caploom.storage.tables import read_first
 from caploom.training_set.write import training_files
 
 
-def shard_exhibits(factory: Factory | Graph, shard: str, captioners: Sequence[str], count: int = 5) -> list[Exhibit]:
+def shard_gallery(factory: Factory | Graph, shard: str, captioners: Sequence[str], count: int = 5) -> list[GalleryRow]:
     """Images of a shard with their raw captions and those of the captioners that have captioned the shard."""
-    said: dict[str, list[tuple[str, str]]] = {}
+    captions: dict[str, list[tuple[str, str]]] = {}
     paths: dict[str, str] = {}
     graph = graph_of(factory)
     pairs = graph.require(Ref("raw_pairs", (shard,)))
     for row in read_first(pairs.file("pairs.parquet"), count * 4).to_pylist():
-        if row["image_id"] in said or len(said) < count:
-            said.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
+        if row["image_id"] in captions or len(captions) < count:
+            captions.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
             paths.setdefault(row["image_id"], row["path"])
     for captioner in captioners:
         artifact = graph.find(Ref("captions", (captioner, shard)))
         if artifact is not None:
-            captions = read_captions(artifact).select(["image_id", "text"])
-            shown = captions.filter(pc.is_in(captions.column("image_id"), pa.array(list(said), pa.string())))
+            table = read_captions(artifact).select(["image_id", "text"])
+            shown = table.filter(pc.is_in(table.column("image_id"), pa.array(list(captions), pa.string())))
             for row in shown.to_pylist():
-                said[row["image_id"]].append((captioner, row["text"]))
-    return [Exhibit(paths[image_id], tuple(texts)) for image_id, texts in said.items()]
+                captions[row["image_id"]].append((captioner, row["text"]))
+    return [GalleryRow(paths[image_id], tuple(texts)) for image_id, texts in captions.items()]
 
 
-def training_exhibits(training_set: Artifact, count: int = 5) -> list[Exhibit]:
+def training_gallery(training_set: Artifact, count: int = 5) -> list[GalleryRow]:
     """The first images of a training set with the captions that training draws from."""
     rows = read_first(training_files(training_set)[0], count).to_pylist()
-    return [Exhibit(row["path"], tuple(zip(row["sources"], row["captions"], strict=True))) for row in rows]
+    return [GalleryRow(row["path"], tuple(zip(row["sources"], row["captions"], strict=True))) for row in rows]

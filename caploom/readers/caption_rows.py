@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from caploom.errors import SourceError
 from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Below, exists, is_folder, name_of, open_place
+from caploom.storage.paths import PathResolver, exists, is_folder, name_of, open_uri
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class CaptionRows:
 
     Attributes:
         file: the file's name, for sentences.
-        root: the place that images lie below.
+        root: path or URL of the folder that images lie below.
         rewritten: says where the image of a path of the file lies here; None leaves paths as they are.
     """
 
@@ -27,8 +27,8 @@ class CaptionRows:
     rewritten: Callable[[str], str] | None = None
 
     @cached_property
-    def _below(self) -> Below:
-        return Below(self.root)
+    def _below(self) -> PathResolver:
+        return PathResolver(self.root)
 
     def of_image(
         self, number: int, image: Any, captions: Sequence[Any], *, image_key: str, caption_key: str
@@ -39,13 +39,13 @@ class CaptionRows:
             detail = f'{where}: "{image_key}" must be the path of an image and is {kind_of(image)}.'
             yield bad_row(number, "", "no_image_path", detail)
             return
-        place = self.rewritten(image) if self.rewritten else image
-        if refused := refused_by_name(place):
-            yield bad_row(number, image, refused[0], f"{where}: {place!r}: {refused[1]}")
+        uri = self.rewritten(image) if self.rewritten else image
+        if refused := refused_by_name(uri):
+            yield bad_row(number, image, refused[0], f"{where}: {uri!r}: {refused[1]}")
             return
-        path = self._below.place(place)
+        path = self._below.resolve(uri)
         if path is None:
-            became = f", rewritten to {place!r}," if place != image else ""
+            became = f", rewritten to {uri!r}," if uri != image else ""
             detail = (
                 f"{where}: the path {image!r}{became} leaves the image root {self.root}; images must lie inside it."
             )
@@ -98,24 +98,24 @@ def check_files(root: str, captions: str, suffixes: Sequence[str]) -> None:
         )
 
 
-def suffix_of(place: str) -> str:
-    """The ending of a place's name in lower case, with its dot; empty without one."""
-    stem, dot, ending = name_of(place).rpartition(".")
+def suffix_of(uri: str) -> str:
+    """The ending of a file's name in lower case, with its dot; empty without one."""
+    stem, dot, ending = name_of(uri).rpartition(".")
     return f".{ending.lower()}" if dot and stem else ""
 
 
 @contextmanager
-def reading(place: str) -> Iterator[BinaryIO]:
-    """A place opened to be read; one that fails while it is read raises `SourceError`, as one that cannot be opened."""
-    with open_place(place) as file:
+def reading(uri: str) -> Iterator[BinaryIO]:
+    """Open a file for reading; a read that fails raises `SourceError`, as opening does."""
+    with open_uri(uri) as file:
         try:
             yield file
         except OSError as error:
             why = error.strerror or str(error)
-            raise SourceError(f"{place}: it cannot be read to its end ({why}); check that it is there.") from None
+            raise SourceError(f"{uri}: it cannot be read to its end ({why}); check that it is there.") from None
 
 
-def json_items(place: str, prefix: str) -> Iterator[Any]:
+def json_items(uri: str, prefix: str) -> Iterator[Any]:
     """The items of an array in a JSON file (`prefix` as ijson has it), streamed, whatever the file's size.
 
     Where the JSON is damaged, the last item is a bad `SourceRow` that says so.
@@ -124,7 +124,7 @@ def json_items(place: str, prefix: str) -> Iterator[Any]:
 
     count = 0
     try:
-        with reading(place) as file:
+        with reading(uri) as file:
             for record in ijson.items(file, prefix, use_float=True):
                 count += 1
                 yield record
@@ -133,7 +133,6 @@ def json_items(place: str, prefix: str) -> Iterator[Any]:
         incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
         detail = (
-            f"{name_of(place)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); "
-            "mend the file."
+            f"{name_of(uri)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); mend the file."
         )
         yield bad_row(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)

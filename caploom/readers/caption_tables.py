@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, cast
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import bad_row, json_items, reading, suffix_of
 from caploom.readers.image_names import is_text
-from caploom.storage.paths import is_url, name_of, open_place
+from caploom.storage.paths import is_url, name_of, open_uri
 
 LONGEST_LINE = 64 * 2**20  # bytes
 LONGEST_FIELD = (
@@ -42,36 +42,36 @@ class TableForm:
         return next((key for key in self.caption_keys if key in names), None)
 
 
-def table_records(place: str, form: TableForm) -> Iterator[Any]:
-    """The records of a table in their order: mappings, what stands in a mapping's place, or a bad `SourceRow`.
+def table_records(uri: str, form: TableForm) -> Iterator[Any]:
+    """The records of a table in their order: mappings, what stands where a mapping should, or a bad `SourceRow`.
 
     Raises `SourceError` when the file cannot be read, has another form, or lacks a column.
     """
-    return _PARSERS[suffix_of(place)](place, form)
+    return _PARSERS[suffix_of(uri)](uri, form)
 
 
-def _json_records(place: str, form: TableForm) -> Iterator[Any]:
+def _json_records(uri: str, form: TableForm) -> Iterator[Any]:
     empty = True
-    for record in json_items(place, "item"):
+    for record in json_items(uri, "item"):
         empty = False
         yield record
     if empty:
-        with reading(place) as file:
+        with reading(uri) as file:
             start = file.read(64).lstrip()
         if not start.startswith(b"["):
             raise SourceError(
-                f"{place}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
+                f"{uri}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
             )
 
 
-def _json_lines(place: str, form: TableForm) -> Iterator[Any]:
+def _json_lines(uri: str, form: TableForm) -> Iterator[Any]:
     number = 0
-    with _buffered(place) as file:
+    with _buffered(uri) as file:
         while line := file.readline(LONGEST_LINE + 1):
             if not line.strip():
                 continue
             number += 1
-            where = f"{name_of(place)}, row {number}"
+            where = f"{name_of(uri)}, row {number}"
             if len(line) > LONGEST_LINE:
                 while line and not line.endswith(b"\n"):
                     line = file.readline(_BUFFER)
@@ -87,13 +87,13 @@ def _json_lines(place: str, form: TableForm) -> Iterator[Any]:
                 yield bad_row(number, "", "invalid_json", f"{where}: it is not valid JSON ({why}); mend the line.")
 
 
-def _csv_records(place: str, form: TableForm) -> Iterator[Any]:
-    delimiter = "\t" if suffix_of(place) == ".tsv" else ","
+def _csv_records(uri: str, form: TableForm) -> Iterator[Any]:
+    delimiter = "\t" if suffix_of(uri) == ".tsv" else ","
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE
     csv.field_size_limit(LONGEST_FIELD)  # it is of the whole process, and 128 KiB unless someone says otherwise
     count = 0
     with (
-        _buffered(place) as file,
+        _buffered(uri) as file,
         # What is no UTF-8 becomes lone surrogates, by which its rows are told below.
         io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
@@ -101,7 +101,7 @@ def _csv_records(place: str, form: TableForm) -> Iterator[Any]:
         lines = csv.DictReader(read, form.columns, delimiter=delimiter, quoting=quoting)
         try:
             names = [name for name in lines.fieldnames or [] if not name.endswith(_END)]
-            _check_columns(place, form, names)
+            _check_columns(uri, form, names)
             for line in lines:
                 if read.at_end:
                     if [value for value in line.values() if value is not None] not in ([], [_END]):
@@ -113,9 +113,9 @@ def _csv_records(place: str, form: TableForm) -> Iterator[Any]:
                     yield line
                 else:
                     image = line.get(form.image_key)
-                    yield bad_row(count, image or "", fault[0], f"{name_of(place)}, row {count}: {fault[1]}")
+                    yield bad_row(count, image or "", fault[0], f"{name_of(uri)}, row {count}: {fault[1]}")
         except csv.Error as error:
-            detail = f"{name_of(place)}: it cannot be read on after row {count} ({error}); mend the file."
+            detail = f"{name_of(uri)}: it cannot be read on after row {count} ({error}); mend the file."
             yield bad_row(count + 1, "", "invalid_csv", detail)
 
 
@@ -152,35 +152,35 @@ def _line_fault(line: dict[Any, Any], columns: int, form: TableForm) -> tuple[st
     return None
 
 
-def _check_columns(place: str, form: TableForm, names: list[str]) -> None:
+def _check_columns(uri: str, form: TableForm, names: list[str]) -> None:
     for key in (form.image_key, form.caption_key(names) or form.caption_keys[0]):
         if key not in names:
-            have = "the header" if form.columns is None and suffix_of(place) != ".parquet" else "it"
+            have = "the header" if form.columns is None and suffix_of(uri) != ".parquet" else "it"
             raise SourceError(
-                f'{place}: {have} has no column "{key}" (columns: {", ".join(names) or "none"}); name it in the YAML.'
+                f'{uri}: {have} has no column "{key}" (columns: {", ".join(names) or "none"}); name it in the YAML.'
             )
 
 
-def _parquet_records(place: str, form: TableForm) -> Iterator[Any]:
+def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with open_place(place) as opened, pq.ParquetFile(opened) as file:
+        with open_uri(uri) as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            _check_columns(place, form, names)
+            _check_columns(uri, form, names)
             columns = [form.image_key, form.caption_key(names) or form.caption_keys[0]]
             for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{place}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
+        raise SourceError(f"{uri}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
 
 
 @contextmanager
-def _buffered(place: str) -> Iterator[BinaryIO]:
-    """A place opened so that `readline` takes a limit, which fsspec's own does not."""
-    with reading(place) as file:
-        if is_url(place):
+def _buffered(uri: str) -> Iterator[BinaryIO]:
+    """Open a file so that `readline` takes a limit, which fsspec's own does not."""
+    with reading(uri) as file:
+        if is_url(uri):
             with io.BufferedReader(cast(io.RawIOBase, file), _BUFFER) as buffered:
                 yield cast(BinaryIO, buffered)
         else:

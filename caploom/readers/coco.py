@@ -9,15 +9,15 @@ from caploom.common.settings import Settings
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, kind_of, not_an_object
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Place, name_of
+from caploom.storage.paths import UriOrPath, name_of
 
 
 class CocoReader(Settings):
     """`{"images": [{id, file_name}], "annotations": [{image_id, caption}]}`, in any order; images below `root`."""
 
     reader: Literal["coco"]
-    root: Place = Field(description="Folder or URL that each `file_name` starts from, such as `train2017`.")
-    captions: Place = Field(description="Such as `captions_train2017.json`; a file or a URL.")
+    root: UriOrPath = Field(description="Folder or URL that each `file_name` starts from, such as `train2017`.")
+    captions: UriOrPath = Field(description="Such as `captions_train2017.json`; a file or a URL.")
 
     @property
     def attribution(self) -> str | None:
@@ -29,7 +29,7 @@ class CocoReader(Settings):
         check_files(self.root, self.captions, [".json"])
 
     def rows(self) -> Iterator[SourceRow]:
-        """A row for each annotation in the file's order, `row` its place; then the images that have none.
+        """A row for each annotation in the file's order, `row` its position; then the images that have none.
 
         Streams the file twice, since annotations may stand before the images; only the images' ids and names are held.
         Raises `SourceError` when the file has another form.
@@ -68,7 +68,7 @@ class CocoReader(Settings):
                 yield from make.of_image(number, image, [], image_key="file_name", caption_key="annotations")
 
     def _images(self, names: dict[Any, tuple[int, Any]]) -> Iterator[SourceRow]:
-        """Fill in place and name of each image by its id; yields the bad ones."""
+        """Fill in the path and name of each image by its id; yields the bad ones."""
         file = name_of(self.captions)
         for number, record in enumerate(json_items(self.captions, "images.item"), start=1):
             if isinstance(record, SourceRow):

@@ -11,24 +11,24 @@ from caploom.storage.paths import exists, file_system, is_folder, is_url, list_f
 
 
 def files_named(pattern: str, suffixes: Sequence[str]) -> list[str]:
-    """The places that a pattern names, in order; raises `SourceError` when there is none, or one of them is not there.
+    """The files that a pattern names, in order; raises `SourceError` when there are none, or one of them is not there.
 
     Of a folder, the files with one of these suffixes.
     """
     try:
-        places = list(braceexpand(pattern))
+        uris = list(braceexpand(pattern))
     except UnbalancedBracesError:
         raise SourceError(f"{pattern}: a brace is opened and not closed; write {{00000..00041}}.") from None
     found: list[str] = []
-    for place in places:
-        if "*" in place or "?" in place:
-            found += _matching(place)
-        elif is_folder(place):
-            found += [file.place for file in list_files(place) if suffix_of(file.place) in suffixes]
-        elif exists(place):
-            found.append(place)
+    for uri in uris:
+        if "*" in uri or "?" in uri:
+            found += _matching(uri)
+        elif is_folder(uri):
+            found += [file.uri for file in list_files(uri) if suffix_of(file.uri) in suffixes]
+        elif exists(uri):
+            found.append(uri)
         else:
-            raise SourceError(f"{place}: there is no such file; correct its name or the pattern that names it.")
+            raise SourceError(f"{uri}: there is no such file; correct its name or the pattern that names it.")
     if not found:
         raise SourceError(f"{pattern}: it names no file that ends in {' or '.join(suffixes)}; correct it.")
     return found

@@ -11,7 +11,7 @@ from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, table_reco
 from caploom.readers.img2dataset_names import check_template, downloaded_name
 from caploom.readers.rewriting import RewriteRule, rewriting_of
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Place, name_of
+from caploom.storage.paths import UriOrPath, name_of
 
 _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
@@ -20,8 +20,8 @@ class ImageCaptionsReader(Settings):
     """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, a record an image."""
 
     reader: Literal["image_captions"] = "image_captions"
-    root: Place = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")
-    captions: Place = Field(
+    root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")
+    captions: UriOrPath = Field(
         description="`.json` (`[{image, caption}, ...]`), `.jsonl`, `.csv`, `.tsv` or `.parquet`; a file or a URL."
     )
     image_key: str = Field(default="image", description="Key or column that holds the image's path.")

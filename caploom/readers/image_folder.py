@@ -20,8 +20,8 @@ from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
 from caploom.readers.sidecars import Sidecar, read_sidecar
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import (
-    Below,
-    Place,
+    PathResolver,
+    UriOrPath,
     exists,
     folder_of,
     is_folder,
@@ -52,7 +52,7 @@ class ImageFolderReader(Settings):
     """Images anywhere below `root`; captions in `.txt` files of the same names, or in `metadata.jsonl` and its like."""
 
     reader: Literal["image_folder"] = "image_folder"
-    root: Place = Field(description="Folder, or URL such as `s3://bucket/images`.")
+    root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`.")
     translations: list[str] = Field(
         default=[],
         description="Keys of lines `key=value` that are captions too, such as `[de, fr]`; others are ignored.",
@@ -84,7 +84,7 @@ class ImageFolderReader(Settings):
         read.
         """
         self.prepare()
-        yield from self._rows(lambda: (file.place for file in list_files(self.root)), look_beside=False)
+        yield from self._rows(lambda: (file.uri for file in list_files(self.root)), look_beside=False)
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these files alone, as `rows` gives them; an image's text is read though it is not among them.
@@ -110,7 +110,7 @@ class ImageFolderReader(Settings):
     def _of_table(self, table: str, named: "_Names") -> Iterator[SourceRow]:
         keys = _CAPTION_KEYS if self.caption_key is None else (self.caption_key,)
         form = TableForm(image_key="file_name", caption_keys=keys)
-        below = Below(self.root)
+        below = PathResolver(self.root)
         folder = self._relative(folder_of(table)) if folder_of(table) != self.root else ""
         for number, record in enumerate(table_records(table, form), start=1):
             where = f"{self._relative(table)}, row {number}"
@@ -128,7 +128,7 @@ class ImageFolderReader(Settings):
                 key = form.caption_key(record) or keys[0]
                 said = record.get(key)
                 captions = said if isinstance(said, list) else [said]
-                yield from self._of_image(below.place(image), image, captions, where=where, key=key)
+                yield from self._of_image(below.resolve(image), image, captions, where=where, key=key)
 
     def _of_image(
         self, path: str | None, image: str, captions: Sequence[Any], *, where: str, key: str
@@ -151,20 +151,20 @@ class ImageFolderReader(Settings):
             yield bad_row(
                 0, image, "no_image", f"{image!r}: there is no image of this name; add it or remove the text."
             )
-        for place in [] if group.images else group.others:
-            image = self._relative(place)
+        for uri in [] if group.images else group.others:
+            image = self._relative(uri)
             yield bad_row(
                 0, image, "not_an_image", f"{image!r}: by its name it is no image; remove it from the folder."
             )
-        for place in group.images:
-            image = self._relative(place)
-            if refused := refused_by_name(place):
+        for uri in group.images:
+            image = self._relative(uri)
+            if refused := refused_by_name(uri):
                 yield bad_row(0, image, refused[0], f"{image!r}: {refused[1]}")
             elif text is not None and text.fault is not None:
                 yield bad_row(0, image, *text.fault)
             elif text is not None and text.captions:
                 for caption in text.captions:
-                    yield caption_row(0, image, place, caption, where=repr(image), key=_TEXT)
+                    yield caption_row(0, image, uri, caption, where=repr(image), key=_TEXT)
             elif image not in named:
                 why = "its text is empty" if text is not None else "there is no text beside it, nor a line of metadata"
                 yield bad_row(0, image, "no_caption", f"{image!r}: {why}; caption it or remove it.")
@@ -184,13 +184,13 @@ class ImageFolderReader(Settings):
     def _text_beside(self, stem: str) -> str | None:
         return stem + _TEXT if exists(stem + _TEXT) else None
 
-    def _relative(self, place: str) -> str:
+    def _relative(self, uri: str) -> str:
         """What a file is called in rows: its path below the root."""
-        return place.removeprefix(self.root.rstrip("/") + "/")
+        return uri.removeprefix(self.root.rstrip("/") + "/")
 
 
-def _grouped(places: Iterable[str], beside: Callable[[str], str | None] | None) -> Iterator[_Group]:
-    """The files by their names without ending; `beside` finds the text of an image that is not among the places.
+def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) -> Iterator[_Group]:
+    """The files by their names without ending; `beside` finds the text of an image that is not among `uris`.
 
     Places come in the order of their paths, in which whatever begins with `a/b.` stands together: no more is held.
     """
@@ -202,19 +202,19 @@ def _grouped(places: Iterable[str], beside: Callable[[str], str | None] | None) 
             group.text = beside(stem)
         return group
 
-    for place in places:
-        for stem in [stem for stem in waiting if not place.startswith(f"{stem}.")]:
+    for uri in uris:
+        for stem in [stem for stem in waiting if not uri.startswith(f"{stem}.")]:
             yield complete(stem)
-        name, suffix = name_of(place), suffix_of(place)
+        name, suffix = name_of(uri), suffix_of(uri)
         if name in METADATA_NAMES or (name.startswith("_") and not suffix):  # `_SUCCESS` is a program's mark
             continue
-        group = waiting.setdefault(place.rpartition(".")[0] if suffix else place, _Group())
+        group = waiting.setdefault(uri.rpartition(".")[0] if suffix else uri, _Group())
         if suffix in IMAGE_SUFFIXES:
-            group.images.append(place)
+            group.images.append(uri)
         elif suffix == _TEXT:
-            group.text = place
+            group.text = uri
         else:
-            group.others.append(place)
+            group.others.append(uri)
     for stem in list(waiting):
         yield complete(stem)
 
@@ -237,8 +237,8 @@ class _Names:
             np.frombuffer(self._hashes, np.uint64).sort()  # in place
             self._sorted = True
         wanted = _hash(name)
-        place = bisect_left(self._hashes, wanted)
-        return place < len(self._hashes) and self._hashes[place] == wanted
+        position = bisect_left(self._hashes, wanted)
+        return position < len(self._hashes) and self._hashes[position] == wanted
 
 
 def _hash(name: str) -> int:

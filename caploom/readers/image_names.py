@@ -17,8 +17,8 @@ def refused_by_name(name: str) -> tuple[str, str] | None:
         return "unusable_name", "the name is not UTF-8, which tables cannot hold; rename it."
     if name.lower().endswith(_DRAWINGS):
         return "svg_not_accepted", "SVG is a drawing program and no picture; render it to PNG first."
-    if Location.parse(name).place != name:
-        return "unusable_name", "the name ends as a place inside a container is written; rename it."
+    if Location.parse(name).uri != name:
+        return "unusable_name", "the name ends in what marks a position inside a container; rename it."
     return None
 
 

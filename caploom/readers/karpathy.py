@@ -12,7 +12,7 @@ from caploom.common.settings import Settings, nearest
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object, reading
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Place, name_of
+from caploom.storage.paths import UriOrPath, name_of
 
 _TOP_LEVEL_BYTES = 4096
 _DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')
@@ -22,10 +22,10 @@ class KarpathyReader(Settings):
     """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`."""
 
     reader: Literal["karpathy"]
-    root: Place = Field(
+    root: UriOrPath = Field(
         description="Folder or URL that the image paths (`filepath/filename`, or `filename` alone) start from."
     )
-    captions: Place = Field(description="Such as `dataset_coco.json`; a file or a URL.")
+    captions: UriOrPath = Field(description="Such as `dataset_coco.json`; a file or a URL.")
     split: str | list[str] = Field(
         default="test", description="Which images: `train`, `val`, `test`; or a list, such as `[train, restval]`."
     )
@@ -48,7 +48,7 @@ class KarpathyReader(Settings):
         check_files(self.root, self.captions, [".json"])
 
     def rows(self) -> Iterator[SourceRow]:
-        """A row for each caption of the splits' images, in the file's order; `row` is the image's place in the file.
+        """A row for each caption of the splits' images, in the file's order; `row` is the image's position in the file.
 
         Raises `SourceError` when the file has another form or no image of these splits.
         """

@@ -11,7 +11,7 @@ from caploom.images.location import Location
 from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row
 from caploom.readers.expand_paths import files_named
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Place, folder_of, name_of, open_place
+from caploom.storage.paths import UriOrPath, folder_of, name_of, open_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +25,8 @@ class ParquetReader(Settings):
     """Parquet files with a column of images (bytes, or the hub's `{bytes, path}`) or of paths, and one of captions."""
 
     reader: Literal["parquet"] = "parquet"
-    files: Place = Field(description="A file, a folder of files, or a pattern such as `data/*.parquet`.")
-    root: Place | None = Field(default=None, description="What paths start from; by default the file's own folder.")
+    files: UriOrPath = Field(description="A file, a folder of files, or a pattern such as `data/*.parquet`.")
+    root: UriOrPath | None = Field(default=None, description="What paths start from; by default the file's own folder.")
     image_key: str | None = Field(default=None, description="Column of the images; by default the first usual one.")
     caption_key: str | None = Field(default=None, description="Column of a caption, or a list of them.")
 
@@ -37,36 +37,36 @@ class ParquetReader(Settings):
 
     def prepare(self) -> None:
         """Check that there is a file; raises `SourceError`."""
-        self.places()
+        self.uris()
 
-    def places(self) -> list[str]:
+    def uris(self) -> list[str]:
         """Where the files lie."""
         return files_named(self.files, [".parquet"])
 
     def rows(self) -> Iterator[SourceRow]:
         """A row for each caption of the files' rows, in their order. The images themselves are not read."""
-        return self.rows_of(self.places())
+        return self.rows_of(self.uris())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these files; a damaged file is a bad row. Raises `SourceError` when one lacks its columns."""
         before = 0
-        for place in files:
+        for uri in files:
             numbers = 0
-            for numbers, row in self._of_file(place, before):  # noqa: B007 - the last one is needed
+            for numbers, row in self._of_file(uri, before):  # noqa: B007 - the last one is needed
                 yield row
             before += numbers
 
-    def _of_file(self, place: str, before: int) -> Iterator[tuple[int, SourceRow]]:
+    def _of_file(self, uri: str, before: int) -> Iterator[tuple[int, SourceRow]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         count = 0
         try:
-            with open_place(place) as opened, pq.ParquetFile(opened) as file:
-                image, caption = self._columns(place, file.schema_arrow)
+            with open_uri(uri) as opened, pq.ParquetFile(opened) as file:
+                image, caption = self._columns(uri, file.schema_arrow)
                 in_bytes = _holds_bytes(file.schema_arrow.field(image).type)
                 columns = [caption] if in_bytes else [image, caption]
-                make = CaptionRows(name_of(place), self.root or folder_of(place))
+                make = CaptionRows(name_of(uri), self.root or folder_of(uri))
                 for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
                     for record in batch.to_pylist():
                         count += 1
@@ -74,17 +74,17 @@ class ParquetReader(Settings):
                         captions = said if isinstance(said, list) else [said]
                         number = before + count
                         if in_bytes:
-                            rows = _of_bytes(place, number, count - 1, image, captions)
+                            rows = _of_bytes(uri, number, count - 1, image, captions)
                         else:
                             rows = make.of_image(number, record[image], captions, image_key=image, caption_key=caption)
                         for row in rows:
                             yield count, row
         except (pa.ArrowException, OSError) as error:
             why = str(error).splitlines()[0]
-            detail = f"{name_of(place)}: it cannot be read as Parquet after row {count} ({why}); copy it again."
-            yield count + 1, bad_row(before + count + 1, name_of(place), "damaged_parquet", detail)
+            detail = f"{name_of(uri)}: it cannot be read as Parquet after row {count} ({why}); copy it again."
+            yield count + 1, bad_row(before + count + 1, name_of(uri), "damaged_parquet", detail)
 
-    def _columns(self, place: str, schema: "pa.Schema") -> tuple[str, str]:
+    def _columns(self, uri: str, schema: "pa.Schema") -> tuple[str, str]:
         found = []
         for key, usual, what in (
             (self.image_key, _IMAGE_COLUMNS, "image_key"),
@@ -94,7 +94,7 @@ class ParquetReader(Settings):
             name = next((each for each in wanted if each in schema.names), None)
             if name is None:
                 raise SourceError(
-                    f"{place}: it has no column {' or '.join(wanted)} (columns: {', '.join(schema.names)}); "
+                    f"{uri}: it has no column {' or '.join(wanted)} (columns: {', '.join(schema.names)}); "
                     f"name it as `{what}`."
                 )
             found.append(name)
@@ -107,10 +107,10 @@ def _holds_bytes(kind: "pa.DataType") -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind))
 
 
-def _of_bytes(place: str, number: int, row: int, column: str, captions: Sequence[Any]) -> Iterator[SourceRow]:
-    location = str(Location(place, row=row, column=column))
-    image = f"{name_of(place)}/{row}"
-    where = f"{name_of(place)}, row {number}"
+def _of_bytes(uri: str, number: int, row: int, column: str, captions: Sequence[Any]) -> Iterator[SourceRow]:
+    location = str(Location(uri, row=row, column=column))
+    image = f"{name_of(uri)}/{row}"
+    where = f"{name_of(uri)}, row {number}"
     if not captions:
         yield bad_row(number, image, "no_caption", f"{where}: the list of captions is empty.")
     for caption in captions:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from caploom.errors import SourceError
-from caploom.storage.paths import is_url, open_place
+from caploom.storage.paths import is_url, open_uri
 
 LONGEST_TEXT = 16 * 2**20  # bytes
 _MOSTLY = 2**14
@@ -22,7 +22,7 @@ class Sidecar:
     fault: tuple[str, str] | None = None
 
 
-def read_sidecar(place: str, translations: Collection[str] = ()) -> Sidecar:
+def read_sidecar(uri: str, translations: Collection[str] = ()) -> Sidecar:
     """Read an image's text.
 
     The first line that is not empty is the caption. Of the lines `key=value`, those whose key is one of `translations`
@@ -30,21 +30,21 @@ def read_sidecar(place: str, translations: Collection[str] = ()) -> Sidecar:
     fails.
     """
     try:
-        with open_place(place) as file:
+        with open_uri(uri) as file:
             data = file.read(_MOSTLY)  # room is made for as much as is asked for
             if len(data) == _MOSTLY:
                 data += file.read(LONGEST_TEXT + 1 - _MOSTLY)
     except (SourceError, OSError) as error:
-        if is_url(place):  # a service that fails is no trouble of this one image
+        if is_url(uri):  # a service that fails is no trouble of this one image
             raise
         return Sidecar(fault=("unreadable_text", str(error)))
     if len(data) > LONGEST_TEXT:
-        detail = f"{place!r}: it is longer than {LONGEST_TEXT // 2**20} MiB, and no caption is; correct or remove it."
+        detail = f"{uri!r}: it is longer than {LONGEST_TEXT // 2**20} MiB, and no caption is; correct or remove it."
         return Sidecar(fault=("text_too_long", detail))
     try:
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
-        return Sidecar(fault=("undecodable_text", f"{place!r}: it is not UTF-8; convert it."))
+        return Sidecar(fault=("undecodable_text", f"{uri!r}: it is not UTF-8; convert it."))
     return Sidecar(tuple(_captions(text, translations)))
 
 

@@ -10,7 +10,7 @@ from caploom.common.hashing import fingerprint
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
-from caploom.storage.paths import PlacedFile, file_at
+from caploom.storage.paths import ListedFile, file_at
 from caploom.storage.store import Store
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def source_state(reader: "Reader") -> SourceState | None:
     files = _files(reader)
     if files is None:
         return None
-    told = [[file.place, file.size, file.modified] for file in files]
+    told = [[file.uri, file.size, file.modified] for file in files]
     # What another Caploom makes of the same file may be other rows.
     version = fingerprint([caploom.__version__, reader.fingerprinted(), told])
     return SourceState(version, sum(file.size for file in files))
@@ -64,7 +64,7 @@ def _record(state: SourceState, shards: int) -> dict[str, str | int]:
     return {"version": state.version, "shards": shards}
 
 
-def _files(reader: "Reader") -> Sequence[PlacedFile] | None:
+def _files(reader: "Reader") -> Sequence[ListedFile] | None:
     if isinstance(reader, ImageCaptionsReader | KarpathyReader | CocoReader):
         return [file_at(reader.captions)]
     # Tars and Parquet bring libraries that other readers do without.
@@ -72,5 +72,5 @@ def _files(reader: "Reader") -> Sequence[PlacedFile] | None:
     from caploom.readers.webdataset import WebdatasetReader
 
     if isinstance(reader, ParquetReader | WebdatasetReader):
-        return [file_at(place) for place in reader.places()]
+        return [file_at(uri) for uri in reader.uris()]
     return None

@@ -19,7 +19,7 @@ from caploom.readers.caption_rows import bad_row, caption_row
 from caploom.readers.expand_paths import files_named
 from caploom.readers.image_names import IMAGE_SUFFIXES, as_text, refused_by_name
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import Place, name_of, open_place
+from caploom.storage.paths import UriOrPath, name_of, open_uri
 
 _TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 _MAX_TEXT = 4 * 2**20  # bytes of a member that is read for a caption
@@ -33,7 +33,7 @@ class WebdatasetReader(Settings):
     """Tars of samples: members of the same name up to its first dot."""
 
     reader: Literal["webdataset"] = "webdataset"
-    tars: Place = Field(description="A tar, a folder of tars, or a pattern such as `data/{00000..00041}.tar`.")
+    tars: UriOrPath = Field(description="A tar, a folder of tars, or a pattern such as `data/{00000..00041}.tar`.")
     caption_from: list[str] = Field(
         default=["txt", "caption", "text", "json:caption", "json:text"],
         min_length=1,
@@ -47,38 +47,38 @@ class WebdatasetReader(Settings):
 
     def prepare(self) -> None:
         """Check that there is a tar; raises `SourceError`."""
-        self.places()
+        self.uris()
 
-    def places(self) -> list[str]:
+    def uris(self) -> list[str]:
         """Where the tars lie."""
         return files_named(self.tars, _TARS)
 
     def rows(self) -> Iterator[SourceRow]:
         """A row for each image and caption of the tars, in their order; what is wrong with a member is a bad row."""
-        return self.rows_of(self.places())
+        return self.rows_of(self.uris())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these tars. Raises `SourceError` when one cannot be opened."""
         number = 0
-        for place in files:
-            for sample in _samples(place):
+        for uri in files:
+            for sample in _samples(uri):
                 number += 1
-                yield from self._of_sample(place, number, sample)
+                yield from self._of_sample(uri, number, sample)
 
-    def _of_sample(self, place: str, number: int, sample: "_Sample | SourceRow") -> Iterator[SourceRow]:
+    def _of_sample(self, uri: str, number: int, sample: "_Sample | SourceRow") -> Iterator[SourceRow]:
         if isinstance(sample, SourceRow):
             yield bad_row(number, sample.image, sample.reason or "", sample.detail or "")
             return
-        where = f"{name_of(place)}, {sample.key!r}"
+        where = f"{name_of(uri)}, {sample.key!r}"
         for fault in sample.faults:
-            yield bad_row(number, f"{name_of(place)}/{sample.key}", *fault)
+            yield bad_row(number, f"{name_of(uri)}/{sample.key}", *fault)
         if not sample.images:
             if not sample.faults:
-                yield bad_row(number, f"{name_of(place)}/{sample.key}", "no_image", f"{where}: it has no image.")
+                yield bad_row(number, f"{name_of(uri)}/{sample.key}", "no_image", f"{where}: it has no image.")
             return
         key, said = self._caption(sample)
         for name, location in sample.images:
-            image = f"{name_of(place)}/{as_text(name)}"
+            image = f"{name_of(uri)}/{as_text(name)}"
             if refused := refused_by_name(name):
                 yield bad_row(number, image, refused[0], f"{where}: {refused[1]}")
             elif not said:
@@ -120,29 +120,29 @@ class _Sample:
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _samples(place: str) -> Iterator[_Sample | SourceRow]:
+def _samples(uri: str) -> Iterator[_Sample | SourceRow]:
     """The samples of a tar in its order, one in memory; a bad row for what belongs to none."""
-    if name_of(place).lower().endswith(_TARS[1:]):
-        detail = f"{name_of(place)}: a compressed tar cannot be read in pieces; decompress it to .tar."
-        yield bad_row(0, name_of(place), "compressed_tar", detail)
+    if name_of(uri).lower().endswith(_TARS[1:]):
+        detail = f"{name_of(uri)}: a compressed tar cannot be read in pieces; decompress it to .tar."
+        yield bad_row(0, name_of(uri), "compressed_tar", detail)
         return
-    with open_place(place) as file:
+    with open_uri(uri) as file:
         size = file.seek(0, 2)
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                yield from _samples_of(place, tar, file, size)
+                yield from _samples_of(uri, tar, file, size)
         except tarfile.ReadError as error:
             if size:
-                detail = f"{name_of(place)}: it is no tar ({error}); mend it or remove it."
+                detail = f"{name_of(uri)}: it is no tar ({error}); mend it or remove it."
             else:
-                detail = f"{name_of(place)}: the file has no bytes; copy it again."
-            yield bad_row(0, name_of(place), "not_a_tar", detail)
+                detail = f"{name_of(uri)}: the file has no bytes; copy it again."
+            yield bad_row(0, name_of(uri), "not_a_tar", detail)
         except OSError as error:
-            raise SourceError(f"{place}: it cannot be read to its end ({error}); check that it is there.") from None
+            raise SourceError(f"{uri}: it cannot be read to its end ({error}); check that it is there.") from None
 
 
-def _samples_of(place: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> Iterator[_Sample | SourceRow]:
+def _samples_of(uri: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> Iterator[_Sample | SourceRow]:
     sample: _Sample | None = None
     count = 0
     try:
@@ -152,7 +152,7 @@ def _samples_of(place: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> 
                 tar.members = []  # type: ignore[attr-defined]
             if member.isdir():
                 continue
-            if (fault := _fault(place, member, size)) is not None:
+            if (fault := _fault(uri, member, size)) is not None:
                 if fault.reason == "tar_ends_early":
                     break
                 yield fault
@@ -164,7 +164,7 @@ def _samples_of(place: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> 
                 if sample is not None:
                     yield sample
                 sample = _Sample(found[1])
-            _add(place, file, member, found[2].lower(), sample)
+            _add(uri, file, member, found[2].lower(), sample)
         else:
             if sample is not None:
                 yield sample
@@ -175,35 +175,35 @@ def _samples_of(place: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> 
         pass
     if sample is not None:
         yield sample
-    detail = f"{name_of(place)}: it ends or is damaged after {count:,} members, without a tar's end; copy it again."
-    yield bad_row(0, name_of(place), "tar_ends_early", detail)
+    detail = f"{name_of(uri)}: it ends or is damaged after {count:,} members, without a tar's end; copy it again."
+    yield bad_row(0, name_of(uri), "tar_ends_early", detail)
 
 
-def _fault(place: str, member: tarfile.TarInfo, size: int) -> SourceRow | None:
+def _fault(uri: str, member: tarfile.TarInfo, size: int) -> SourceRow | None:
     """Why a member must not be read, or cannot be."""
-    name = f"{name_of(place)}/{member.name}"
+    name = f"{name_of(uri)}/{member.name}"
     parts = member.name.split("/")
     if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-        detail = f"{name_of(place)}: the member {member.name!r} leaves the archive's folder; it is not read."
+        detail = f"{name_of(uri)}: the member {member.name!r} leaves the archive's folder; it is not read."
         return bad_row(0, name, "unsafe_member", detail)
     if not member.isreg() or member.issparse():
         what = "a link" if member.issym() or member.islnk() else "no plain file"
-        detail = f"{name_of(place)}: the member {member.name!r} is {what}; it is not read."
+        detail = f"{name_of(uri)}: the member {member.name!r} is {what}; it is not read."
         return bad_row(0, name, "unsafe_member", detail)
     if member.offset_data + member.size > size:
         return bad_row(0, name, "tar_ends_early", "")
     return None
 
 
-def _add(place: str, file: BinaryIO, member: tarfile.TarInfo, ending: str, sample: _Sample) -> None:
+def _add(uri: str, file: BinaryIO, member: tarfile.TarInfo, ending: str, sample: _Sample) -> None:
     last = f".{ending.rpartition('.')[2]}"
     if last in IMAGE_SUFFIXES:
-        location = str(Location(place, offset=member.offset_data, length=member.size))
+        location = str(Location(uri, offset=member.offset_data, length=member.size))
         sample.images.append((member.name, location))
         return
     if last not in (".json", ".txt", ".caption", ".text") and member.size > 65_536:
         return  # of another kind: masks, audio, embeddings
-    where = f"{name_of(place)}, {member.name!r}"
+    where = f"{name_of(uri)}, {member.name!r}"
     if member.size > _MAX_TEXT:
         sample.faults.append(("caption_too_long", f"{where}: {member.size:,} bytes are no caption."))
         return

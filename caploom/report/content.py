@@ -6,7 +6,7 @@ from typing import Any
 from caploom.config.factory import Factory
 from caploom.questions.results.arms import Arm, arms_of
 from caploom.questions.results.data_versions import RecipeVersions
-from caploom.questions.results.latest_results import NewestArms
+from caploom.questions.results.latest_results import LatestResults
 from caploom.questions.results.results import classification_rows, result_rows, verdict
 from caploom.questions.results.tables import by_label, classification_table
 from caploom.report.captioners import captioner_sections
@@ -19,11 +19,11 @@ from caploom.storage.store import Artifact
 
 def report_content(
     factory: Factory,
-    newest: NewestArms,
+    latest: LatestResults,
     versions: Mapping[str, RecipeVersions],
 ) -> Content:
     """Everything that the report says of the measured recipes; `versions` are those of which there are several."""
-    results = newest.arms
+    results = latest.arms
     arms = arms_of(factory, results)
     rows = by_label(result_rows(results))
     by_base: dict[str, list[Arm]] = {}
@@ -44,7 +44,7 @@ def report_content(
     sections.append(_training_section(by_base))
     duplicates = duplicates_section(by_base)
     sections += [duplicates] if duplicates is not None else []
-    if sentences := newest.sentences():
+    if sentences := latest.sentences():
         sections.append(Section("waiting", "Not measured yet", sentences=sentences))
     pairs = [factory.config.pairs] if factory.config.pairs is not None else []
     readers = (*pairs, *factory.config.evaluation_sets.values())
@@ -57,7 +57,7 @@ def report_content(
             "factory": factory.config.name,
             "rows": [row.to_dict() for group in rows.values() for row in group],
             **figures,
-            **({"on_earlier_data": dict(newest.on_earlier_data)} if newest.on_earlier_data else {}),
+            **({"on_earlier_data": dict(latest.on_earlier_data)} if latest.on_earlier_data else {}),
             **({"versions": [each.to_dict() for each in versions.values()]} if versions else {}),
         },
         verdicts={label: verdict(group) for label, group in rows.items()},

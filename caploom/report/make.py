@@ -8,7 +8,7 @@ from typing import Any
 from caploom.config.factory import Factory
 from caploom.errors import MissingArtifactError
 from caploom.questions.results.data_versions import LeftOut, RecipeVersions, data_versions
-from caploom.questions.results.latest_results import newest_arms
+from caploom.questions.results.latest_results import latest_results
 from caploom.questions.results.results import ArmResult
 from caploom.report.content import report_content
 from caploom.report.markdown import markdown_report
@@ -32,12 +32,12 @@ def make_report(
     Files: `report.html`, which needs no other; `report.md` with `charts/*.svg`; `results.json`, every figure.
 
     Where a recipe was measured on earlier versions of its data, those measurements are inputs too, after the recipes'
-    own. A recipe that is not measured on the present data yet is shown as it was last measured (see `newest_arms`).
-    `left_out` is what the store has besides, a recipe's `LeftOut` as numbers, and `on_earlier_data` what `NewestArms`
-    has: looked up, unless given.
+    own. A recipe that is not measured on the present data yet is shown as it was last measured (see `latest_results`).
+    `left_out` is what the store has besides, a recipe's `LeftOut` as numbers, and `on_earlier_data` what
+    `LatestResults` has: looked up, unless given.
     """
     graph = graph_of(factory)
-    found = newest_arms(graph)
+    found = latest_results(graph)
     if on_earlier_data is not None:
         found = replace(found, on_earlier_data=on_earlier_data)
     arms = found.arms

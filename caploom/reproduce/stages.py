@@ -121,7 +121,7 @@ def _load(place: str) -> Any:
 def cut_shard(work: Work) -> None:
     """`shards`: the rows that no other shard holds, next to the shards before it."""
     from caploom.reproduce.remaining_rows import RemainingRows
-    from caploom.stages.shards import INBOX, cut_new_shards, source_of
+    from caploom.stages.shards import INBOX, create_new_shards, source_of
 
     config, shard = work.factory.config, work.configuration["shard"]
     if config.pairs is None or source_of(work.factory, shard) == INBOX:
@@ -133,7 +133,7 @@ def cut_shard(work: Work) -> None:
     link_into(work.factory.store, [each for each in others if each.manifest.configuration["shard"] < shard])
     later = [each for each in others if each.manifest.configuration["shard"] > shard]
     update = {"pairs": RemainingRows(config.pairs, later), "shard_size": work.recorded.summary["rows"]}
-    cut_new_shards(Factory(config.model_copy(update=update), work.factory.store))
+    create_new_shards(Factory(config.model_copy(update=update), work.factory.store))
 
 
 def ingest(work: Work) -> None:

@@ -20,7 +20,7 @@ from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
-from caploom.training.launch import Launch, claimed, forget, launch_training
+from caploom.training.launch import Launch, claimed, launch_training, remove_workdir
 from caploom.training.settings import TrainingSettings
 from caploom.training_set.write import training_files
 
@@ -95,7 +95,7 @@ def _train(making: Making, draft: Draft, job: TrainingJob) -> None:
 def _claimed(making: Making) -> Iterator[None]:
     with claimed(_unfinished(making), "/".join(making.plan.name)):
         yield
-    forget(_unfinished(making))
+    remove_workdir(_unfinished(making))
 
 
 def _unfinished(making: Making) -> Path:

@@ -40,7 +40,7 @@ def source_of(factory: Factory, shard: str) -> str:
     return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
 
 
-def cut_new_shards(factory: Factory) -> list[str]:
+def create_new_shards(factory: Factory) -> list[str]:
     """Read the source and cut the rows that no shard holds yet into new shards; returns the names of the new ones.
 
     An unchanged source gives none, and mostly isn't read. Raises `SourceError` when it cannot be read.
@@ -50,7 +50,7 @@ def cut_new_shards(factory: Factory) -> list[str]:
     pending: list[SourceRow] = []
     made: list[str] = []
     reader = factory.config.pairs.fingerprinted()
-    with one_at_a_time(cutting_lock(factory), "Another process is cutting shards of this source; waiting for it."):
+    with one_at_a_time(sharding_lock(factory), "Another process is cutting shards of this source; waiting for it."):
         state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
         listings = list_shards(factory, source_fingerprint(factory))
         number = next_number(listings)
@@ -66,7 +66,7 @@ def cut_new_shards(factory: Factory) -> list[str]:
 
 
 def unread_state(factory: Factory) -> SourceState | None:
-    """The state of the source that `cut_new_shards` would read; None of one that it wouldn't, or that has no state.
+    """The state of the source that `create_new_shards` would read; None of one that it wouldn't, or that has no state.
 
     Raises `SourceError` when a file of the source is not there.
     """
@@ -77,7 +77,7 @@ def unread_state(factory: Factory) -> SourceState | None:
     return None if was_read(factory.store, _address(factory), state, cut) else state
 
 
-def cutting_lock(factory: Factory) -> Path:
+def sharding_lock(factory: Factory) -> Path:
     """The lock of whoever cuts shards: two at once would give one name to different rows."""
     folder = factory.store.path(KIND)
     folder.mkdir(parents=True, exist_ok=True)

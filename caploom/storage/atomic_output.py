@@ -28,7 +28,7 @@ def absolute(out: Path | str) -> str:
 
 
 @contextmanager
-def written_whole(out: str, last: str | None = None) -> Iterator[Path]:
+def atomic_output(out: str, last: str | None = None) -> Iterator[Path]:
     """A folder to write into, which is at `out` when the block ends well, and else nowhere.
 
     A folder of this machine comes there in one rename. At a URL there is none: its files are uploaded, and `last` is

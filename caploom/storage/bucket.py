@@ -167,7 +167,7 @@ class Bucket:
             )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             return StoreError(
-                f"{self.url_of(key)}: the environment holds no credentials for it ({_said(error)}); set them, for S3 in "
+                f"{self.url_of(key)}: the environment has no credentials for it ({_said(error)}); set them, for S3 in "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         return StoreError(

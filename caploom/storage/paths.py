@@ -1,6 +1,6 @@
-"""Places: where a user's files lie, in a local folder or in object storage, told as one kind of text.
+"""Where a user's files lie, in a local folder or in object storage, as one kind of text.
 
-A place is an absolute local path or a URL that fsspec knows (`s3://bucket/key`, `gs://...`, `memory://...`).
+A `uri` is an absolute local path or a URL that fsspec knows (`s3://bucket/key`, `gs://...`, `memory://...`).
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 
-def resolve_place(value: Any, info: ValidationInfo) -> Any:
+def resolve_uri(value: Any, info: ValidationInfo) -> Any:
     """Make a path of the YAML absolute, as `resolve_path` does; a URL stays as it is."""
     if isinstance(value, str) and is_url(value):
         return value.rstrip("/") if not value.endswith("://") else value
@@ -29,50 +29,50 @@ def resolve_place(value: Any, info: ValidationInfo) -> Any:
 
 def resolve_store(value: Any, info: ValidationInfo) -> Any:
     """Make a local folder of the YAML absolute and a `Path`; a URL stays a text."""
-    return resolve_place(value, info) if isinstance(value, str) and is_url(value) else resolve_path(value, info)
+    return resolve_uri(value, info) if isinstance(value, str) and is_url(value) else resolve_path(value, info)
 
 
-Place = Annotated[str, BeforeValidator(resolve_place)]
-"""A place as a key of the YAML."""
+UriOrPath = Annotated[str, BeforeValidator(resolve_uri)]
+"""The type of a YAML key that names a local path or a URL."""
 
 _MOST_FOLDERS = 65_536  # kept in memory
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedFile:
+class ListedFile:
     """A file of a folder.
 
     Attributes:
-        place: where it lies.
+        uri: its path or URL.
         size: bytes.
         modified: a text that changes when the file is written again.
         identity: a text that a renamed file keeps, and no other file of its folder has.
     """
 
-    place: str
+    uri: str
     size: int
     modified: str
     identity: str
 
 
-def is_url(place: str) -> bool:
-    """Whether a place is a URL of object storage and no local path."""
-    scheme, separator, _ = place.partition("://")
+def is_url(uri: str) -> bool:
+    """Whether this is a URL of object storage and not a local path."""
+    scheme, separator, _ = uri.partition("://")
     return bool(separator) and scheme.replace("+", "").isalnum()
 
 
-def name_of(place: str) -> str:
-    """The last part of a place."""
-    return place.rstrip("/").rpartition("/")[2]
+def name_of(uri: str) -> str:
+    """The last part of a path or URL."""
+    return uri.rstrip("/").rpartition("/")[2]
 
 
-def folder_of(place: str) -> str:
+def folder_of(uri: str) -> str:
     """The folder that a file lies in."""
-    return place.rpartition("/")[0] or "/"
+    return uri.rpartition("/")[0] or "/"
 
 
-class Below:
-    """Places below a root, of which millions may be asked for: each folder among them is resolved once."""
+class PathResolver:
+    """Resolves paths below a root, millions of them: each folder is resolved once."""
 
     def __init__(self, root: str) -> None:
         self._url = root.rstrip("/") if is_url(root) else None
@@ -80,8 +80,8 @@ class Below:
         self._inside = self._root.rstrip("/") + "/"
         self._folders: dict[str, str] = {}
 
-    def place(self, relative: str) -> str | None:
-        """The place `relative` below the root; None when it would leave it: by `..`, an absolute path, or a link."""
+    def resolve(self, relative: str) -> str | None:
+        """The path or URL `relative` below the root; None when `..`, an absolute path or a link would leave it."""
         if "\0" in relative:
             return None
         if self._url is not None:
@@ -106,51 +106,51 @@ class Below:
         return os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114
 
 
-def file_at(place: str) -> PlacedFile:
+def file_at(uri: str) -> ListedFile:
     """What is known of one file without reading it; raises `SourceError` when it is not there."""
-    with _explained(place):
-        if is_url(place):
-            filesystem, path = file_system(place)
+    with _explained(uri):
+        if is_url(uri):
+            filesystem, path = file_system(uri)
             filesystem.invalidate_cache(folder_of(path))
-            return _placed_object(place, filesystem.info(path))
-        return _placed_file(place, Path(place).stat())
+            return _listed_object(uri, filesystem.info(path))
+        return _listed_file(uri, Path(uri).stat())
 
 
-def open_place(place: str) -> BinaryIO:
+def open_uri(uri: str) -> BinaryIO:
     """Open a file for reading, seekable; raises `SourceError` when it cannot be."""
-    with _explained(place):
-        if is_url(place):
-            filesystem, path = file_system(place)
+    with _explained(uri):
+        if is_url(uri):
+            filesystem, path = file_system(uri)
             return cast(BinaryIO, filesystem.open(path, "rb"))
-        return Path(place).open("rb")
+        return Path(uri).open("rb")
 
 
-def read_range(place: str, offset: int, length: int) -> bytes:
+def read_range(uri: str, offset: int, length: int) -> bytes:
     """A range of a URL's bytes, and no byte more: opening it would read ahead by megabytes."""
-    with _explained(place):
-        filesystem, path = file_system(place)
+    with _explained(uri):
+        filesystem, path = file_system(uri)
         return bytes(filesystem.cat_file(path, start=offset, end=offset + length))
 
 
-def exists(place: str) -> bool:
-    """Whether there is a file or folder at the place; raises `SourceError` when nobody can say."""
-    with _explained(place):
-        if is_url(place):
-            filesystem, path = file_system(place)
+def exists(uri: str) -> bool:
+    """Whether there is such a file or folder; raises `SourceError` when that cannot be found out."""
+    with _explained(uri):
+        if is_url(uri):
+            filesystem, path = file_system(uri)
             return bool(filesystem.exists(path))
-        return Path(place).exists()
+        return Path(uri).exists()
 
 
-def is_folder(place: str) -> bool:
-    """Whether the place is a folder (a prefix under which something lies); raises `SourceError` when nobody can say."""
-    with _explained(place):
-        if is_url(place):
-            filesystem, path = file_system(place)
+def is_folder(uri: str) -> bool:
+    """Whether this is a folder (a prefix with objects below it); raises `SourceError` when that cannot be found out."""
+    with _explained(uri):
+        if is_url(uri):
+            filesystem, path = file_system(uri)
             return bool(filesystem.isdir(path))
-        return Path(place).is_dir()
+        return Path(uri).is_dir()
 
 
-def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[PlacedFile]:
+def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[ListedFile]:
     """Every file below a folder, in the order of their paths; hidden ones and links that leave the folder left out.
 
     A file or folder that goes away meanwhile is left out; so is a folder below that may not be read, of which
@@ -164,17 +164,17 @@ def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> 
     yield from _list_folder(entries, os.path.realpath(folder), unreadable)
 
 
-def file_system(place: str) -> tuple["AbstractFileSystem", str]:
+def file_system(uri: str) -> tuple["AbstractFileSystem", str]:
     """fsspec's file system of a URL and the path in it; raises `SourceError` when its package is missing."""
     import fsspec
 
     try:
-        return cast("tuple[AbstractFileSystem, str]", fsspec.core.url_to_fs(place))
+        return cast("tuple[AbstractFileSystem, str]", fsspec.core.url_to_fs(uri))
     except ImportError as error:
-        scheme = place.partition("://")[0]
-        raise SourceError(f"{place}: reading {scheme}:// needs a package that is not installed ({error}).") from None
+        scheme = uri.partition("://")[0]
+        raise SourceError(f"{uri}: reading {scheme}:// needs a package that is not installed ({error}).") from None
     except ValueError as error:
-        raise SourceError(f"{place}: it is no URL that can be read ({error}); correct it in the YAML.") from None
+        raise SourceError(f"{uri}: it is no URL that can be read ({error}); correct it in the YAML.") from None
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -188,16 +188,16 @@ def _sorting_name(entry: os.DirEntry[str]) -> str:
 
 def _list_folder(
     entries: list[os.DirEntry[str]], root: str, unreadable: Callable[[str], None] | None
-) -> Iterator[PlacedFile]:
+) -> Iterator[ListedFile]:
     for entry in entries:
         try:
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(root.rstrip("/") + "/"):
                 continue
             if entry.is_dir():
-                # A linked folder would be listed twice, or for ever.
+                # A linked folder would be listed twice, or forever.
                 below = [] if entry.is_symlink() else _entries(entry.path)
             elif entry.is_file():
-                yield _placed_file(entry.path, entry.stat())
+                yield _listed_file(entry.path, entry.stat())
                 continue
             else:
                 continue
@@ -210,7 +210,7 @@ def _list_folder(
         yield from _list_folder(below, root, unreadable)
 
 
-def _list_objects(folder: str) -> Iterator[PlacedFile]:
+def _list_objects(folder: str) -> Iterator[ListedFile]:
     filesystem, path = file_system(folder)
     scheme = folder.partition("://")[0]
     with _explained(folder):
@@ -222,34 +222,34 @@ def _list_objects(folder: str) -> Iterator[PlacedFile]:
         below = name[len(path.rstrip("/")) :].split("/")
         if any(part.startswith(".") for part in below) or told.get("type") == "directory":
             continue
-        yield _placed_object(f"{scheme}://{name.lstrip('/')}", told)
+        yield _listed_object(f"{scheme}://{name.lstrip('/')}", told)
 
 
-def _placed_file(path: str, status: os.stat_result) -> PlacedFile:
-    return PlacedFile(path, status.st_size, str(status.st_mtime_ns), f"{status.st_dev}:{status.st_ino}")
+def _listed_file(path: str, status: os.stat_result) -> ListedFile:
+    return ListedFile(path, status.st_size, str(status.st_mtime_ns), f"{status.st_dev}:{status.st_ino}")
 
 
-def _placed_object(place: str, told: Mapping[str, Any]) -> PlacedFile:
+def _listed_object(uri: str, told: Mapping[str, Any]) -> ListedFile:
     version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
     modified = str(version or told.get("created") or "")
-    # Objects are not renamed but copied: only a hash of the content, which an ETag mostly is, knows them again.
-    identity = str(told.get("ETag") or told.get("etag") or place)
-    return PlacedFile(place, int(told.get("size") or 0), modified, identity)
+    # Objects are not renamed but copied: only a hash of the content, as an ETag usually is, identifies them.
+    identity = str(told.get("ETag") or told.get("etag") or uri)
+    return ListedFile(uri, int(told.get("size") or 0), modified, identity)
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except SourceError:
         raise
     except FileNotFoundError:
-        raise SourceError(f"{place}: there is no such file or folder; correct its place.") from None
+        raise SourceError(f"{uri}: there is no such file or folder; correct its path.") from None
     except OSError as error:
         why = error.strerror or str(error)
-        raise SourceError(f"{place}: it cannot be read ({why}); check that it is there and may be read.") from None
+        raise SourceError(f"{uri}: it cannot be read ({why}); check that it is there and may be read.") from None
     except Exception as error:  # a storage service's own errors are of no common kind
-        if not is_url(place):
+        if not is_url(uri):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise SourceError(f"{place}: the storage refused or failed ({lines[0]}); check address and rights.") from None
+        raise SourceError(f"{uri}: the storage refused or failed ({lines[0]}); check address and rights.") from None

@@ -1,6 +1,6 @@
-"""Starts the trainer as processes of its own under `accelerate launch`, follows them, and takes back what they made.
+"""Starts the trainer as separate processes under `accelerate launch`, follows them, and reads back their result.
 
-The trainer's memory, its crashes and its signals are its own: the factory sees a result or one sentence.
+The trainer's memory, crashes and signals stay in its processes: the factory sees a result or one sentence.
 """
 
 import shutil
@@ -19,13 +19,13 @@ from caploom.training.node import Node, started
 from caploom.training.process import ERROR, EVENTS, JOB, LOCK, OWNER, RESULT
 
 POLL_INTERVAL = 0.1
-"""Seconds between two looks at what a trainer reports."""
+"""Seconds between two reads of what a trainer reports."""
 
 Report = Callable[[TrainingEvent], None]
 
 
 class Launch(Protocol):
-    """A way of having a job done; `folder` is where a killed training of the same job left off."""
+    """A way to run a job; `folder` is where a killed training of the same job left off."""
 
     def __call__(self, job: TrainingJob, folder: Path, report: Report) -> TrainingResult:
         """Train; raises `TrainingError`."""
@@ -40,12 +40,12 @@ def launch_training(
     module: str = "caploom.training.process",
     environment: Mapping[str, str] | None = None,
 ) -> TrainingResult:
-    """Train in processes of their own; `report` is called in this one. Everything ends with it, however it ends.
+    """Train in separate processes; `report` is called in this one. They end with this process, however it ends.
 
     `module` is what `accelerate launch` runs, with `folder` as its argument; `environment` is added to this process's.
     Raises `TrainingError` with the trainer's own sentence, or with the end of its log when it crashed.
     """
-    hand_over(job, folder)
+    write_job(job, folder)
     reader = EventReader(folder / EVENTS, report)
     with started(job, folder, Node(), module=module, environment=environment) as process:
         while process.poll() is None:
@@ -54,11 +54,11 @@ def launch_training(
         reader.read()
     if process.returncode == 0 and (folder / RESULT).is_file():
         return TrainingResult.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
-    raise TrainingError(sentence(folder, "The trainer", folder / Node().log, process.returncode, reader.last))
+    raise TrainingError(failure_message(folder, "The trainer", folder / Node().log, process.returncode, reader.last))
 
 
 def train_here(job: TrainingJob, folder: Path, report: Report) -> TrainingResult:
-    """Train in this process, for whoever has one to spare (a notebook, a test)."""
+    """Train in this process, for a caller that can spare it (a notebook, a test)."""
     from caploom.training.trainer import train
 
     result = train(job, report)
@@ -68,21 +68,21 @@ def train_here(job: TrainingJob, folder: Path, report: Report) -> TrainingResult
 
 @contextmanager
 def claimed(folder: Path, what: str) -> Iterator[None]:
-    """Only one run at a time trains into a folder: another one waits, and then finds its work done."""
+    """Let only one run at a time train into a folder: another one waits, and then finds the work done."""
     folder.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(folder / LOCK, f"{what}: another run is training it; waiting for it."):
-        # Trainers whose launcher was killed read it, see that it is not theirs, and end.
+        # Trainers whose launcher was killed read it, see that it is not their owner's, and end.
         (folder / OWNER).write_text(uuid.uuid4().hex, encoding="utf-8")
         yield
 
 
-def forget(folder: Path) -> None:
-    """Remove what a finished training left."""
+def remove_workdir(folder: Path) -> None:
+    """Remove the files that a finished training left."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class EventReader:
-    """Reads the lines that the trainer has finished writing since it was last asked."""
+    """Reads the lines that the trainer has finished writing since the last read."""
 
     def __init__(self, file: Path, report: Report) -> None:
         self._file, self._report = file, report
@@ -102,15 +102,15 @@ class EventReader:
                 self._report(self.last)
 
 
-def hand_over(job: TrainingJob, folder: Path) -> None:
-    """Write down what is to be trained; what an earlier training of the folder said is forgotten."""
+def write_job(job: TrainingJob, folder: Path) -> None:
+    """Write the job's file; reports of an earlier training in the folder are deleted."""
     for name in (EVENTS, RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
     (folder / JOB).write_text(job.model_dump_json(), encoding="utf-8")
 
 
-def sentence(folder: Path, who: str, log: Path, status: int, last: TrainingEvent | None) -> str:
-    """Why a training ended: its own sentence, or what its launcher's exit status and log tell."""
+def failure_message(folder: Path, who: str, log: Path, status: int, last: TrainingEvent | None) -> str:
+    """Why a training failed: its own message, or what its launcher's exit status and log show."""
     if (folder / ERROR).is_file():
         return (folder / ERROR).read_text(encoding="utf-8")
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -120,9 +120,9 @@ def sentence(folder: Path, who: str, log: Path, status: int, last: TrainingEvent
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         reasons = [line for line in lines if "Error" in line.split(":")[0] and "CalledProcessError" not in line]
         how = f"ended with exit status {status} ({(reasons or lines or ['it said nothing'])[-1]})"
-    return f"{who} {how} {reached(last)}; its log is {log}. Run it again: it goes on from its last checkpoint."
+    return f"{who} {how} {progress_text(last)}; its log is {log}. Run it again: it goes on from its last checkpoint."
 
 
-def reached(last: TrainingEvent | None) -> str:
-    """How far a training came."""
+def progress_text(last: TrainingEvent | None) -> str:
+    """How far a training got."""
     return f"after step {last.step:,} of {last.steps:,}" if last else "before its first report"

@@ -17,7 +17,7 @@ from caploom.common.executors import RayExecutor
 from caploom.common.ray_cluster import check_nodes, connected
 from caploom.errors import ClusterError, TrainingError
 from caploom.training.job import TrainingJob, TrainingResult
-from caploom.training.launch import POLL_INTERVAL, EventReader, Report, hand_over, reached, sentence
+from caploom.training.launch import POLL_INTERVAL, EventReader, Report, failure_message, progress_text, write_job
 from caploom.training.node import Node, started
 from caploom.training.process import ERROR, EVENTS, OWNER, RESULT
 
@@ -39,7 +39,7 @@ def launch_on_ray(
     Raises `ClusterError` when the cluster has not as many nodes, and `TrainingError` when one of them ends or is lost:
     the others end too, and the next attempt goes on from the last checkpoint.
     """
-    hand_over(job, folder)
+    write_job(job, folder)
     reader = EventReader(folder / EVENTS, report)
     with connected(executor) as ray, _launchers(ray, job, executor) as launchers:
         address, port = ray.get(launchers[0].address.remote())
@@ -72,8 +72,8 @@ def _fault(ray: ModuleType, done: Any, node: Node, folder: Path, reader: EventRe
         reader.read()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return TrainingError(
-            f"{who} was lost {reached(reader.last)} ({lines[0].rstrip('.')}). Run it again: it goes on from its last "
-            "checkpoint."
+            f"{who} was lost {progress_text(reader.last)} ({lines[0].rstrip('.')}). Run it again: it goes on from its "
+            "last checkpoint."
         )
     if status == 0:
         return None
@@ -81,7 +81,7 @@ def _fault(ray: ModuleType, done: Any, node: Node, folder: Path, reader: EventRe
     deadline = time.monotonic() + 1.0
     while not (folder / ERROR).is_file() and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
-    return TrainingError(sentence(folder, who, folder / node.log, status, reader.last))
+    return TrainingError(failure_message(folder, who, folder / node.log, status, reader.last))
 
 
 @contextmanager

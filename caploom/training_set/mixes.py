@@ -17,8 +17,8 @@ from caploom.training_set.settings import MixSettings
 
 
 @dataclass(frozen=True)
-class Said:
-    """The captions of some images, each image's side by side.
+class CaptionGroups:
+    """The captions of some images, grouped by image.
 
     Attributes:
         owner: int64 of shape (captions,), the index of a caption's image, in ascending order.
@@ -43,35 +43,35 @@ class Said:
         return np.asarray(counts[group])
 
 
-def uniform(said: Said, mix: MixSettings) -> np.ndarray:
+def uniform(groups: CaptionGroups, mix: MixSettings) -> np.ndarray:
     """Each caption of an image is as likely as the next (LaCLIP)."""
-    return np.asarray(1 / said.per_image(np.ones(len(said.owner))))
+    return np.asarray(1 / groups.per_image(np.ones(len(groups.owner))))
 
 
-def raw_probability(said: Said, mix: MixSettings) -> np.ndarray:
+def raw_probability(groups: CaptionGroups, mix: MixSettings) -> np.ndarray:
     """A raw caption with probability p, else one of the captioners' (VeCLIP; Recap-DataComp-1B with p = 0.8).
 
     An image that has only one of the two kinds gives it all the probability.
     """
     probability = mix.raw_probability or 0.0
-    is_raw = (np.asarray(said.names, dtype=object) == RAW_SOURCE)[said.source]
-    raw, other = said.per_image(is_raw), said.per_image(~is_raw)
+    is_raw = (np.asarray(groups.names, dtype=object) == RAW_SOURCE)[groups.source]
+    raw, other = groups.per_image(is_raw), groups.per_image(~is_raw)
     both = np.where(is_raw, probability / np.maximum(raw, 1), (1 - probability) / np.maximum(other, 1))
     return np.asarray(np.where((raw > 0) & (other > 0), both, 1 / (raw + other)))
 
 
-def weights(said: Said, mix: MixSettings) -> np.ndarray:
-    """A source's weight is shared by its captions of the image, and an image's weights are made to add up to 1.
+def weights(groups: CaptionGroups, mix: MixSettings) -> np.ndarray:
+    """A source's weight is shared by its captions of the image; an image's weights are scaled to add up to 1.
 
-    An image whose captions all weigh 0 draws uniformly among them: it came this far, and a step cannot draw nothing.
+    An image whose captions all weigh 0 draws uniformly among them, because a step has to draw something.
     """
-    given = np.array([(mix.weights or {}).get(name, 0.0) for name in said.names])
-    shared = given[said.source] / said.per_image_and_source()
-    total = said.per_image(shared)
-    return np.where(total > 0, shared / np.where(total > 0, total, 1), uniform(said, mix))
+    given = np.array([(mix.weights or {}).get(name, 0.0) for name in groups.names])
+    shared = given[groups.source] / groups.per_image_and_source()
+    total = groups.per_image(shared)
+    return np.where(total > 0, shared / np.where(total > 0, total, 1), uniform(groups, mix))
 
 
-MIXES: dict[str, Callable[[Said, MixSettings], np.ndarray]] = {
+MIXES: dict[str, Callable[[CaptionGroups, MixSettings], np.ndarray]] = {
     "uniform": uniform,
     "raw_probability": raw_probability,
     "weights": weights,
@@ -84,8 +84,8 @@ MIXES: dict[str, Callable[[Said, MixSettings], np.ndarray]] = {
 def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
     """Rows of `TRAINING_ROWS`, in the order of `captions` and with the mix's `Drawing` in the schema's metadata.
 
-    `captions` has the columns image_id, source, caption, image and path, each image's rows side by side. One row an
-    image; with the mix `concatenate`, one a caption.
+    `captions` has the columns image_id, source, caption, image and path, grouped by image. One row per image; with the
+    mix `concatenate`, one per caption.
     """
     columns = {name: _column(captions, name) for name in ("image_id", "source", "caption", "image", "path")}
     count = len(captions)
@@ -94,8 +94,8 @@ def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
         starts = np.arange(count)
     owner = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, count)))
     encoded = columns["source"].dictionary_encode()
-    said = Said(owner, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
-    weight = MIXES[mix.strategy](said, mix).astype(np.float32)
+    groups = CaptionGroups(owner, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist())
+    weight = MIXES[mix.strategy](groups, mix).astype(np.float32)
     offsets = pa.array(np.append(starts, count).astype(np.int32))
     first = pa.array(starts)
     arrays = [columns[name].take(first) for name in ("image_id", "image", "path")] + [

@@ -7,7 +7,7 @@ import dagster as dg
 
 from caploom.config.factory import Factory
 from caploom.questions.caption_statistics import statistics_markdown, statistics_of_shards
-from caploom.questions.gallery_rows import shard_exhibits
+from caploom.questions.gallery_rows import shard_gallery
 from caploom.report.plots import caption_length_histogram
 from caploom.stages.captions import read_captions
 from caploom.stages.raw_pairs import raw_lengths
@@ -21,7 +21,7 @@ def captions_metadata(factory: Factory, captioner: str, artifact: Artifact) -> d
     words = Counter(len(text.split()) for text in read_captions(artifact).column("text").to_pylist())
     lengths = caption_length_histogram(words, raw_lengths(factory, shard), f"{captioner}, {shard}")
     return {
-        "gallery": gallery(shard_exhibits(factory, shard, list(factory.config.captioners))),
+        "gallery": gallery(shard_gallery(factory, shard, list(factory.config.captioners))),
         "lengths": picture(lengths, "words a caption"),
         "statistics": dg.MetadataValue.md(statistics_markdown(statistics_of_shards(factory, captioner, [shard]))),
     }

@@ -9,7 +9,7 @@ import dagster as dg
 from caploom.common.hashing import fingerprint
 from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError
-from caploom.questions.gallery import Exhibit, data_uri, gallery_markdown
+from caploom.questions.gallery import GalleryRow, data_uri, gallery_markdown
 from caploom.stages.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
 from caploom.storage.store import Artifact
 from dagster_project.assets.settings import DATA_VERSION_TAG
@@ -147,9 +147,9 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")
 
 
-def gallery(exhibits: Sequence[Exhibit]) -> dg.MarkdownMetadataValue:
+def gallery(rows: Sequence[GalleryRow]) -> dg.MarkdownMetadataValue:
     """Images with all their captions side by side in the UI."""
-    return dg.MetadataValue.md(gallery_markdown(exhibits))
+    return dg.MetadataValue.md(gallery_markdown(rows))
 
 
 def _check_results(outcomes: Mapping[str, Sequence[CheckOutcome]]) -> list[dg.AssetCheckResult]:

@@ -5,7 +5,7 @@ import dagster as dg
 from caploom.common.hashing import fingerprint
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
-from caploom.questions.gallery_rows import shard_exhibits
+from caploom.questions.gallery_rows import shard_gallery
 from caploom.stages import raw_pairs as ingest
 from caploom.stages.checks import ROWS_ACCOUNTED, check_raw_pairs
 from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
@@ -38,7 +38,7 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             with track("raw_pairs", "rows", parts=len(shards)) as bar:
                 made = {shard: ingest.ingest_shard(opened, shard, bar.part()) for shard in shards}
             checks = {shard: check_raw_pairs(opened, artifact) for shard, artifact in made.items()}
-            extra = {shard: {"gallery": gallery(shard_exhibits(opened, shard, []))} for shard in shards}
+            extra = {shard: {"gallery": gallery(shard_gallery(opened, shard, []))} for shard in shards}
         yield from shard_events(context, made, checks, extra)
 
     return raw_pairs

@@ -6,7 +6,7 @@ import dagster as dg
 
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
-from caploom.questions.gallery_rows import training_exhibits
+from caploom.questions.gallery_rows import training_gallery
 from caploom.stages import training_set as merge
 from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_training_set
 from caploom.stages.raw_pairs import ingested_shards
@@ -51,9 +51,9 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             with track(f"training_set [{recipe.name}]", "captions") as bar:
                 artifact = merge.merge_training_set(opened, recipe, bar.part())
             checks = check_training_set(opened, artifact, ingested_shards(opened))
-            exhibits = gallery(training_exhibits(artifact))
+            pictures = gallery(training_gallery(artifact))
             filters = ", ".join(step.filter for step in recipe.filters) or "none"
-            metadata: dict[str, Any] = {"gallery": exhibits, "mix": recipe.mix.strategy, "filters": filters}
+            metadata: dict[str, Any] = {"gallery": pictures, "mix": recipe.mix.strategy, "filters": filters}
             metadata["duplicates"] = dg.MetadataValue.json(artifact.manifest.summary["duplicates"])
             return result(artifact, checks, metadata, recipe=recipe)
 

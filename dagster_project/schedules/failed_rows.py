@@ -18,7 +18,7 @@ _OFF_CRON = "0 2 * * *"  # of a schedule that is there to be switched on
 
 def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
     """The schedule of a factory that has captioners; off if the YAML says so."""
-    settings = config.automatisms.retry_failures
+    settings = config.automation_settings.retry_failures
     if not config.captioners:
         return []
 
@@ -26,7 +26,7 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
         name="retry_failed_rows",
         job_name=CAPTION_SHARDS,
         cron_schedule=settings.cron if settings else _OFF_CRON,
-        execution_timezone=config.automatisms.timezone,
+        execution_timezone=config.automation_settings.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if settings else dg.DefaultScheduleStatus.STOPPED,
         description="Asks captioners again for images that failed, each as often as its captioner's max_attempts says.",
     )

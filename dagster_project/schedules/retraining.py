@@ -13,13 +13,13 @@ from dagster_project.retraining import growths, retraining_request
 
 def retraining_schedule(config: FactoryConfig) -> dg.ScheduleDefinition:
     """The schedule, running if the YAML says that recipes are retrained at set times."""
-    settings = config.automatisms.retrain
+    settings = config.automation_settings.retrain
 
     @dg.schedule(
         name="retrain",
         job_name=RUN_RECIPE,
         cron_schedule=settings.cron,
-        execution_timezone=config.automatisms.timezone,
+        execution_timezone=config.automation_settings.timezone,
         default_status=(
             dg.DefaultScheduleStatus.RUNNING if settings.when == "schedule" else dg.DefaultScheduleStatus.STOPPED
         ),

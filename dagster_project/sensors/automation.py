@@ -1,4 +1,4 @@
-"""The sensors that evaluate the assets' automation conditions, one for each automatism, so that each has its switch."""
+"""The sensors that evaluate the assets' automation conditions, one per automation, so that each has its switch."""
 
 from functools import partial
 
@@ -15,21 +15,21 @@ from dagster_project.tags import automatic_tags
 
 def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
     """One a stage that follows new data; the YAML says which run from the start, the UI switches each."""
-    automatisms = config.automatisms
-    sensor = partial(_sensor, automatisms.interval_seconds)
+    automation_settings = config.automation_settings
+    sensor = partial(_sensor, automation_settings.interval_seconds)
     sheared = [sheared_key(captioner) for captioner in config.captioners if shears_of(config, captioner)]
     sensors = [
         sensor(
             "merge_new_captions",
             dg.AssetSelection.assets(*sheared, SHEARED_CAPTIONS, TRAINING_SET),
-            on=automatisms.merge,
+            on=automation_settings.merge,
             why="there are new images or captions",
             description="Shears new captions and makes new versions of the training sets they belong to.",
         ),
         sensor(
             "report_new_measurements",
             dg.AssetSelection.assets(ABLATION_REPORT),
-            on=automatisms.report,
+            on=automation_settings.report,
             why="a recipe was measured",
             description="Writes the report again when a recipe was measured.",
         ),
@@ -40,7 +40,7 @@ def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSens
             sensor(
                 "caption_new_shards",
                 captions,
-                on=automatisms.caption,
+                on=automation_settings.caption,
                 why="a new shard has no captions yet",
                 description="Has every captioner caption the shards that it has not captioned.",
             )

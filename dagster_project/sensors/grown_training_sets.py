@@ -11,12 +11,12 @@ from dagster_project.retraining import growths, retraining_request, why
 
 def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
     """The sensor, running if the YAML says that recipes are retrained by growth."""
-    settings = config.automatisms.retrain
+    settings = config.automation_settings.retrain
 
     @dg.sensor(
         name="retrain_when_grown",
         job_name=RUN_RECIPE,
-        minimum_interval_seconds=config.automatisms.interval_seconds,
+        minimum_interval_seconds=config.automation_settings.interval_seconds,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if settings.when == "growth" else dg.DefaultSensorStatus.STOPPED
         ),
@@ -30,7 +30,7 @@ def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
             found = list(growths(opened))
         except CaploomError as error:
             return dg.SkipReason(str(error))
-        wanted = opened.config.automatisms.retrain.growth_percent
+        wanted = opened.config.automation_settings.retrain.growth_percent
         grown = [each for each in found if each.is_new and each.percent >= wanted]
         if not grown:
             told = "; ".join(why(each) for each in found if each.is_new) or "no training set is new"

@@ -1,4 +1,4 @@
-"""The sensor that watches the inbox: what is complete becomes shards, and these are ingested."""
+"""The sensor that watches the inbox: complete files become shards, and these are ingested."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import dagster as dg
 from caploom.alerts.inbox import tell_inbox_faults
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
-from caploom.inbox.scan import InboxLook, look_into_inbox, unfinished_batches
-from dagster_project.cutting import LARGEST_IN_A_TICK, cutting_run
+from caploom.inbox.scan import InboxScan, scan_inbox, unfinished_batches
 from dagster_project.jobs import CUT_SHARDS, INGEST_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.sharding import LARGEST_IN_A_TICK, sharding_run
 from dagster_project.tags import automatic_tags
 
 BATCH_TAG = "caploom/batch"
@@ -27,32 +27,32 @@ def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorD
     @dg.sensor(
         name="inbox",
         jobs=[job for job in jobs if job.name in (INGEST_SHARDS, CUT_SHARDS)],
-        minimum_interval_seconds=config.automatisms.interval_seconds,
+        minimum_interval_seconds=config.automation_settings.interval_seconds,
         default_status=(
-            dg.DefaultSensorStatus.RUNNING if config.automatisms.ingest else dg.DefaultSensorStatus.STOPPED
+            dg.DefaultSensorStatus.RUNNING if config.automation_settings.ingest else dg.DefaultSensorStatus.STOPPED
         ),
-        description=f"Cuts what is complete in {', '.join(config.inbox.folders)} into shards and ingests them.",
+        description=f"Splits the complete files of {', '.join(config.inbox.folders)} into shards and ingests them.",
     )
     def inbox(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SensorResult | dg.SkipReason:
-        """Killed between any two steps, the next tick goes on: the store's listings say which shards there are."""
+        """A tick killed between any two steps is continued by the next: the store's listings say which shards exist."""
         try:
             opened = factory.open()
         except CaploomError as error:
             return dg.SkipReason(str(error))
         try:
-            look = look_into_inbox(opened, largest=LARGEST_IN_A_TICK)
+            scan = scan_inbox(opened, largest=LARGEST_IN_A_TICK)
             batches = unfinished_batches(opened)
         except CaploomError as error:
             tell_inbox_faults(opened, [str(error)], again=False)
             return dg.SkipReason(str(error))
-        tell_inbox_faults(opened, look.faults)
-        for sentence in look.said:
+        tell_inbox_faults(opened, scan.faults)
+        for sentence in scan.messages:
             context.log.info(sentence)
         known = set(context.instance.get_dynamic_partitions(SHARD))
         new = [shard for shards in batches.values() for shard in shards if shard not in known]
-        large = [cutting_run(each, f"a large file in the inbox: {each.rpartition(' ')[0]}") for each in look.large]
+        large = [sharding_run(each, f"a large file in the inbox: {each.rpartition(' ')[0]}") for each in scan.large]
         if not batches and not large:
-            return dg.SensorResult(skip_reason=dg.SkipReason(_told(look)), cursor=look_cursor(look))
+            return dg.SensorResult(skip_reason=dg.SkipReason(_skip_message(scan)), cursor=scan_cursor(scan))
         return dg.SensorResult(
             dynamic_partitions_requests=[SHARDS.build_add_request(new)] if new else [],
             run_requests=[
@@ -71,16 +71,16 @@ def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorD
                     if (key := _run_key(context.instance, batch)) is not None
                 ),
             ],
-            cursor=look_cursor(look),
+            cursor=scan_cursor(scan),
         )
 
     return [inbox]
 
 
 def _run_key(instance: dg.DagsterInstance, batch: str) -> str | None:
-    """The key of the next run that ingests a batch; None while one is at work, or when so many have failed.
+    """The key of the next run that ingests a batch; None while one is running, or when too many have failed.
 
-    Under one key Dagster launches one run: asked for again after a tick that was killed, it is launched once.
+    Dagster launches one run per key: a run that is requested again after a tick was killed is launched once.
     """
     runs = instance.get_runs(dg.RunsFilter(tags={BATCH_TAG: batch}))
     if any(not run.is_finished for run in runs) or len(runs) >= _MOST_RUNS:
@@ -88,17 +88,17 @@ def _run_key(instance: dg.DagsterInstance, batch: str) -> str | None:
     return batch if not runs else f"{batch}, run {len(runs) + 1}"
 
 
-def look_cursor(look: InboxLook) -> str:
-    """What the UI shows beside the sensor: how far it got."""
-    return f"waiting: {look.waiting}" + (f"; last cut: {look.cut[-1]}" if look.cut else "")
+def scan_cursor(scan: InboxScan) -> str:
+    """The cursor, which the UI shows beside the sensor: how far it got."""
+    return f"waiting: {scan.waiting}" + (f"; last shard: {scan.new_shards[-1]}" if scan.new_shards else "")
 
 
-def _told(look: InboxLook) -> str:
-    if look.busy:
-        return "Another look at the inbox is at work."
-    if look.said:
-        return " ".join(look.said)
-    return f"{look.waiting:,} files are not complete or gather for a shard." if look.waiting else "Nothing is new."
+def _skip_message(scan: InboxScan) -> str:
+    if scan.busy:
+        return "Another scan of the inbox is running."
+    if scan.messages:
+        return " ".join(scan.messages)
+    return f"{scan.waiting:,} files are incomplete or wait for a full shard." if scan.waiting else "Nothing is new."
 
 
 def _why(shards: list[str]) -> str:

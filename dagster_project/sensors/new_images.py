@@ -7,11 +7,11 @@ import dagster as dg
 
 from caploom.errors import CaploomError
 from caploom.stages.raw_pairs import shards_to_ingest
-from caploom.stages.shards import cut_new_shards, unread_state
-from dagster_project.cutting import LARGEST_IN_A_TICK, cutting_run
+from caploom.stages.shards import create_new_shards, unread_state
 from dagster_project.jobs import CAPTION_SHARDS, CUT_SHARDS
 from dagster_project.partitions import SHARD, SHARDS, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.sharding import LARGEST_IN_A_TICK, sharding_run
 from dagster_project.tags import automatic_tags
 
 INTERVAL = 60  # seconds
@@ -43,8 +43,8 @@ def new_images_sensor(jobs: Sequence[Any]) -> dg.SensorDefinition:
             opened = factory.open()
             unread = unread_state(opened)
             if unread is not None and unread.size > LARGEST_IN_A_TICK:
-                return cutting_run(unread.version, f"the source is new or was changed: {unread.size / 1e9:,.1f} GB")
-            cut_new_shards(opened)
+                return sharding_run(unread.version, f"the source is new or was changed: {unread.size / 1e9:,.1f} GB")
+            create_new_shards(opened)
             new = shards_to_ingest(opened)
         except CaploomError as error:
             return dg.SkipReason(str(error))

@@ -114,5 +114,5 @@ def test_a_fault_of_the_inbox_is_told_each_time_it_is_news_and_a_lasting_one_onc
     deliver_waiting(factory.store.root, factory.config.alerts)
     assert len(caplog.messages) == 3
     assert caplog.messages[0] == (
-        "the inbox needs a look (raw_pairs) | /in: this folder cannot be read; mount it again."
+        "the inbox needs attention (raw_pairs) | /in: this folder cannot be read; mount it again."
     )

@@ -6,7 +6,7 @@ from caploom.errors import CanaryError
 from caploom.stages.canaries import pass_canary
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.storage.store import Store
 
 SHARD = "shard-00000"
@@ -31,7 +31,7 @@ class Sound(ColourBackend):
 @pytest.fixture
 def factory(write_source, make_factory):
     factory = make_factory(write_source(20))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in ("shard-00000", "shard-00001"):
         ingest_shard(factory, shard)
     return factory

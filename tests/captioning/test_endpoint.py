@@ -208,7 +208,7 @@ def test_an_interrupted_run_ends_though_its_requests_hang(numbered_images, tmp_p
         from caploom.captioning.backend import ImageRef
         from caploom.captioning.endpoint import EndpointBackend
         from caploom.captioning.settings import EndpointCaptioner
-        from caploom.store import Store
+        from caploom.storage.store import Store
         url, image_id, path = sys.argv[1:]
         settings = {"backend": "openai", "url": url, "model": "m", "prompt": "p", "timeout": 60}
         backend = EndpointBackend(EndpointCaptioner.model_validate(settings), Store(Path(path).parent))

@@ -8,7 +8,7 @@ from caploom.errors import CaptionerError
 from caploom.stages.captions import caption_shard, read_captions
 from caploom.stages.checks import check_captions
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 KEY = "sk-0123456789abcdefghij"
 
@@ -21,7 +21,7 @@ def test_a_run_whose_server_died_is_finished_when_it_is_back(write_source, make_
         served = {"backend": "openai", "url": url, "model": "tiny", "prompt": "What is this?", "image_format": "png"}
         served |= {"api_key_env": "A_KEY", "retries": 0, "concurrency": 3}
         factory = make_factory(source, captioners={"served": served}, shard_size=40)
-        cut_new_shards(factory)
+        create_new_shards(factory)
         ingest_shard(factory, "shard-00000")
         settings = factory.config.captioners["served"]
         return factory, caption_shard(factory, "served", "shard-00000", lambda: load_backend(settings, factory.store))

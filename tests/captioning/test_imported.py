@@ -19,7 +19,7 @@ from caploom.images.decode import read_image_file
 from caploom.questions.failures import current_failures, unmatched_imports
 from caploom.stages.captions import caption_shard, read_captions
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.records import FAILURES, PAIRS
 from caploom.storage.store import Store
@@ -64,7 +64,7 @@ def opened(source, factory, tmp_path):
 
 
 def ingested(factory):
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
     return factory
 
@@ -357,7 +357,7 @@ def test_a_full_temporary_folder_is_told_in_a_sentence(source, factory, tmp_path
         from caploom.captioning.imported import ImportBackend
         from caploom.captioning.settings import ImportedCaptions
         from caploom.errors import CaploomError
-        from caploom.store import Store
+        from caploom.storage.store import Store
         settings = ImportedCaptions(
             backend="import", captions={str(tmp_path / "big.json")!r}, root={str(source / "images")!r}
         )
@@ -392,7 +392,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         from caploom.captioning import imported, imported_rows
         from caploom.captioning.backend import ImageRef
         from caploom.captioning.settings import ImportedCaptions
-        from caploom.store import Store
+        from caploom.storage.store import Store
         settings = ImportedCaptions(
             backend="import", captions={str(file)!r}, root={str(source / "images")!r}, rewrite={{"/x": "many"}}
         )

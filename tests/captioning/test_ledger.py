@@ -109,7 +109,7 @@ def test_reading_while_another_run_sweeps_its_parts_finds_all_others(ledger, tmp
 def test_a_second_run_on_a_shard_waits_for_the_first(ledger, tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from caploom.captioning.ledger import Ledger; from caploom.store import Store\n"
+        "from caploom.captioning.ledger import Ledger; from caploom.storage.store import Store\n"
         "with Ledger(Store(Path(sys.argv[1])), 'colours', 'f').claimed('shard-0'):\n"
         "    print('claimed', flush=True); sys.stdin.readline()\n"
     )

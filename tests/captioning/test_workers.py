@@ -99,7 +99,7 @@ def test_workers_whose_run_was_killed_end_by_themselves(tmp_path):
             from pathlib import Path
             from small_factory import captioner_of
             from caploom.captioning.backend import load_backend
-            from caploom.store import Store
+            from caploom.storage.store import Store
 
             if __name__ == "__main__":
                 settings = captioner_of({{**{LLAVA!r}, "device": ["cpu", "cpu"]}})

@@ -18,7 +18,7 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import StoreError
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.manifest import MANIFEST
@@ -31,7 +31,7 @@ def factory(write_source, tmp_path):
     """Two shards, captioned, sheared and merged."""
     settings = settings_of(write_source(14), name="catalogued")
     factory = Factory.from_config(parse_config(settings, base=tmp_path, source="test"))
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
         caption_shard(factory, "colours", shard, ColourBackend)
     for recipe in factory.config.expanded_recipes():
@@ -145,8 +145,8 @@ def test_a_catalog_that_somebody_has_open_is_in_nobodys_way(factory):
 
 def test_two_commands_at_once_both_answer(factory):
     script = (
-        "import sys; from pathlib import Path; from caploom.store import Store\n"
-        "from caploom.lineage.catalog.catalog import open_catalog\n"
+        "import sys; from pathlib import Path; from caploom.storage.store import Store\n"
+        "from caploom.catalog.catalog import open_catalog\n"
         "with open_catalog(Store(Path(sys.argv[1]))) as c:\n"
         "    print(c.execute('select count(*) from ledger').fetchone()[0])"
     )

@@ -171,7 +171,7 @@ def test_a_refresh_that_is_killed_leaves_the_old_one_and_is_swept(store):
     make(store, 1)
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from caploom.lineage.catalog import catalog; from caploom.store import Store\n"
+        "from caploom.catalog import catalog; from caploom.storage.store import Store\n"
         "def wait(*_): print('writing', flush=True); time.sleep(60)\n"
         "catalog.create_views = wait\n"
         "with catalog.open_catalog(Store(Path(sys.argv[1]))): pass\n"

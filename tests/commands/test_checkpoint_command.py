@@ -11,7 +11,7 @@ from transformers import CLIPModel
 from caploom.cli import main
 from caploom.stages.checkpoint import train_recipe
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.bucket import Bucket
@@ -32,7 +32,7 @@ def trained(tmp_path: Path, write_source, make_factory):
         (tmp_path / "vit.json").write_text(json.dumps(VIT))
         settings = {"model": model, "steps": 1, "batch_size": 4, "device": "cpu", **trainer}
         factory = make_factory(write_source(12), trainers={"small": settings})
-        cut_new_shards(factory)
+        create_new_shards(factory)
         for shard in shard_names(factory):
             ingest_shard(factory, shard)
         recipe = factory.config.recipe("raw-only")

@@ -5,7 +5,7 @@ from small_factory import settings_of
 from caploom.cli import main
 from caploom.config.factory import Factory
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(call, write_source, write_confi
 def test_failures_lists_every_failed_row_with_its_reason(call, write_source, write_config):
     config = write_config(settings_of(write_source(2, [{"image": "none.png", "caption": "x"}])))
     factory = Factory.from_yaml(config)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     result = call("failures", config)
     assert "raw_pairs [shard-00000]\tmissing_image\t" in result.output

@@ -42,7 +42,7 @@ def test_it_tells_what_waits_and_what_became_of_the_files(config):
     (config.parent / "inbox" / "a\nb.mp4").touch()
     told = json.loads(run(config, "--look", "--json").stdout)
     assert told["shards"] == [{"shard": "inbox-00000", "rows": 3, "ingested": False}]
-    assert "of no kind that is read" in told["events"][-1]["event"]
+    assert "not a kind that is read" in told["events"][-1]["event"]
     assert "\nb.mp4" not in run(config).stdout
 
 

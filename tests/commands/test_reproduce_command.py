@@ -8,14 +8,14 @@ from small_factory import settings_of
 from caploom.cli import main
 from caploom.config.factory import Factory
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 
 @pytest.fixture
 def config(write_source, write_config) -> Path:
     path = write_config(settings_of(write_source(3)))
     factory = Factory.from_yaml(path)
-    (shard,) = cut_new_shards(factory)
+    (shard,) = create_new_shards(factory)
     ingest_shard(factory, shard)
     return path
 

@@ -1,4 +1,4 @@
-"""What happens by itself: which automatisms run, and what each condition asks for at which moment."""
+"""What runs automatically: which automations are on, and when each condition requests what."""
 
 import io
 from pathlib import Path

@@ -8,7 +8,7 @@ from caploom.captioning.backend import CanaryRow
 from caploom.common import progress
 from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from dagster_project.definitions import definitions_of
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, shard_range_tags
@@ -37,7 +37,7 @@ def materialize(write_source, write_config):
     source = write_source(25)
     path = write_config(settings_of(source))
     factory = Factory.from_config(load_config(path))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     names = shard_names(factory)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(SHARD, names)

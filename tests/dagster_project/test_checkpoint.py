@@ -15,7 +15,7 @@ from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
 from caploom.questions.results.results import finished_arms, result_rows
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from dagster_project.definitions import definitions_of
 from dagster_project.jobs import RUN_RECIPE
 
@@ -31,7 +31,7 @@ def recipe_job(write_source, write_config):
     def run(instance, **settings):
         path = write_config(settings_of(source, **{"trainers": {"small": SMALL}, **settings}))
         factory = Factory.from_config(load_config(path))
-        cut_new_shards(factory)
+        create_new_shards(factory)
         for shard in shard_names(factory):
             ingest_shard(factory, shard)
         job = definitions_of(path).resolve_job_def(RUN_RECIPE)

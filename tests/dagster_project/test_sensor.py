@@ -3,11 +3,11 @@ import json
 import dagster as dg
 
 from caploom.stages.raw_pairs import ingest_shard
-from dagster_project.cutting import cut_shards_job
 from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.sensors import new_images as sensor
 from dagster_project.sensors.new_images import new_images_sensor
+from dagster_project.sharding import cut_shards_job
 
 
 def tick(config, instance):

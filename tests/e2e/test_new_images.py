@@ -223,7 +223,7 @@ def check_reasons(runs: list[dict[str, Any]]) -> None:
 
 
 def see_it_in_the_browser(browser: Any, url: str) -> None:
-    """What a person finds: the automatisms with their switches, and a recipe's training set with its captions."""
+    """What a person finds: the automations with their switches, and a recipe's training set with its captions."""
     page = new_page(browser, 1500, 720)
     names = ("inbox", "caption_new_shards", "merge_new_captions", "retrain_when_grown", "retry_failed_rows", "alerts")
     for name in open_automation(page, url, names):

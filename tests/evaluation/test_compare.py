@@ -15,7 +15,7 @@ from caploom.evaluation.compare import paired_comparison
 from caploom.stages.checkpoint import checkpoint_plan
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retrieval_metrics import measure_recipe
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.records import RANKS
@@ -103,7 +103,7 @@ def measured(write_source, tmp_path):
     path = tmp_path / "factory.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     factory = Factory.from_yaml(path)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     for seed, name in enumerate(("one", "other", "new")):
         recipe = factory.config.recipe(name)

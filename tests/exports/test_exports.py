@@ -17,7 +17,7 @@ from caploom.exports.export import export_training_set
 from caploom.exports.registry import EXPORTS, export_format
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.bucket import Bucket
@@ -304,7 +304,7 @@ def test_every_format_says_what_it_is():
 
 
 def merged(factory, load_captioner):
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     caption_shard(factory, "colours", "shard-00000", load_captioner)
     recipe = factory.config.recipe("sheared")

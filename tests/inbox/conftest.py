@@ -10,7 +10,7 @@ from PIL import Image
 
 from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
-from caploom.inbox.scan import InboxLook, look_into_inbox
+from caploom.inbox.scan import InboxScan, scan_inbox
 from caploom.readers.source_row import SourceRow
 from caploom.stages.shards import INBOX, list_shards, shard_rows
 
@@ -55,15 +55,15 @@ class Fed:
             path.with_suffix(".txt").write_text(caption, encoding="utf-8")
         return path
 
-    def look(self, after: float = 0.0) -> InboxLook:
+    def scan(self, after: float = 0.0) -> InboxScan:
         """A look, so many seconds after the one before."""
         self.now += after
-        return look_into_inbox(self.factory, now=self.now)
+        return scan_inbox(self.factory, now=self.now)
 
-    def settled(self) -> InboxLook:
+    def settled(self) -> InboxScan:
         """A look that sees what is there, and one when it has settled."""
-        self.look()
-        return self.look(after=11)
+        self.scan()
+        return self.scan(after=11)
 
     def rows(self) -> list[SourceRow]:
         return [row for listing in list_shards(self.factory, INBOX) for row in shard_rows(listing)]

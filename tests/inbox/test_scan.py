@@ -5,19 +5,19 @@ from pathlib import Path
 import fsspec
 from filelock import FileLock
 
-from caploom.inbox.scan import look_into_inbox, unfinished_batches
+from caploom.inbox.scan import scan_inbox, unfinished_batches
 from caploom.stages.raw_pairs import ingest_shard, read_pairs
-from caploom.stages.shards import cutting_lock, shard_names
+from caploom.stages.shards import shard_names, sharding_lock
 
 
 def test_what_is_complete_becomes_shards_and_is_taken_once(fed):
     for number in range(7):
         fed.drop(f"{number}.png", number, f"caption {number}")
-    assert fed.look().cut == []
-    taken = fed.look(after=11)
-    assert taken.cut == ["inbox-00000", "inbox-00001"]
+    assert fed.scan().new_shards == []
+    taken = fed.scan(after=11)
+    assert taken.new_shards == ["inbox-00000", "inbox-00001"]
     assert [(row.image, row.caption) for row in fed.rows()] == [(f"{n}.png", f"caption {n}") for n in range(7)]
-    assert fed.look(after=100).said == []
+    assert fed.scan(after=100).messages == []
     assert shard_names(fed.factory) == ["inbox-00000", "inbox-00001"]
 
 
@@ -29,21 +29,21 @@ def test_a_file_that_grows_is_not_taken_before_it_rests(fed):
     for start in range(0, len(data), size):
         with slow.open("ab") as file:
             file.write(data[start : start + size])
-        fed.look(after=9)
+        fed.scan(after=9)
         assert "slow.png" not in fed.images()
-    assert fed.look(after=9).waiting == 1
-    fed.look(after=2)
+    assert fed.scan(after=9).waiting == 1
+    fed.scan(after=2)
     assert sorted(fed.images()) == ["slow.png", "whole.png"]
 
 
 def test_a_file_written_again_with_its_old_time_is_seen_by_its_size(fed):
     path = fed.drop("a.png", 1)
     times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-    fed.look()
+    fed.scan()
     path.write_bytes(path.read_bytes() + b"more")
     os.utime(path, ns=times)
-    assert fed.look(after=11).cut == []
-    assert fed.look(after=11).cut == ["inbox-00000"]
+    assert fed.scan(after=11).new_shards == []
+    assert fed.scan(after=11).new_shards == ["inbox-00000"]
 
 
 def test_an_image_waits_for_its_text_and_then_is_taken_without(make_fed):
@@ -52,10 +52,10 @@ def test_an_image_waits_for_its_text_and_then_is_taken_without(make_fed):
     fed.drop("never.png", 2, caption=None)
     assert fed.settled().waiting == 2
     (fed.inbox / "late.txt").write_text("here it is")
-    fed.look()
-    fed.look(after=11)
+    fed.scan()
+    fed.scan(after=11)
     assert [(row.image, row.caption) for row in fed.rows()] == [("late.png", "here it is")]
-    fed.look(after=60)
+    fed.scan(after=60)
     assert [(row.image, row.reason) for row in fed.rows()][1:] == [("never.png", "no_caption")]
 
 
@@ -63,24 +63,24 @@ def test_with_a_marker_a_folder_is_taken_when_the_marker_is_there(make_fed):
     fed = make_fed(complete="marker")
     fed.drop("one/deep/a.png", 1)
     fed.drop("two/b.png", 2)
-    assert fed.look(after=1_000).cut == []
+    assert fed.scan(after=1_000).new_shards == []
     (fed.inbox / "one" / "_SUCCESS").touch()
-    fed.look(after=1)
+    fed.scan(after=1)
     assert fed.images() == ["one/deep/a.png"]
 
 
 def test_few_files_gather_and_many_do_not(make_fed):
     fed = make_fed(gather_seconds=100)
     fed.drop("0.png", 0)
-    assert fed.settled().cut == []
-    assert fed.look(after=50).waiting == 1
+    assert fed.settled().new_shards == []
+    assert fed.scan(after=50).waiting == 1
     for number in range(1, 5):
         fed.drop(f"{number}.png", number)
-    fed.look()
-    assert fed.look(after=11).cut == ["inbox-00000"]  # as many as a shard holds
+    fed.scan()
+    assert fed.scan(after=11).new_shards == ["inbox-00000"]  # as many as a shard holds
     fed.drop("5.png", 5)
-    assert fed.settled().cut == []
-    assert fed.look(after=100).cut == ["inbox-00001"]
+    assert fed.settled().new_shards == []
+    assert fed.scan(after=100).new_shards == ["inbox-00001"]
 
 
 def test_changed_renamed_and_deleted_files_are_said_once(fed):
@@ -94,16 +94,16 @@ def test_changed_renamed_and_deleted_files_are_said_once(fed):
     renamed.with_suffix(".txt").rename(fed.inbox / "new-name.txt")
     deleted.unlink()
     deleted.with_suffix(".txt").unlink()
-    said = " ".join(fed.look(after=1).said)
+    said = " ".join(fed.scan(after=1).messages)
     assert "changed.png: changed after its rows were taken into inbox-00000" in said
     assert "renamed.png was renamed to new-name.png" in said
     assert "deleted.png: is gone from the inbox, taken into inbox-00000 before: the store keeps a copy." in said
     assert "stays.png" not in said
 
-    again = fed.look(after=11)
-    assert again.cut == ["inbox-00001"]
+    again = fed.scan(after=11)
+    assert again.new_shards == ["inbox-00001"]
     assert fed.images()[4:] == ["changed.png"]  # its new content alone
-    assert fed.look(after=100).said == []
+    assert fed.scan(after=100).messages == []
 
 
 def test_without_copies_a_deleted_file_is_said_to_be_missed(make_fed):
@@ -111,20 +111,20 @@ def test_without_copies_a_deleted_file_is_said_to_be_missed(make_fed):
     path = fed.drop("a.png", 1)
     fed.settled()
     path.unlink()
-    assert "its pair cannot be read any more; put it back" in fed.look().said[0]
+    assert "its pair cannot be read any more; put it back" in fed.scan().messages[0]
 
 
 def test_an_inbox_that_disappears_is_said_once_and_its_files_are_not_taken_for_deleted(fed):
     fed.drop("a.png", 1)
     fed.settled()
     fed.inbox.rename(fed.root / "away")
-    gone = fed.look(after=30)
+    gone = fed.scan(after=30)
     assert len(gone.faults) == 1
     assert "there is no such file or folder" in gone.faults[0]
-    assert fed.look(after=30).said == []
+    assert fed.scan(after=30).messages == []
     (fed.root / "away").rename(fed.inbox)
-    assert fed.look(after=30).said == [f"{fed.inbox}: the inbox can be looked at again."]
-    assert fed.look(after=30).said == []
+    assert fed.scan(after=30).messages == [f"{fed.inbox}: the inbox can be scanned again."]
+    assert fed.scan(after=30).messages == []
 
 
 def test_the_wall_clock_may_jump(fed):
@@ -137,11 +137,11 @@ def test_the_wall_clock_may_jump(fed):
 
 def test_after_the_machine_was_started_again_a_file_rests_anew(fed):
     fed.drop("a.png", 1)
-    fed.look()
+    fed.scan()
     fed.now = 3.0  # the monotonic clock begins again
-    assert fed.look().cut == []
-    assert fed.look(after=9).cut == []
-    assert fed.look(after=2).cut == ["inbox-00000"]
+    assert fed.scan().new_shards == []
+    assert fed.scan(after=9).new_shards == []
+    assert fed.scan(after=2).new_shards == ["inbox-00000"]
 
 
 def test_names_in_any_script_with_newlines_and_quotes(fed):
@@ -158,18 +158,18 @@ def test_a_name_that_is_no_text_is_said_once_and_the_others_are_taken(fed):
     bad = os.fsencode(fed.inbox) + b"/\xff\xfe.png"
     with open(bad, "wb") as file:  # noqa: PTH123 - pathlib takes no bytes
         file.write(b"x")
-    assert "its name is no UTF-8 text" in fed.look().faults[0]
-    assert fed.look(after=11).faults == []
+    assert "its name is not UTF-8 text" in fed.scan().faults[0]
+    assert fed.scan(after=11).faults == []
     assert fed.images() == ["good.png"]
 
 
 def test_unknown_files_are_said_once_and_unfinished_ones_are_left_alone(fed):
     for name in ("movie.mp4", "later.png.part", ".hidden.png", "notes.docx"):
         (fed.inbox / name).write_bytes(b"x")
-    said = fed.look().said
+    said = fed.scan().messages
     assert len(said) == 1
-    assert "movie.mp4 and 1 more: of no kind that is read" in said[0]
-    assert fed.look(after=11).said == []
+    assert "movie.mp4 and 1 more: not a kind that is read" in said[0]
+    assert fed.scan(after=11).messages == []
     assert fed.rows() == []
 
 
@@ -189,33 +189,33 @@ def test_a_table_of_captions_takes_the_images_beside_it(fed):
     (fed.inbox / "batch" / "captions.json").write_text(
         '[{"image": "a.png", "caption": "one"}, {"image": "b.png", "caption": "two"}]'
     )
-    fed.look()
+    fed.scan()
     fed.drop("batch/c.png", 3, caption=None)  # still arriving
-    assert fed.look(after=11).cut == []
-    fed.look(after=11)
+    assert fed.scan(after=11).new_shards == []
+    fed.scan(after=11)
     assert [(row.caption, row.reason) for row in fed.rows()] == [("one", None), ("two", None)]
-    assert fed.look(after=11).waiting == 0
+    assert fed.scan(after=11).waiting == 0
 
 
 def test_a_table_longer_than_a_shard_is_cut_exactly(fed):
     fed.drop("a.png", 1, caption=None)
     rows = [f'{{"image": "a.png", "caption": "{number}"}}' for number in range(10)]
     (fed.inbox / "captions.json").write_text(f"[{', '.join(rows)}]")
-    assert fed.settled().cut == ["inbox-00000", "inbox-00001"]
+    assert fed.settled().new_shards == ["inbox-00000", "inbox-00001"]
     assert [row.caption for row in fed.rows()] == [str(number) for number in range(10)]
-    assert fed.look(after=11).said == []
+    assert fed.scan(after=11).messages == []
 
 
 def test_a_table_that_cannot_be_read_is_said_once_and_the_rest_is_taken(fed):
     (fed.inbox / "x.csv").write_text("path,text\na.png,hello\n")
     fed.drop("sub/a.png", 1)
-    fed.look()
-    look = fed.look(after=11)
-    assert len(look.faults) == 1
-    assert "x.csv cannot be taken: " in look.faults[0]
-    assert "no column" in look.faults[0]
+    fed.scan()
+    scan = fed.scan(after=11)
+    assert len(scan.faults) == 1
+    assert "x.csv cannot be taken: " in scan.faults[0]
+    assert "no column" in scan.faults[0]
     assert fed.images() == ["sub/a.png"]
-    assert fed.look(after=11).said == []
+    assert fed.scan(after=11).messages == []
 
 
 def test_a_lost_journal_is_filled_from_the_listings(fed):
@@ -223,18 +223,18 @@ def test_a_lost_journal_is_filled_from_the_listings(fed):
         fed.drop(f"{number}.png", number)
     fed.settled()
     shutil.rmtree(fed.factory.store.path("inbox"))
-    assert fed.settled().cut == []
+    assert fed.settled().new_shards == []
     assert len(fed.rows()) == 7
     fed.drop("new.png", 8)
-    assert fed.settled().cut == ["inbox-00002"]
+    assert fed.settled().new_shards == ["inbox-00002"]
 
 
 def test_two_looks_at_once_do_not_cut_twice(fed):
     fed.drop("a.png", 1)
-    fed.look()
-    with FileLock(cutting_lock(fed.factory)):
-        assert look_into_inbox(fed.factory, now=fed.now + 20).busy
-    assert fed.look(after=20).cut == ["inbox-00000"]
+    fed.scan()
+    with FileLock(sharding_lock(fed.factory)):
+        assert scan_inbox(fed.factory, now=fed.now + 20).busy
+    assert fed.scan(after=20).new_shards == ["inbox-00000"]
 
 
 def test_a_shard_is_asked_for_until_it_is_ingested(fed):
@@ -269,7 +269,7 @@ def test_an_inbox_in_object_storage(make_fed, object_storage_url):
     fed.settled()
     assert fed.images() == ["a.png", "b.png"]
     storage.rm(f"{root}/new", recursive=True)
-    assert "there is no such file or folder" in fed.look().faults[0]
+    assert "there is no such file or folder" in fed.scan().faults[0]
 
 
 def test_a_read_only_inbox_is_read(fed):
@@ -287,9 +287,9 @@ def test_a_file_too_large_for_the_look_is_left_to_one_without_a_bound(fed):
     table = fed.inbox / "more" / "captions.jsonl"
     fed.drop("more/b.png", 2, caption=None)
     table.write_text('{"image": "b.png", "caption": "%s"}\n' % ("b" * 500))
-    look_into_inbox(fed.factory, now=fed.now)
-    look = look_into_inbox(fed.factory, now=fed.now + 11, largest=400)
-    assert [each.partition(" ")[0] for each in look.large] == [str(table)]
+    scan_inbox(fed.factory, now=fed.now)
+    scan = scan_inbox(fed.factory, now=fed.now + 11, largest=400)
+    assert [each.partition(" ")[0] for each in scan.large] == [str(table)]
     assert fed.images() == ["a.png"]
-    assert look_into_inbox(fed.factory, now=fed.now + 12).large == []
+    assert scan_inbox(fed.factory, now=fed.now + 12).large == []
     assert sorted(fed.images()) == ["a.png", "b.png"]

@@ -10,7 +10,7 @@ from caploom.cli import main
 from caploom.questions.cost.cluster import PUBLISHED, CaptionRate, cluster_costs, measured_rates
 from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 
 def run(*arguments):
@@ -50,7 +50,7 @@ def test_the_rates_of_a_store_come_first(make_factory, write_source, tmp_path):
     factory = make_factory(write_source(6))
     (unknown,) = measured_rates(factory)
     assert (unknown.per_second, unknown.basis) == (None, "it has not run in this store yet")
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
         caption_shard(factory, "colours", shard, ColourBackend)
     (rate,) = measured_rates(factory)

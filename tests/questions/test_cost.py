@@ -15,7 +15,7 @@ from caploom.questions.cost.plan_cost import plan_cost
 from caploom.questions.cost.text import cost_markdown, cost_text, duration
 from caploom.stages.captions import shard_images
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 
 KINDS = ("raw_pairs", "captions", "sheared", "training_set", "checkpoint", "retrieval_metrics")
 
@@ -125,7 +125,7 @@ def test_new_rows_are_counted_before_they_are_cut(own, tmp_path):
 
 def test_captions_that_the_ledger_has_are_not_asked_for_again(tmp_path):
     factory = factory_of(write_settings(tmp_path))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
     fingerprint = captioner_fingerprint(factory.config.captioners["first"])

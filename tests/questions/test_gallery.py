@@ -1,14 +1,14 @@
 from small_factory import picture
 
 from caploom.common.text import markdown_text
-from caploom.questions.gallery import Exhibit, gallery_markdown
+from caploom.questions.gallery import GalleryRow, gallery_markdown
 
 
 def test_markup_in_a_caption_is_shown_and_never_run(tmp_path):
     picture(1).save(tmp_path / "a.png")
     evil = "<script>alert(1)</script> | [x](javascript:alert(1)) **bold**\nnew row"
-    exhibits = [Exhibit(str(tmp_path / "a.png"), (("raw", evil), ("llava", "fine")))]
-    markdown = gallery_markdown(exhibits)
+    rows = [GalleryRow(str(tmp_path / "a.png"), (("raw", evil), ("llava", "fine")))]
+    markdown = gallery_markdown(rows)
     assert "<script>" not in markdown
     assert "[x](javascript:" not in markdown
     assert len(markdown.splitlines()) == 3
@@ -16,7 +16,7 @@ def test_markup_in_a_caption_is_shown_and_never_run(tmp_path):
 
 
 def test_an_image_that_is_gone_is_said(tmp_path):
-    assert "(gone)" in gallery_markdown([Exhibit(str(tmp_path / "none.png"), (("raw", "x"),))])
+    assert "(gone)" in gallery_markdown([GalleryRow(str(tmp_path / "none.png"), (("raw", "x"),))])
 
 
 def test_plain_text_stays_plain():

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from grown_factory import edit, grow, metrics_of, run, write
 
 from caploom.cli import main
-from caploom.questions.results.latest_results import newest_arms
+from caploom.questions.results.latest_results import latest_results
 from caploom.questions.status.factory_status import factory_status
 from caploom.report.make import make_report
 from caploom.reproduce.reproduce import reproduce
@@ -36,7 +36,7 @@ def report_slot(factory):
 
 def test_a_recipe_not_trained_on_the_new_images_is_shown_as_last_measured(path, tmp_path):
     factory = run(path)
-    found = newest_arms(factory)
+    found = latest_results(factory)
     assert names(found) == ["raw-only", "sheared"]
     assert (found.on_earlier_data, found.waiting) == ({"raw-only": 14}, [])
     (before,) = metrics_of(factory, "raw-only")
@@ -60,7 +60,7 @@ def test_the_report_can_be_made_when_nothing_was_measured_on_the_new_images(path
     assert report_slot(factory).state == "outdated"
     report = make_report(factory)
     assert report.manifest.address != before.manifest.address
-    assert newest_arms(factory).on_earlier_data == {"raw-only": 21, "sheared": 21}
+    assert latest_results(factory).on_earlier_data == {"raw-only": 21, "sheared": 21}
     again = reproduce(factory, report, tmp_path / "again")
     assert again.is_same, verdict_text(again)
 
@@ -68,10 +68,10 @@ def test_the_report_can_be_made_when_nothing_was_measured_on_the_new_images(path
 def test_what_was_measured_with_other_settings_or_queries_does_not_stand_in(path):
     rows = json.loads((path.parent / "held-out.json").read_text())
     (path.parent / "held-out.json").write_text(json.dumps([*rows, {**rows[0], "caption": "again number 3"}]))
-    assert names(newest_arms(run(path))) == []
+    assert names(latest_results(run(path))) == []
     (path.parent / "held-out.json").write_text(json.dumps(rows))
     edit(path, trainers={"small": {"model": "picture-book", "steps": 3}})
-    found = newest_arms(run(path))
+    found = latest_results(run(path))
     assert names(found) == []
     assert [recipe.name for recipe in found.waiting] == ["raw-only", "sheared"]
 
@@ -80,9 +80,9 @@ def test_seeds_of_earlier_data_are_not_mixed_with_those_of_the_present_one(tmp_p
     path = write(tmp_path, seeds=[0, 1])
     run(path, "raw-only", "raw-only-seed-1", noise=2.0)
     grow(path, range(14, 16))
-    assert newest_arms(run(path)).on_earlier_data == {"raw-only": 14, "raw-only-seed-1": 14}
-    found = newest_arms(run(path, "raw-only", noise=0.6))
+    assert latest_results(run(path)).on_earlier_data == {"raw-only": 14, "raw-only-seed-1": 14}
+    found = latest_results(run(path, "raw-only", noise=0.6))
     assert names(found) == ["raw-only"]
     assert "raw-only-seed-1" in [recipe.name for recipe in found.waiting]
     shutil.rmtree(metrics_of(run(path), "raw-only")[-1].folder)
-    assert newest_arms(run(path)).on_earlier_data == {"raw-only": 14, "raw-only-seed-1": 14}
+    assert latest_results(run(path)).on_earlier_data == {"raw-only": 14, "raw-only-seed-1": 14}

@@ -14,7 +14,7 @@ from caploom.cli import main
 from caploom.questions.status.factory_status import State, factory_status
 from caploom.questions.status.text import status_markdown, status_text
 from caploom.report.make import make_report
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 SHARDS = ("shard-00000", "shard-00001")
 RECIPES = ("raw-only", "one", "both")
@@ -204,7 +204,7 @@ def test_another_source_makes_everything_wait_for_its_shards(own, tmp_path):
     waiting = captions | below("sheared_captions", CAPTIONED) | below("training_set", RECIPES) | REPORT
     assert standing(settings) == expected({"raw_pairs"}, waiting)
     assert causes(settings, "raw_pairs")[0].startswith("pairs.root changed from ")
-    cut_new_shards(factory_of(settings))
+    create_new_shards(factory_of(settings))
     waiting = waiting - captions | of_shards("captions/first", "captions/second")
     assert standing(settings) == expected(of_shards("raw_pairs"), waiting)
 
@@ -212,7 +212,7 @@ def test_another_source_makes_everything_wait_for_its_shards(own, tmp_path):
 def test_a_new_shard_is_missing_and_what_reads_all_shards_waits(own, tmp_path):
     rows = json.loads((tmp_path / "pairs.json").read_text())
     (tmp_path / "pairs.json").write_text(json.dumps([*rows, {"image": "0.png", "caption": "said anew"}]))
-    assert cut_new_shards(factory_of(own)) == ["shard-00002"]
+    assert create_new_shards(factory_of(own)) == ["shard-00002"]
     new = {f"{asset} [shard-00002]" for asset in ("raw_pairs", "captions/first", "captions/second")}
     waiting = below("sheared_captions", CAPTIONED) | below("training_set", RECIPES) | REPORT
     assert standing(own) == expected((), waiting, new)

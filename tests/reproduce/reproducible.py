@@ -17,7 +17,7 @@ from caploom.stages.captions import caption_shard
 from caploom.stages.checkpoint import finetune_recipe, train_recipe
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retrieval_metrics import measure_recipe
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.manifest import MANIFEST, Manifest
@@ -116,7 +116,7 @@ def make_everything(folder: Path) -> Made:
     settings = settings_of()
     factory = factory_of(folder, settings)
     captioner = factory.config.captioners[CAPTIONER]
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
         caption_shard(factory, CAPTIONER, shard, lambda: load_backend(captioner, factory.store))
     scorer = None

@@ -14,12 +14,12 @@ from caploom.errors import ConfigError, MissingArtifactError, StoreError
 from caploom.stages.captions import caption_shard, captions_plan, read_captions
 from caploom.stages.checks import check_captions
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.tables import read_table
 
 
 def ingested(factory):
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
     return factory
@@ -107,7 +107,7 @@ def test_a_failing_image_is_a_failure_row_of_that_captioner(write_source, make_f
 
 def test_unknown_captioners_and_shards_that_are_not_ingested_are_said(write_source, make_factory):
     factory = make_factory(write_source(3))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     with pytest.raises(MissingArtifactError, match=r"materialize raw_pairs \[shard-00000\] first"):
         captions_plan(factory, "colours", "shard-00000")
     with pytest.raises(ConfigError, match='no captioner "colour"; known: colours'):
@@ -142,8 +142,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from small_factory import ColourBackend
 from caploom.captioning.backend import Generation
-from caploom.captioning.caption_shard import caption_shard
-from caploom.factory import Factory
+from caploom.stages.captions import caption_shard
+from caploom.config.factory import Factory
 
 class Logging(ColourBackend):
     def generate(self, prepared):

@@ -15,7 +15,7 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import TrainingError
 from caploom.questions.status.factory_status import State, factory_status
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.records import image_identity
@@ -67,7 +67,7 @@ class Sources:
             "duplicates": duplicates,
         }
         made = Factory.from_config(parse_config(config, base=self.root, source="leaky.yaml"))
-        for shard in cut_new_shards(made):
+        for shard in create_new_shards(made):
             ingest_shard(made, shard)
         shear_recipe(made, made.config.recipe("raw-only"))
         return made

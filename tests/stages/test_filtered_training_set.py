@@ -7,7 +7,7 @@ from caploom.errors import TrainingError
 from caploom.stages.captions import caption_shard
 from caploom.stages.checks import check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.records import DROPPED
@@ -26,7 +26,7 @@ def merge(write_source, make_factory):
     def merge(extra=(), **recipes):
         written = {name: {"captioners": "all", "shear": "first", **recipe} for name, recipe in recipes.items()}
         factory = make_factory(write_source(12, extra), recipes=written)
-        cut_new_shards(factory)
+        create_new_shards(factory)
         for shard in shard_names(factory):
             ingest_shard(factory, shard)
             caption_shard(factory, "colours", shard, ColourBackend)

@@ -23,10 +23,10 @@ OVERHEAD = 400_000_000
 MERGE = """
 import sys
 from pathlib import Path
-from caploom.store import Store
+from caploom.storage.store import Store
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filters import PreparedFilters
-from caploom.training_set.merge import write_training_set
+from caploom.stages.training_set import write_training_set
 from caploom.training_set.settings import MixSettings
 
 tables, folder, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -6,7 +6,7 @@ from small_factory import picture
 from caploom.stages import raw_pairs as ingest
 from caploom.stages.checks import check_raw_pairs
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import image_identity, pair_identity
 from caploom.storage.tables import read_table
@@ -48,7 +48,7 @@ def test_each_bad_row_is_a_failure_with_its_reason_and_the_rest_goes_on(write_so
     source = write_source(6, BAD_ROWS)
     make_bad_images(source)
     factory = make_factory(source, shard_size=100)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     artifact = ingest_shard(factory, "shard-00000")
     failures = read_table(artifact.file("failures.parquet")).to_pylist()
     assert sorted(failure["reason"] for failure in failures) == sorted(REASONS)
@@ -62,7 +62,7 @@ def test_each_bad_row_is_a_failure_with_its_reason_and_the_rest_goes_on(write_so
 def test_a_pair_is_identified_by_its_bytes_and_its_caption(write_source, make_factory):
     source = write_source(1)
     factory = make_factory(source)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     row = read_pairs(ingest_shard(factory, "shard-00000")).to_pylist()[0]
     assert row["image_id"] == image_identity((source / "images" / "0000.png").read_bytes())
     assert row["pair_id"] == pair_identity(row["image_id"], "photo 0")
@@ -71,7 +71,7 @@ def test_a_pair_is_identified_by_its_bytes_and_its_caption(write_source, make_fa
 
 def test_one_image_with_two_captions_keeps_both(write_source, make_factory):
     factory = make_factory(write_source(2, [{"image": "0000.png", "caption": "another"}]))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     pairs = read_pairs(ingest_shard(factory, "shard-00000")).to_pylist()
     assert [pair["raw_caption"] for pair in pairs] == ["photo 0", "photo 1", "another"]
     assert pairs[0]["image_id"] == pairs[2]["image_id"]
@@ -83,7 +83,7 @@ def test_a_pair_of_another_shard_is_not_taken_twice(write_source, make_factory):
     rows = json.loads((source / "captions.json").read_text())
     (source / "captions.json").write_text(json.dumps([*rows, {"image": "copy.png", "caption": "photo 0"}]))
     factory = make_factory(source, shard_size=5)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     first, second = (ingest_shard(factory, name) for name in shard_names(factory))
     assert len(read_pairs(first)) == 5
     assert len(read_pairs(second)) == 0
@@ -101,7 +101,7 @@ def test_pairs_of_many_other_shards_are_found_by_their_index(write_source, make_
         rows.append({"image": f"copy-{number}.png", "caption": f"photo {number}"})
     (source / "captions.json").write_text(json.dumps([*rows, {"image": "copy-1.png", "caption": "another"}]))
     factory = make_factory(source, shard_size=2)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     made = [ingest_shard(factory, name) for name in shard_names(factory)]
     assert [len(read_pairs(each)) for each in made] == [2, 2, 2, 0, 1]
     details = [failure["detail"] for failure in read_table(made[3].file("failures.parquet")).to_pylist()]
@@ -114,7 +114,7 @@ def test_pairs_of_many_other_shards_are_found_by_their_index(write_source, make_
 
 def test_an_older_version_of_a_shard_is_kept_and_not_counted(write_source, make_factory, monkeypatch):
     factory = make_factory(write_source(3))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     old = ingest_shard(factory, "shard-00000")
     monkeypatch.setattr(ingest, "CODE_VERSION", "next")
     new = ingest_shard(factory, "shard-00000")

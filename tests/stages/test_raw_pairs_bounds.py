@@ -10,11 +10,11 @@ from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
 from caploom.errors import ConfigError
 from caploom.images.decode import read_identified_image
-from caploom.inbox.scan import look_into_inbox
+from caploom.inbox.scan import scan_inbox
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
 from caploom.stages.raw_pairs import ingest_shard, read_pairs, validate_rows
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.storage.tables import read_table
 
 
@@ -72,7 +72,7 @@ def test_images_in_object_storage_are_copied_beside_their_pairs(make_factory, wr
     storage.pipe("/far/again.png", encoded(number=0))
     storage.pipe("/far/again.txt", b"the first once more")
     factory = make_factory(write_source(1), pairs={"reader": "image_folder", "root": "memory://far"})
-    (shard,) = cut_new_shards(factory)
+    (shard,) = create_new_shards(factory)
     made = ingest_shard(factory, shard)
     pairs = read_pairs(made).to_pylist()
     storage.rm("/far", recursive=True)
@@ -90,7 +90,7 @@ def test_images_in_object_storage_are_copied_beside_their_pairs(make_factory, wr
 
 def test_what_lies_on_disk_stays_there(make_factory, write_source):
     factory = make_factory(write_source(2))
-    (shard,) = cut_new_shards(factory)
+    (shard,) = create_new_shards(factory)
     made = ingest_shard(factory, shard)
     assert not (made.folder / "images.pack").exists()
     assert len(read_table(made.file("failures.parquet"))) == 0
@@ -114,7 +114,7 @@ def test_what_an_inbox_held_is_ingested_again_after_it_was_emptied(tmp_path):
         }
         return Factory.from_config(parse_config(settings, base=tmp_path, source="fed.yaml"))
 
-    look_into_inbox(factory())
+    scan_inbox(factory())
     strict = ingest_shard(factory(min_side=50), "inbox-00000")
     assert (strict.manifest.rows.rows_out, strict.manifest.rows.reasons) == (1, {"image_too_small": 1})
     for file in (tmp_path / "inbox").iterdir():

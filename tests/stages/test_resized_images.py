@@ -11,7 +11,7 @@ from caploom.images.decode import ImageFault
 from caploom.stages import resized_images as resized
 from caploom.stages.raw_pairs import ingest_shard, read_pairs
 from caploom.stages.resized_images import resized_images
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.training.image_sources import ImageCache, ResizedImages
 from caploom.training.images import ImageDecoder
 from caploom.training.settings import ClipTrainerSettings
@@ -20,7 +20,7 @@ from caploom.training.settings import ClipTrainerSettings
 @pytest.fixture
 def factory(write_source: Callable, make_factory: Callable):
     made = make_factory(write_source(23))
-    cut_new_shards(made)
+    create_new_shards(made)
     for shard in shard_names(made):
         ingest_shard(made, shard)
     return made

@@ -8,13 +8,13 @@ from caploom.stages.captions import caption_shard, read_captions, read_failures
 from caploom.stages.checks import check_captions
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retry_failures import retry_every_shard, retry_failures, shards_to_retry
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 
 SHARD = "shard-00000"
 
 
 def ingested(factory):
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
     return factory

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from caploom.errors import StoreError
-from caploom.stages.shards import cut_new_shards, shard_listing, shard_names, shard_rows
+from caploom.stages.shards import create_new_shards, shard_listing, shard_names, shard_rows
 
 
 def rows_of(factory):
@@ -17,24 +17,24 @@ def rewrite(source, change):
 
 def test_every_row_lands_in_one_shard_of_the_set_size(write_source, make_factory):
     factory = make_factory(write_source(23), shard_size=10)
-    assert cut_new_shards(factory) == ["shard-00000", "shard-00001", "shard-00002"]
+    assert create_new_shards(factory) == ["shard-00000", "shard-00001", "shard-00002"]
     assert [row.row for row in rows_of(factory)] == list(range(1, 24))
     assert len(list(shard_rows(shard_listing(factory, "shard-00002")))) == 3
 
 
 def test_an_unchanged_source_makes_no_shard(write_source, make_factory):
     factory = make_factory(write_source(5))
-    cut_new_shards(factory)
-    assert cut_new_shards(factory) == []
+    create_new_shards(factory)
+    assert create_new_shards(factory) == []
 
 
 def test_new_rows_make_new_shards_wherever_they_stand(write_source, make_factory):
     source = write_source(5)
     factory = make_factory(source)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     first, last = ({"image": "new.png", "caption": caption} for caption in ("first", "x"))
     rewrite(source, lambda rows: [first, *rows, last])
-    assert cut_new_shards(factory) == ["shard-00001"]
+    assert create_new_shards(factory) == ["shard-00001"]
     assert [row.caption for row in shard_rows(shard_listing(factory, "shard-00001"))] == ["first", "x"]
 
 
@@ -42,20 +42,20 @@ def test_a_row_given_twice_is_there_twice(write_source, make_factory):
     source = write_source(3)
     factory = make_factory(source)
     rewrite(source, lambda rows: [*rows, rows[0]])
-    cut_new_shards(factory)
+    create_new_shards(factory)
     assert len(rows_of(factory)) == 4
     rewrite(source, lambda rows: [*rows, rows[0]])
-    cut_new_shards(factory)
+    create_new_shards(factory)
     assert len(rows_of(factory)) == 5
 
 
 def test_another_source_has_shards_of_its_own(write_source, make_factory):
     one = make_factory(write_source(3, name="one"))
-    cut_new_shards(one)
+    create_new_shards(one)
     other_source = write_source(4, name="other")
     other = make_factory(other_source)
     assert shard_names(other) == []
-    cut_new_shards(other)
+    create_new_shards(other)
     assert (len(rows_of(one)), len(rows_of(other))) == (3, 4)
 
 

@@ -14,7 +14,7 @@ from caploom.questions.shear_examples import examples_markdown, shear_markdown
 from caploom.stages.captions import caption_shard
 from caploom.stages.checks import check_sheared
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import (
     shear_recipe,
     sheared_captions_plan,
@@ -51,7 +51,7 @@ def make(write_source, tmp_path):
             recipes={"sheared": {"captioners": "all", "shear": "cut"}},
         )
         factory = Factory.from_config(parse_config(config, base=tmp_path, source="test"))
-        cut_new_shards(factory)
+        create_new_shards(factory)
         for shard in shard_names(factory):
             ingest_shard(factory, shard)
             if captioner is None:

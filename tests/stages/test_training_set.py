@@ -6,12 +6,12 @@ import pytest
 from small_factory import ColourBackend
 
 from caploom.errors import MissingArtifactError, TrainingError
-from caploom.questions.gallery import Exhibit
-from caploom.questions.gallery_rows import training_exhibits
+from caploom.questions.gallery import GalleryRow
+from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.captions import caption_shard
 from caploom.stages.checks import check_sheared, check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
-from caploom.stages.shards import cut_new_shards, shard_names
+from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe, sheared_tables
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.records import DROPPED
@@ -20,7 +20,7 @@ from caploom.training_set.write import training_files
 
 
 def captioned(factory):
-    cut_new_shards(factory)
+    create_new_shards(factory)
     for shard in shard_names(factory):
         ingest_shard(factory, shard)
         for captioner in factory.config.captioners:
@@ -137,7 +137,7 @@ def test_the_summary_says_of_which_source_the_samples_are_and_how_many_images_ha
 def test_an_image_that_a_captioner_failed_on_keeps_its_other_captions(write_source, make_factory):
     source = write_source(6)
     factory = make_factory(source)
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     (source / "images" / "0001.png").unlink()
     caption_shard(factory, "colours", "shard-00000", ColourBackend)
@@ -156,7 +156,7 @@ def test_an_image_in_two_shards_is_one_row_with_all_its_captions(write_source, m
 
 def test_a_shard_that_is_not_captioned_yet_is_named(write_source, make_factory):
     factory = make_factory(write_source(3))
-    cut_new_shards(factory)
+    create_new_shards(factory)
     ingest_shard(factory, "shard-00000")
     with pytest.raises(MissingArtifactError, match=r"materialize captions/colours \[shard-00000\] first"):
         merged(factory)
@@ -223,7 +223,7 @@ def test_a_source_without_a_pair_gives_a_training_set_without_rows(write_source,
         image.write_bytes(b"no picture")
     training_set = merged(captioned(make_factory(source)))
     assert rows_of(training_set) == []
-    assert training_exhibits(training_set) == []
+    assert training_gallery(training_set) == []
     assert training_set.file("training.json").read_text() == "[]\n"
 
 
@@ -255,9 +255,9 @@ def test_the_checks_see_what_is_lost_doubled_or_invented(write_source, make_fact
     assert outcome.figures[figure[0]] == figure[1]
 
 
-def test_the_exhibits_are_the_first_rows(write_source, make_factory):
+def test_the_gallery_shows_the_first_rows(write_source, make_factory):
     training_set = merged(captioned(make_factory(write_source(12))))
     rows = rows_of(training_set)[:3]
-    assert training_exhibits(training_set, 3) == [
-        Exhibit(row["path"], (("raw", row["captions"][0]), ("colours", row["captions"][1]))) for row in rows
+    assert training_gallery(training_set, 3) == [
+        GalleryRow(row["path"], (("raw", row["captions"][0]), ("colours", row["captions"][1]))) for row in rows
     ]

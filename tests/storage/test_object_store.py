@@ -20,7 +20,7 @@ from caploom.errors import StoreError
 from caploom.images.location import Location, read_location
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import (
-    cut_new_shards,
+    create_new_shards,
     list_shards,
     shard_rows,
     source_fingerprint,
@@ -356,7 +356,7 @@ def far_factory(write_source, url):
     source = write_source(7)
     settings = settings_of(source, store=url, shard_size=3)
     factory = Factory.from_config(parse_config(settings, base=source.parent, source="far.yaml"))
-    for shard in cut_new_shards(factory):
+    for shard in create_new_shards(factory):
         ingest_shard(factory, shard)
     return factory
 
@@ -405,7 +405,7 @@ def test_a_query_over_a_store_that_changes_sees_what_is_there_now(far_factory, t
     with open_catalog(other) as catalog:
         assert ask(catalog, other, question).rows == [(7,)]
     write_source(9)
-    for shard in cut_new_shards(far_factory):
+    for shard in create_new_shards(far_factory):
         ingest_shard(far_factory, shard)
     with open_catalog(other) as catalog:
         assert ask(catalog, other, question).rows == [(9,)]

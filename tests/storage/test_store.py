@@ -55,7 +55,7 @@ def test_a_failing_build_leaves_nothing(store):
 def test_a_killed_process_leaves_nothing_that_counts_and_the_next_attempt_sweeps_it(store):
     script = f"""
 import os, signal
-from caploom.store import Plan, Store
+from caploom.storage.store import Plan, Store
 plan = Plan(kind="things", name=("a",), code_version="1", configuration={{}})
 with Store({str(store.root)!r}).writing(plan) as draft:
     (draft.folder / "thing.txt").write_text("half")

@@ -18,7 +18,7 @@ from training_files import TrainingFiles, train_files, write_tiny_architecture
 from caploom.common.executors import RayExecutor
 from caploom.errors import ClusterError, TrainingError
 from caploom.training.job import TrainingJob
-from caploom.training.launch import claimed, hand_over
+from caploom.training.launch import claimed, write_job
 from caploom.training.node import Node, started
 from caploom.training.on_ray import launch_on_ray
 from caploom.training.process import RESULT
@@ -90,7 +90,7 @@ def check_weights(job, folder, within=3e-5):
 def test_two_nodes_of_two_processes_see_each_row_once_an_epoch_and_train_as_one(job, tmp_path):
     folder = tmp_path / "work"
     with claimed(folder, "test"):
-        hand_over(job, folder)
+        write_job(job, folder)
         assert run_nodes(job, folder) == {0: 0, 1: 0}
         assert json.loads((folder / RESULT).read_text())["processes"] == 4
     check_rows(folder)
@@ -107,7 +107,7 @@ def test_a_node_that_does_not_meet_the_others_gives_up_and_says_where_it_looked(
     with claimed(folder, "test"), socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
         port = closed.getsockname()[1]
-        hand_over(job, folder)
+        write_job(job, folder)
         with started(job, folder, Node(1, 2, "127.0.0.1", port, patience=3), **RECORDING) as process:
             assert process.wait(60) != 0
     assert f"127.0.0.1, {port}" in (folder / "trainer-1.log").read_text()

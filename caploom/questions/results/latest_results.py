@@ -1,6 +1,6 @@
-"""Of each recipe the newest measurement: of the present data or, where none was made of it yet, of earlier data.
+"""Each recipe's latest measurement: on the present data or, where that has not been measured yet, on earlier data.
 
-A recipe whose data has grown is trained again by policy, perhaps weeks later; until then what it reached before stands.
+A recipe whose data has grown is retrained by policy, perhaps weeks later; until then its earlier result stands.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,13 +15,13 @@ from caploom.stages.graph import Graph, graph_of
 
 
 @dataclass(frozen=True)
-class NewestArms:
-    """What the recipes reached.
+class LatestResults:
+    """The recipes' latest measurements.
 
     Attributes:
         arms: the measured recipes, in the order of the YAML.
-        waiting: the recipes that were not measured with their present settings, on whatever data.
-        on_earlier_data: how many images those of `arms` were trained on that are not measured on the present data.
+        waiting: the recipes that were not measured with their present settings, on any data.
+        on_earlier_data: of the arms that are not measured on the present data, how many images each was trained on.
     """
 
     arms: list[ArmResult]
@@ -29,20 +29,20 @@ class NewestArms:
     on_earlier_data: Mapping[str, int] = field(default_factory=dict)
 
     def sentences(self) -> list[str]:
-        """What is to be said of those that the tables do not show as they are now; empty when there are none."""
-        said = []
+        """Notes on the recipes that the tables do not show as they are now; empty when there are none."""
+        sentences = []
         if self.on_earlier_data:
             images = (f"{name} ({count:,} images)" for name, count in self.on_earlier_data.items())
-            said.append("Measured on earlier data, and not on the present one yet: " + ", ".join(images) + ".")
+            sentences.append("Measured on earlier data, and not on the present one yet: " + ", ".join(images) + ".")
         if self.waiting:
-            said.append("Not measured yet: " + ", ".join(recipe.name for recipe in self.waiting) + ".")
-        return said
+            sentences.append("Not measured yet: " + ", ".join(recipe.name for recipe in self.waiting) + ".")
+        return sentences
 
 
-def newest_arms(factory: Factory | Graph) -> NewestArms:
+def latest_results(factory: Factory | Graph) -> LatestResults:
     """The newest measurements with the present settings, on the present evaluation sets.
 
-    The seeds of a recipe are means together, so earlier data counts only where no seed was measured on the present one.
+    A recipe's seeds are averaged, so earlier data counts only where no seed was measured on the present data.
     """
     graph = graph_of(factory)
     done, waiting = finished_arms(graph)
@@ -53,7 +53,7 @@ def newest_arms(factory: Factory | Graph) -> NewestArms:
         for arm, images in _on_earlier_data(graph, [recipe for recipe in waiting if recipe.base == base]):
             found[arm.recipe.name], earlier[arm.recipe.name] = arm, images
     order = list(graph.recipes)
-    return NewestArms(
+    return LatestResults(
         arms=[found[name] for name in order if name in found],
         waiting=[recipe for recipe in waiting if recipe.name not in found],
         on_earlier_data=earlier,

@@ -13,14 +13,14 @@ from small_factory import settings_of
 from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 
 def ingested(source: Path, **changes: Any) -> tuple[Factory, list[str]]:
     """The factory over a written source, and its shards."""
     settings = settings_of(source, **changes)
     factory = Factory.from_config(parse_config(settings, base=source.parent, source="ray.yaml"))
-    shards = cut_new_shards(factory)
+    shards = create_new_shards(factory)
     for shard in shards:
         ingest_shard(factory, shard)
     return factory, shards

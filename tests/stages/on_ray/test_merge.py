@@ -20,7 +20,7 @@ from caploom.stages import training_set as here
 from caploom.stages.captions import caption_shard
 from caploom.stages.on_ray import merge as there
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.store import Draft
@@ -86,7 +86,7 @@ def factories(write_source, tmp_path, executor):
         return Factory.from_config(parse_config(settings, base=tmp_path, source="ray.yaml"))
 
     local = factory("here")
-    for shard in cut_new_shards(local):
+    for shard in create_new_shards(local):
         ingest_shard(local, shard)
         caption_shard(local, "colours", shard, ColourBackend)
     shutil.copytree(tmp_path / "here", tmp_path / "there")

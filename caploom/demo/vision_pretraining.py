@@ -39,7 +39,7 @@ Look = Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
-class _Eyes:
+class _VisionEncoder:
     """How a family looks.
 
     Attributes:
@@ -133,15 +133,15 @@ def _attend_to_cells(
         held.requires_grad_(False)
 
 
-_EYES: dict[str, _Eyes] = {
-    "tiny-llava": _Eyes(_llava),
-    "tiny-qwen-vl": _Eyes(_qwen_vl),
-    "tiny-minigpt-4": _Eyes(_minigpt_4, _start_minigpt_4),
-    "tiny-otter": _Eyes(_otter, _start_otter),
+_EYES: dict[str, _VisionEncoder] = {
+    "tiny-llava": _VisionEncoder(_llava),
+    "tiny-qwen-vl": _VisionEncoder(_qwen_vl),
+    "tiny-minigpt-4": _VisionEncoder(_minigpt_4, _start_minigpt_4),
+    "tiny-otter": _VisionEncoder(_otter, _start_otter),
 }
 
 
-def teach_to_look(
+def pretrain_vision(
     name: str,
     model: PreTrainedModel,
     scenes: Sequence[Scene],

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
-from caploom.demo.looking import _attend_to_cells, _cells, _sharp
 from caploom.demo.scenes import Placement, Scene
+from caploom.demo.vision_pretraining import _attend_to_cells, _cells, _sharp
 from caploom.demo.world import BACKGROUNDS, THINGS
 
 
