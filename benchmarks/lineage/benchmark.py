@@ -18,6 +18,7 @@ class Lineage:
 
     size = 2_500_000
     quick_size = 10_000
+    tiny_size = 200
     packages = ("duckdb", "pyarrow")
 
     def __init__(self, keep: str = "") -> None:

@@ -21,6 +21,7 @@ class Training:
 
     size = 1024
     quick_size = 128
+    tiny_size = 64
     packages = ("torch", "open_clip_torch", "pillow")
 
     def __init__(self, part: str = "all", cores: str = "1,2", epochs: str = "2") -> None:
