@@ -7,6 +7,7 @@ quotes, accents, emoji, HTML entities, other scripts.
 
 import random
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +72,7 @@ _HARD = (
 def caption_column(rows: int, *, seed: int = 0, block: int = 100_000) -> Iterator[pa.Array]:
     """`rows` captions of 10 to 60 words as string arrays of at most `block` rows."""
     rng = np.random.default_rng(seed)
-    stock = {name: pa.array(texts) for name, texts in _stock(random.Random(seed)).items()}
+    stock = {name: pa.array(texts) for name, texts in _stock(seed).items()}
     for start in range(0, rows, block):
         yield _captions(min(block, rows - start), rng, stock)
 
@@ -90,7 +91,9 @@ def raw_caption_column(rows: int, *, seed: int = 0, block: int = 100_000) -> Ite
         yield pc.if_else(pa.array(rng.random(count) < 0.8), numbered, drawn)
 
 
-def _stock(chance: random.Random) -> dict[str, list[str]]:
+@cache
+def _stock(seed: int) -> dict[str, list[str]]:
+    chance = random.Random(seed)
     openings = [_opening(chance) for _ in range(40_000)]
     return {
         "first": openings,

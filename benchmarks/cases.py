@@ -66,10 +66,14 @@ class Verdict:
 
 
 class Benchmark(Protocol):
-    """A benchmark: its sizes, the packages whose versions matter, its inputs, its cases, and its verdict."""
+    """A benchmark: its sizes, the packages whose versions matter, its inputs, its cases, and its verdict.
+
+    `size` is for figures to cite, `quick_size` for a try, `tiny_size` for the tests, which take what seconds allow.
+    """
 
     size: int
     quick_size: int
+    tiny_size: int
     packages: Sequence[str]
 
     def prepare(self, folder: Path, size: int) -> None:

@@ -1,15 +1,17 @@
 """Runs one case of a benchmark in a process of its own and measures it.
 
 Needs nothing but the standard library and psutil, because a peer's interpreter runs it too:
-`python -m benchmarks.child JOB.json`.
+`python -m benchmarks.child JOB.json`. With `--serve` instead of a file it reads a line for each job and runs it in a
+fork of itself, see `processes.ForkedProcesses`.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -75,12 +77,18 @@ def peak_rss_bytes() -> int:
     return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), 0)
 
 
+def _function_of(description: dict[str, Any]) -> Callable[[Job], Done]:
+    module, function = description["target"].split(":")
+    found: Callable[[Job], Done] = getattr(import_module(module), function)
+    return found
+
+
 def main(path: Path) -> None:
     """Run the job that a file describes and write what came of it to the file that it names."""
     description = json.loads(path.read_text(encoding="utf-8"))
-    module, function = description["target"].split(":")
+    function = _function_of(description)
     job = Job(Path(description["folder"]), description["size"], description["options"])
-    done: Done = getattr(import_module(module), function)(job)
+    done = function(job)
     report = {
         "count": done.count,
         "wall_s": job.wall_s,
@@ -92,5 +100,39 @@ def main(path: Path) -> None:
     Path(description["report"]).write_text(json.dumps(report), encoding="utf-8")
 
 
+def serve() -> None:
+    """For each line of the input run its job in a fork, and print the exit status.
+
+    The job's module is imported here, so that no later fork imports the same libraries again.
+    """
+    for line in sys.stdin:
+        told = json.loads(line)
+        with suppress(Exception):  # the fork meets it again, and its log has it
+            _function_of(json.loads(Path(told["job"]).read_text(encoding="utf-8")))
+        pid = os.fork()
+        if pid == 0:
+            _run_in_fork(Path(told["job"]), told["log"])
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _run_in_fork(job: Path, log: str) -> None:
+    """Run a job with its output in a file, and end this process without what only its parent may tidy up."""
+    status = 1
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        main(job)
+        status = 0
+    except BaseException:  # noqa: BLE001 - even an exit must not go on as the server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        main(Path(sys.argv[1]))

@@ -1,13 +1,10 @@
 """Runs a benchmark's cases side by side: fresh processes, interleaved, medians, memory of the whole process tree."""
 
 import json
-import os
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,7 @@ from typing import Any
 import psutil
 
 from benchmarks.cases import Benchmark, BenchmarkError, Case, Outcome, Skipped, Verdict, median
-
-_SAMPLING_INTERVAL = 0.05  # seconds between two looks at the memory
-_REPOSITORY = Path(__file__).parents[1]
+from benchmarks.processes import FreshProcesses, Processes
 
 
 def run_benchmark(
@@ -27,13 +22,14 @@ def run_benchmark(
     size: int,
     repeats: int,
     warm_up: bool = True,
+    processes: Processes | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Run a benchmark and return its report in the one shape of all (benchmarks/README.md).
 
     Every round runs each case once, in turn backwards and forwards, so that what else the machine does in the meantime
-    falls on all of them. The first round is thrown away unless `warm_up` is False. Raises `BenchmarkError` when a case
-    fails.
+    falls on all of them. The first round is thrown away unless `warm_up` is False. Cases run in `processes`, fresh ones
+    unless given. Raises `BenchmarkError` when a case fails.
     """
     with tempfile.TemporaryDirectory(prefix=f"caploom-{name}-") as folder:
         started = time.perf_counter()
@@ -49,7 +45,7 @@ def run_benchmark(
         for number in range(repeats + warm_up):
             measured = number >= warm_up
             for case in cases if number % 2 == 0 else reversed(cases):
-                run = _run_case(case, Path(folder), size)
+                run = _run_case(case, Path(folder), size, processes or FreshProcesses())
                 say(f"{name}: {'run' if measured else 'warm-up'} of {case.name}: {run['wall_s']:.2f} s")
                 if measured:
                     runs[case.name].append(run)
@@ -76,59 +72,21 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown processor"
 
 
-def _run_case(case: Case, folder: Path, size: int) -> dict[str, Any]:
+def _run_case(case: Case, folder: Path, size: int, processes: Processes) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="caploom-case-") as scratch:
         report, log = Path(scratch, "report.json"), Path(scratch, "log.txt")
         job = {"target": case.target, "folder": str(folder), "size": size, "options": dict(case.options)}
         job_file = Path(scratch, "job.json")
         job_file.write_text(json.dumps({**job, "report": str(report)}), encoding="utf-8")
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(case.threads),
-            "PYTHONPATH": str(_REPOSITORY),
-            "HF_HUB_OFFLINE": "1",
-        }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [case.python, "-m", "benchmarks.child", str(job_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
-            try:
-                peak = _watch(process)
-            finally:
-                _end(process)
-        if process.returncode or not report.is_file():
+        status, peak = processes.run(case, job_file, log)
+        if status or not report.is_file():
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
             raise BenchmarkError(
-                f"The case {case.name} ended with exit status {process.returncode}; the end of its output:\n{tail}"
+                f"The case {case.name} ended with exit status {status}; the end of its output:\n{tail}"
             )
         run: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     run["peak_rss_bytes"] = max(peak, run["peak_rss_bytes"])
     return run
-
-
-def _watch(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process; the largest resident memory, in bytes, that it and its children were seen with."""
-    peak = 0
-    tree = psutil.Process(process.pid)
-    while process.poll() is None:
-        with suppress(psutil.NoSuchProcess):  # one ended while it was looked at: the next look sees the rest
-            members = [tree, *tree.children(recursive=True)]
-            peak = max(peak, sum(member.memory_info().rss for member in members))
-        time.sleep(_SAMPLING_INTERVAL)
-    return peak
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no process behind when a run is interrupted."""
-    if process.poll() is None:
-        for member in psutil.Process(process.pid).children(recursive=True):
-            member.kill()
-        process.kill()
-        process.wait()
 
 
 def _outcome(case: Case, runs: list[dict[str, Any]]) -> Outcome:

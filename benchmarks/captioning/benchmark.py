@@ -27,6 +27,7 @@ class Captioning:
 
     size = _FULL
     quick_size = 96
+    tiny_size = 8
     packages = ("torch", "transformers", "pillow", "duckdb", "pyarrow")
 
     def __init__(self, model: str = "demo:tiny-llava", prompt: str = "Describe <image> in English:") -> None:
@@ -116,7 +117,8 @@ def _ledger_rows(size: int) -> int:
 
 
 def _memory_rows(size: int) -> int:
-    return max(round(10 * size / _FULL), 1) * 10_000
+    step = 10_000 if size >= Captioning.quick_size else 1_000
+    return max(round(100_000 * size / _FULL / step), 1) * step
 
 
 def _thousands(rows: int) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import caploom.captioning.engine as engine
-import caploom.images as images
+import caploom.captioning.backend as captioner
+import caploom.images.decode as images
 from benchmarks.captioning.caploom_engine import caption_into_ledger
 from benchmarks.captioning.inputs import BATCH_SIZE, PHOTOS, captioner_settings, image_refs
 from benchmarks.child import Done, Job
@@ -32,7 +32,7 @@ def run(job: Job) -> Done:
     """
     cpu = _CpuSeconds()
     cpu.time(images, "read_image_file", "read")
-    cpu.time(engine, "decode_image", "decode")
+    cpu.time(captioner, "decode_image", "decode")
     cpu.time(PerRowStopping, "__call__", "stopping")
     cpu.time(Ledger, "append", "ledger")
     refs = image_refs(job.folder / PHOTOS)

@@ -20,6 +20,7 @@ class Ingest:
 
     size = 4_000
     quick_size = 300
+    tiny_size = 4
     packages = ("pillow", "simplejpeg", "imagehash", "numpy")
 
     def prepare(self, folder: Path, size: int) -> None:

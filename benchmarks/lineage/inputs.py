@@ -16,16 +16,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from benchmarks.captions import CAPTIONERS, caption_column, raw_caption_column
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.common.hashing import file_sha256, fingerprint
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
+from caploom.evaluation.evaluation_pairs import CODE_VERSION as EVALUATION_VERSION
+from caploom.readers.source_version import source_version
+from caploom.report.make import CODE_VERSION as REPORT_VERSION
 from caploom.shearing.rule import Context
 from caploom.shearing.table import shear_table
 from caploom.stages.captions import CODE_VERSION as CAPTIONS_VERSION
 from caploom.stages.checkpoint import CODE_VERSION as CHECKPOINT_VERSION
+from caploom.stages.duplicates import CODE_VERSION as DUPLICATES_VERSION
 from caploom.stages.raw_pairs import CODE_VERSION as PAIRS_VERSION
 from caploom.stages.retrieval_metrics import CODE_VERSION as METRICS_VERSION
 from caploom.stages.shards import CODE_VERSION as SHARDS_VERSION
@@ -38,6 +43,8 @@ from caploom.storage.manifest import FileRecord, InputRecord, Manifest, RowCount
 from caploom.storage.records import (
     CAPTIONS,
     EVALUATION_PAIRS,
+    LEAKED_IMAGES,
+    NEAR_DUPLICATES,
     PAIRS,
     RANKS,
     SOURCE_ROWS,
@@ -45,6 +52,7 @@ from caploom.storage.records import (
 )
 from caploom.storage.store import Plan, Store
 from caploom.storage.tables import table_of, write_failures, write_table
+from caploom.training.identity import trainer_identity
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filter_context import FilterContext, Passes
 from caploom.training_set.filters import filters_identity, prepare_filters
@@ -53,6 +61,7 @@ from caploom.training_set.write import write_training_set
 
 SHARD_ROWS = 2_500
 EVALUATION_IMAGES = 5_000
+HELD_OUT = "held-out"
 _FAILED = 1_000  # one image in so many has no caption of a captioner
 _BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,44 +83,53 @@ class Inputs:
         return cls(folder / "factory.yaml", told["images"], told["path"], told["evaluated"], told["shard"])
 
 
-def write_inputs(folder: Path, size: int) -> None:
-    """A factory of `size` images in shards of 2,500, each captioned by four captioners; two training sets of them."""
-    settings = _settings(size)
-    (folder / "factory.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+def write_inputs(folder: Path, size: int, *, rows: int | None = None) -> None:
+    """A finished factory of `size` images, each captioned by four captioners; two training sets of them, measured.
+
+    Its shards have so many rows, or `shard_rows(size)`.
+    """
+    rows = rows or shard_rows(size)
+    (folder / "factory.yaml").write_text(json.dumps(_settings(rows)), encoding="utf-8")  # JSON is YAML
+    evaluated = _write_evaluation_source(folder, min(EVALUATION_IMAGES, size))
     factory = Factory.from_yaml(folder / "factory.yaml")
     writer = _Writer(factory.store)
-    shards = list(_shards(factory, writer, size))
-    told = {"images": [shard.images[0] for shard in shards[:: max(1, len(shards) // 5)]], "path": image_path(0)}
+    shards = list(_shards(factory, writer, size, rows))
+    evaluation = _evaluation_pairs(factory, writer, evaluated)
+    findings = _duplicates(factory, writer, evaluation.record, shards)
     for recipe in factory.config.expanded_recipes():
-        _recipe(factory, writer, recipe, shards)
-    inputs = [each for each in writer.made if each.address.startswith("retrieval_metrics/")]
-    with writer.writing(
-        Plan(
-            kind="ablation_report",
-            code_version="1",
-            configuration={"factory": "large", "waiting": []},
-            inputs=tuple(inputs),
-        )
-    ) as draft:
+        _recipe(factory, writer, recipe, shards, evaluation, findings)
+    measured = [each for each in writer.made if each.address.startswith("retrieval_metrics/")]
+    plan = Plan(
+        kind="ablation_report",
+        code_version=REPORT_VERSION,
+        configuration={"factory": "large", "waiting": []},
+        inputs=tuple(measured),
+    )
+    with writer.writing(plan) as draft:
         (draft.folder / "report.md").write_text("# large\n", encoding="utf-8")
-    evaluated = writer.evaluation[0]
-    (folder / "inputs.json").write_text(json.dumps({**told, "evaluated": evaluated, "shard": shards[0].name}))
+    told = {
+        "images": [shard.images[0] for shard in shards[:: max(1, len(shards) // 5)]],
+        "path": image_path(0),
+        "evaluated": evaluated[0],
+        "shard": shards[0].name,
+    }
+    (folder / "inputs.json").write_text(json.dumps(told), encoding="utf-8")
 
 
-def _settings(size: int) -> dict[str, Any]:
+def _settings(rows: int) -> dict[str, Any]:
     reader = {"reader": "image_captions", "root": "images", "captions": "captions.parquet"}
     return {
         "name": "large",
         "store": "store",
         "training_json": False,
-        "shard_size": shard_rows(size),
+        "shard_size": rows,
         "pairs": reader,
         "captioners": {
             name: {"model": f"example/{name}", "prompt": f"Describe <image> as {name}:"} for name in CAPTIONERS
         },
         "shears": {"first-sentence": ["first_sentence"]},
         "trainers": {"b32": {"model": "ViT-B-32", "steps": 20_000, "batch_size": 1024}},
-        "evaluation_sets": {"held-out": {**reader, "captions": "held-out.parquet"}},
+        "evaluation_sets": {HELD_OUT: {**reader, "captions": f"{HELD_OUT}.parquet"}},
         "recipes": {
             "four-captioners": {"captioners": "all", "shear": "first-sentence"},
             "filtered": {
@@ -157,7 +175,6 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.made: list[InputRecord] = []
-        self.evaluation: list[str] = []
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[_Draft]:
@@ -190,8 +207,7 @@ class _Writer:
         self.made.append(draft.record)
 
 
-def _shards(factory: Factory, writer: _Writer, size: int) -> Iterator[_Shard]:
-    rows = shard_rows(size)
+def _shards(factory: Factory, writer: _Writer, size: int, rows: int) -> Iterator[_Shard]:
     digests = np.random.default_rng(0)
     raw = raw_caption_column(size, block=rows)
     said = {name: caption_column(size, seed=seed, block=rows) for seed, name in enumerate(CAPTIONERS)}
@@ -314,7 +330,38 @@ def _failure(image_id: str, image: str) -> dict[str, Any]:
     }
 
 
-def _recipe(factory: Factory, writer: _Writer, recipe: Recipe, shards: list[_Shard]) -> None:
+def _duplicates(factory: Factory, writer: _Writer, evaluation: InputRecord, shards: list[_Shard]) -> list[InputRecord]:
+    """That no image is in the evaluation set, and none nearly another one."""
+    settings, pairs = factory.config.duplicates, tuple(shard.pairs for shard in shards)
+    leakage = Plan(
+        kind="leakage",
+        name=(HELD_OUT,),
+        code_version=DUPLICATES_VERSION,
+        configuration={"distance": settings.leakage_distance},
+        inputs=(evaluation, *pairs),
+    )
+    near = Plan(
+        kind="near_duplicates",
+        code_version=DUPLICATES_VERSION,
+        configuration={"distance": settings.near_distance},
+        inputs=pairs,
+    )
+    found = []
+    for plan, schema in ((leakage, LEAKED_IMAGES), (near, NEAR_DUPLICATES)):
+        with writer.writing(plan) as draft:
+            write_table(table_of([], schema), draft.folder / "images.parquet")
+        found.append(draft.record)
+    return found
+
+
+def _recipe(
+    factory: Factory,
+    writer: _Writer,
+    recipe: Recipe,
+    shards: list[_Shard],
+    evaluation: "_Evaluation",
+    findings: list[InputRecord],
+) -> None:
     captioners, store = list(recipe.captioners), factory.store
     tables = [(name, shard.sheared[name]) for name in captioners for shard in shards]
     plan = Plan(
@@ -352,12 +399,13 @@ def _recipe(factory: Factory, writer: _Writer, recipe: Recipe, shards: list[_Sha
             )
             tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=False)
             draft.rows = tally.row_count(buckets.rows_in)
-        draft.seeds, draft.summary = {"order": ORDER_SEED}, tally.summary()
+        duplicates = {"found": {}, "excluded": {}, "examples": [], "artifacts": [each.address for each in findings]}
+        draft.seeds, draft.summary = {"order": ORDER_SEED}, {**tally.summary(), "duplicates": duplicates}
     plan = Plan(
         kind="checkpoint",
         name=(recipe.name,),
         code_version=CHECKPOINT_VERSION,
-        configuration={"trainer": recipe.trainer.model_dump(mode="json"), "seed": recipe.seed},
+        configuration={"trainer": trainer_identity(recipe.trainer), "seed": recipe.seed},
         inputs=(draft.record,),
     )
     with writer.writing(plan) as draft:
@@ -370,15 +418,14 @@ def _recipe(factory: Factory, writer: _Writer, recipe: Recipe, shards: list[_Sha
             "final_loss": 1.2,
             "losses": losses,
         }
-    _measurement(writer, recipe, draft.record)
+    _measurement(writer, recipe, draft.record, evaluation)
 
 
-def _measurement(writer: _Writer, recipe: Recipe, checkpoint: InputRecord) -> None:
+def _measurement(writer: _Writer, recipe: Recipe, checkpoint: InputRecord, evaluation: "_Evaluation") -> None:
     """Ranks that are drawn, and the figures that follow from them."""
-    held_out = _evaluation_pairs(writer)
     rng = np.random.default_rng(len(recipe.name))
-    queries = [*writer.evaluation, *(f"{image}#{caption}" for image in writer.evaluation for caption in range(5))]
-    images = len(writer.evaluation)
+    queries = [*evaluation.images, *(f"{image}#{caption}" for image in evaluation.images for caption in range(5))]
+    images = len(evaluation.images)
     ranks = np.minimum(rng.geometric(0.2, len(queries)), images).astype(np.int32)
     directions = ["image_to_text"] * images + ["text_to_image"] * 5 * images
     count = len(queries)
@@ -403,7 +450,7 @@ def _measurement(writer: _Writer, recipe: Recipe, checkpoint: InputRecord) -> No
     ]
     measured = {
         "stage": "zero-shot",
-        "evaluation_set": "held-out",
+        "evaluation_set": HELD_OUT,
         "kind": "retrieval",
         "scoring": "cosine",
         "images": images,
@@ -420,38 +467,64 @@ def _measurement(writer: _Writer, recipe: Recipe, checkpoint: InputRecord) -> No
         kind="retrieval_metrics",
         name=(recipe.name,),
         code_version=METRICS_VERSION,
-        configuration={"evaluation_sets": ["held-out"]},
-        inputs=(checkpoint, held_out),
+        configuration={"evaluation_sets": [HELD_OUT]},
+        inputs=(checkpoint, evaluation.record),
     )
     with writer.writing(plan) as draft:
-        out = draft.folder / "zero-shot" / "held-out"
+        out = draft.folder / "zero-shot" / HELD_OUT
         out.mkdir(parents=True)
         write_table(table, out / "ranks.parquet")
         (out / "metrics.json").write_text(json.dumps(measured), encoding="utf-8")
         draft.summary = {"measurements": [measured]}
 
 
-def _evaluation_pairs(writer: _Writer) -> InputRecord:
-    for record in writer.made:
-        if record.address.startswith("evaluation_pairs/"):
-            return record
-    writer.evaluation = image_ids(
-        np.random.default_rng(1).integers(0, 256, (EVALUATION_IMAGES, 32), np.uint8)
-    ).to_pylist()
+@dataclass(frozen=True)
+class _Evaluation:
+    """The evaluation set: its artifact, and the identities of its images."""
+
+    record: InputRecord
+    images: list[str]
+
+
+def _write_evaluation_source(folder: Path, count: int) -> list[str]:
+    """What the YAML says of the evaluation set, without a picture; the identities of its images."""
+    (folder / "images").mkdir()
+    names = [f"{HELD_OUT}/{number}.jpg" for number in range(count)]
+    columns = {
+        "image": np.repeat(names, 5),
+        "caption": [_held_out_caption(n, of) for n in range(count) for of in range(5)],
+    }
+    pq.write_table(pa.table(columns), folder / f"{HELD_OUT}.parquet")
+    digests = np.random.default_rng(1).integers(0, 256, (count, 32), np.uint8)
+    images: list[str] = image_ids(digests).to_pylist()
+    return images
+
+
+def _held_out_caption(number: int, caption: int) -> str:
+    return f"{HELD_OUT} caption {caption} of {number}"
+
+
+def _evaluation_pairs(factory: Factory, writer: _Writer, images: list[str]) -> _Evaluation:
     rows = [
         {
             "image_id": image_id,
-            "image": f"held-out/{number}.jpg",
-            "path": f"/data/held-out/{number}.jpg",
-            "captions": [f"held-out caption {caption} of {number}" for caption in range(5)],
+            "image": f"{HELD_OUT}/{number}.jpg",
+            "path": f"/data/{HELD_OUT}/{number}.jpg",
+            "captions": [_held_out_caption(number, caption) for caption in range(5)],
             "fold": None,
             "phash": 0,
         }
-        for number, image_id in enumerate(writer.evaluation)
+        for number, image_id in enumerate(images)
     ]
-    plan = Plan(kind="evaluation_pairs", name=("held-out",), code_version="2", configuration={"source": "held-out"})
+    settings = factory.config.evaluation_sets[HELD_OUT]
+    plan = Plan(
+        kind="evaluation_pairs",
+        name=(HELD_OUT,),
+        code_version=EVALUATION_VERSION,
+        configuration={"source": source_version(settings), "protocol": None},
+    )
     with writer.writing(plan) as draft:
         write_table(table_of(rows, EVALUATION_PAIRS), draft.folder / "pairs.parquet")
         draft.rows = RowCount(rows_in=5 * len(rows), rows_out=5 * len(rows), rows_failed=0, unit="rows of the source")
-        draft.summary = {"images": len(rows), "captions": 5 * len(rows)}
-    return draft.record
+        draft.summary = {"images": len(rows), "captions": 5 * len(rows), "reader": settings.fingerprinted()}
+    return _Evaluation(draft.record, images)

@@ -15,18 +15,21 @@ from benchmarks.child import Done, Job
 from benchmarks.lineage.inputs import Inputs
 from caploom.training_set.samples import Samples
 
+STANDINGS = ("status", "results")
+"""Questions about the whole factory, each its own command, whose text is their answer."""
+
 
 def ask(job: Job) -> Done:
     """A question, measured from the start of its process to its end; with `json`, what it answers."""
-    arguments = arguments_of(_folder(job), job.options["question"])
-    if job.options.get("json"):
-        arguments.append("--json")
+    question, as_json = job.options["question"], job.options.get("json")
+    arguments = [*arguments_of(_folder(job), question), *(["--json"] if as_json else [])]
     with job.measured():
-        said = _caploom(arguments)
-    if not said:
-        raise BenchmarkError(f"caploom {' '.join(arguments)} said nothing.")
-    result = answer_of(job.options["question"], json.loads(said)) if job.options.get("json") else {}
-    return Done(1, result)
+        text = _caploom(arguments)
+    if not text:
+        raise BenchmarkError(f"caploom {' '.join(arguments)} printed nothing.")
+    if question in STANDINGS:
+        return Done(1, standing_of(text))
+    return Done(1, answer_of(question, json.loads(text)) if as_json else {})
 
 
 def first_refresh(job: Job) -> Done:
@@ -57,7 +60,15 @@ def arguments_of(folder: Path, question: str) -> list[str]:
         "trace": ["trace", config, inputs.images[0]],
         "trace-path": ["trace", config, inputs.path],
         "trace-evaluated": ["trace", config, inputs.evaluated],
+        **{standing: [standing, config] for standing in STANDINGS},
     }[question]
+
+
+def standing_of(text: str) -> dict[str, Any]:
+    """What the scan must find too of the text of `caploom status` or `caploom results`: its verdict, or its recalls."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    recalls = {recipe: figures[:6] for recipe, seeds, *figures in rows if seeds.isdigit()}
+    return {"recalls": recalls} if recalls else {"status": text.strip()}
 
 
 def answer_of(question: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +151,28 @@ def _pairs_of(folder: Path) -> Iterator[str]:
     yield from (image_id for (image_id,) in rows.fetchall())
 
 
+def _status(folder: Path, question: str) -> dict[str, Any]:
+    """That every input of every artifact is in the store, in the version that it was made from."""
+    manifests = {each["address"]: each for each in _manifests(folder)}
+    inputs = [one for each in manifests.values() for one in each["inputs"]]
+    current = all(manifests[each["address"]]["data_version"] == each["data_version"] for each in inputs)
+    return {"status": "Everything is current." if current else "Something was made from another version."}
+
+
+def _results(folder: Path, question: str) -> dict[str, Any]:
+    """Recall@1, 5 and 10 of both directions of every recipe, by counting ranks."""
+    files = f"{folder}/store/retrieval_metrics/*/*/zero-shot/*/ranks.parquet"
+    query = f"""
+        select split_part(filename, '/', -5), direction, avg((rank <= 1)::int), avg((rank <= 5)::int),
+               avg((rank <= 10)::int)
+        from read_parquet('{files}', filename = true) group by all order by all
+    """  # the direction from images to texts is the first of the two
+    recalls: dict[str, list[str]] = {}
+    for recipe, _, *shares in duckdb.execute(query).fetchall():
+        recalls.setdefault(recipe, []).extend(f"{100 * share:.1f}" for share in shares)
+    return {"recalls": recalls}
+
+
 def _trace(folder: Path, question: str) -> dict[str, Any]:
     """Every table of the store scanned for the image."""
     inputs = Inputs.read(folder)
@@ -185,7 +218,7 @@ def _trace(folder: Path, question: str) -> dict[str, Any]:
     }
 
 
-ORACLES = {"lineage": _lineage, "why": _why, "trace": _trace}
+ORACLES = {"lineage": _lineage, "why": _why, "trace": _trace, "status": _status, "results": _results}
 """By the beginning of a question, the function that answers it from a scan of all files."""
 
 

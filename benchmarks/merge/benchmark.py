@@ -23,6 +23,7 @@ class Merge:
 
     size = 1_000_000
     quick_size = 20_000
+    tiny_size = 300
     packages = ("pyarrow", "numpy")
 
     def __init__(self, sizes: str = "", ray: str = "yes") -> None:

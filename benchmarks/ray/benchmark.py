@@ -15,6 +15,7 @@ class OnRay:
 
     size = 20_000
     quick_size = 1_000
+    tiny_size = 16
     packages = ("pyarrow", "openai")
 
     def prepare(self, folder: Path, size: int) -> None:

@@ -18,6 +18,7 @@ class Retrieval:
 
     size = 5_000
     quick_size = 500
+    tiny_size = 40
     packages = ("numpy", "torch", "clip-benchmark")
 
     def __init__(self, only: str = "") -> None:

@@ -21,6 +21,7 @@ class Scale:
 
     size = 40_000
     quick_size = 400
+    tiny_size = 8
     packages = ("duckdb", "dagster")
 
     def __init__(self, parts: str = "store,ledger,scan,dagster") -> None:

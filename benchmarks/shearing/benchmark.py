@@ -32,6 +32,7 @@ class Shearing:
 
     size = 200_000
     quick_size = 10_000
+    tiny_size = 500
     packages = ("numpy", "pyarrow", "open_clip_torch", "tokenizers")
 
     def prepare(self, folder: Path, size: int) -> None:

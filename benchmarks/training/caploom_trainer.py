@@ -34,15 +34,15 @@ def learning(job: Job) -> Done:
     settings = {
         "model": LEARNING.model,
         "batch_size": LEARNING.batch_size,
-        "steps": LEARNING.epochs * (rows // LEARNING.batch_size),
+        "steps": LEARNING.steps(rows),
         "learning_rate": LEARNING.learning_rate,
-        "warmup_steps": LEARNING.warmup_steps,
+        "warmup_steps": LEARNING.warmup(rows),
         "image_cache_mb": 0,
     }
     with tempfile.TemporaryDirectory() as out:
         result = _train(job, folder, settings, seed=job.options["seed"], out=Path(out))
         recall, chance = measured_recall(folder, checkpoint=Path(out))
-    return Done(result.samples_seen, {"recall_at_1": recall, "chance": chance})
+    return Done(result.samples_seen, {"recall_at_1": recall, "chance": chance, "scenes": rows})
 
 
 def _train(

@@ -49,7 +49,7 @@ def write_speed_inputs(folder: Path, images: int) -> None:
 
 
 def write_learning_inputs(folder: Path, scenes: int) -> None:
-    """Picture-book scenes with a true caption each, for both sides alike, and 500 others with five to measure on."""
+    """Scenes with a true caption each, for both sides; to measure on, as many others, at most 500, with five each."""
     folder.mkdir(parents=True)
     training = [(path, captions[0]) for path, captions in _scenes(folder / "training", scenes, seed=1).items()]
     _write_rows(folder, [_row(path, [caption], [RAW_SOURCE]) for path, caption in training])
@@ -57,7 +57,7 @@ def write_learning_inputs(folder: Path, scenes: int) -> None:
     evaluation = [
         {"image_id": image_identity(path.read_bytes()), "image": path.name, "path": str(path), "captions": captions}
         | {"phash": 0}
-        for path, captions in _scenes(folder / "evaluation", 500, seed=0).items()
+        for path, captions in _scenes(folder / "evaluation", min(500, scenes), seed=0).items()
     ]
     pq.write_table(pa.Table.from_pylist(evaluation, schema=EVALUATION_PAIRS), folder / "evaluation.parquet")
 

@@ -16,6 +16,14 @@ class LearningSettings:
     learning_rate: float = 2e-3
     warmup_steps: int = 20
 
+    def steps(self, rows: int) -> int:
+        """Of all epochs over so many rows."""
+        return self.epochs * (rows // self.batch_size)
+
+    def warmup(self, rows: int) -> int:
+        """Steps of the warm-up: few scenes have fewer steps than a whole one."""
+        return min(self.warmup_steps, self.steps(rows) // 3)
+
 
 LEARNING = LearningSettings()
 

@@ -35,15 +35,14 @@ def learning(job: Job) -> Done:
     rows = sum(1 for _ in (folder / "pairs.csv").open(encoding="utf-8")) - 1
     arguments = ["--model", LEARNING.model, "--batch-size", str(LEARNING.batch_size)]
     arguments += ["--epochs", str(LEARNING.epochs), "--lr", str(LEARNING.learning_rate)]
-    arguments += ["--warmup", str(LEARNING.warmup_steps), "--wd", "0.1", "--beta1", "0.9", "--beta2", "0.98"]
+    arguments += ["--warmup", str(LEARNING.warmup(rows)), "--wd", "0.1", "--beta1", "0.9", "--beta2", "0.98"]
     arguments += ["--eps", "1e-6", "--grad-clip-norm", "1.0", "--seed", str(job.options["seed"])]
     with tempfile.TemporaryDirectory() as logs:
         _run(folder, Path(logs), arguments, ARCHITECTURES, job)
         weights = Path(logs, "run", "checkpoints", f"epoch_{LEARNING.epochs}.pt")
         recall, chance = measured_recall(folder, weights=weights)
-    return Done(
-        LEARNING.epochs * (rows // LEARNING.batch_size) * LEARNING.batch_size, {"recall_at_1": recall, "chance": chance}
-    )
+    samples = LEARNING.steps(rows) * LEARNING.batch_size
+    return Done(samples, {"recall_at_1": recall, "chance": chance, "scenes": rows})
 
 
 def _run(folder: Path, logs: Path, arguments: list[str], architectures: Path, job: Job) -> None:
