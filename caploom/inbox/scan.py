@@ -56,6 +56,11 @@ def look_into_inbox(
     Without `gather`, complete files do not wait for others. Files of more than `largest` bytes are left to a look that
     has no such bound: reading them takes long. A folder that cannot be read is told once and does not keep
     the others from being looked at.
+
+    Example:
+        >>> look = look_into_inbox(Factory.from_yaml(Path("inbox.yaml")), gather=False)
+        >>> look.cut, look.files
+        (['inbox-00000'], 1)
     """
     settings = factory.config.inbox
     look = InboxLook()
