@@ -36,6 +36,13 @@ def alert_once(store_root: Path, key: str, alert: Alert, settings: AlertSettings
     """Say something unless it was said under this key before; returns what was delivered just now, if anything was.
 
     What a channel does not take waits for `deliver_waiting`. Raises `StoreError` when the store cannot be written.
+
+    Example:
+        >>> alert = Alert(AlertKind.INBOX, "cc3m", "No disk space", "Free 2 GB.", "2026-11-23T09:00:00+00:00")
+        >>> [delivery.channel for delivery in alert_once(Path("store"), "disk-full", alert, AlertSettings())]
+        ['log']
+        >>> alert_once(Path("store"), "disk-full", alert, AlertSettings())
+        []
     """
     return deliver_waiting(store_root, settings) if remember(store_root, {key: alert}, settings) else []
 

@@ -135,6 +135,13 @@ def load_backend(settings: CaptionerSettings, store: Store) -> Backend:
     """Load the captioner; raises `CaptionerError` saying what its folder lacks or why it does not load.
 
     `store` is the factory's, where captions at hand find the identities of ingested images.
+
+    Example:
+        >>> backend = load_backend(factory.config.captioners["colours"], factory.store)
+        >>> image_id = sha256(Path("images/cat.png").read_bytes()).hexdigest()
+        >>> [chunk] = backend.caption([ImageRef(image_id, path="images/cat.png", image="cat.png")])
+        >>> type(chunk.captioned[0].generation.text)
+        <class 'str'>
     """
     module, name = BACKENDS[settings.backend].split(":")
     backend: Backend = getattr(import_module(module), name)(settings, store)

@@ -23,6 +23,13 @@ def captioner_fingerprint(settings: CaptionerSettings) -> str:
 
     Of a local model, and of a file of captions, the content counts and not the name: moved weights are the same
     captioner, retrained ones another.
+
+    Example:
+        >>> settings = factory.config.captioners["colours"]
+        >>> captioner_fingerprint(settings) == captioner_fingerprint(settings.model_copy(update={"batch_size": 99}))
+        True
+        >>> captioner_fingerprint(settings) == captioner_fingerprint(settings.model_copy(update={"prompt": "<image>"}))
+        False
     """
     identity = settings.fingerprinted()
     if isinstance(settings, TransformersCaptioner):

@@ -21,7 +21,12 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
 
 
 def preset_named(name: Any) -> Mapping[str, Any]:
-    """A preset; raises `ConfigError` naming the known ones."""
+    """A preset; raises `ConfigError` naming the known ones.
+
+    Example:
+        >>> preset_named("llava-1.5")["model"]
+        'llava-hf/llava-1.5-7b-hf'
+    """
     if name not in presets():
         known = list(presets())
         raise ConfigError(f'There is no preset "{name}"; known: {", ".join(known)}{nearest(str(name), known)}.')

@@ -40,6 +40,11 @@ def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection to the store's catalog, up to date with its manifests; see `catalog_schema`.
 
     What may be out of date is the content of tables that the manifests name, since only manifests are looked at.
+
+    Example:
+        >>> with open_catalog(factory.store) as catalog:
+        ...     catalog.execute("select reason, count(*) from failures where is_latest group by 1").fetchall()
+        [('undecodable_image', 1)]
     """
     store.refresh()
     root = store.root.resolve()

@@ -32,6 +32,12 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
 
     Raises:
         StoreError: with DuckDB's own words, if it refuses the query or the query gives no table.
+
+    Example:
+        >>> from caploom.catalog.catalog import open_catalog
+        >>> with open_catalog(factory.store) as catalog:
+        ...     ask(catalog, factory.store, "select recipe, r1_i2t from metrics order by 2 desc").rows
+        [('sheared', 1.0), ('raw-only', 0.5)]
     """
     try:
         _confine(catalog, store.tables_root)

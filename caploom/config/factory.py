@@ -9,7 +9,13 @@ from caploom.storage.store import Store
 
 @dataclass(frozen=True)
 class Factory:
-    """What every stage works on."""
+    """What every stage works on.
+
+    Example:
+        >>> factory = Factory.from_yaml(Path("factory.yaml"))
+        >>> [recipe.name for recipe in factory.config.expanded_recipes()]
+        ['raw-only', 'sheared']
+    """
 
     config: FactoryConfig
     store: Store

@@ -278,7 +278,12 @@ def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:
 
 
 def load_config(path: Path, *, seeds: list[int] | None = None) -> FactoryConfig:
-    """Read and validate a factory's YAML; `seeds` overrides the file's own. Raises `ConfigError`."""
+    """Read and validate a factory's YAML; `seeds` overrides the file's own. Raises `ConfigError`.
+
+    Example:
+        >>> load_config(Path("factory.yaml")).recipe("sheared").shear
+        'first'
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -65,6 +65,11 @@ def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Compa
     Raises:
         EvaluationError: if the two were not asked the same queries, or have no scoring in common.
         StoreError: if a file is gone or damaged.
+
+    Example:
+        >>> compared = paired_comparison(Path("sheared.parquet"), Path("raw-only.parquet"))[0]
+        >>> compared.direction, compared.k, compared.first, compared.second, compared.paired.difference
+        ('image_to_text', 1, 1.0, 0.5, 0.5)
     """
     one, other = _read(first), _read(second)
     scorings = [each for each in _different(one["scoring"]) if each in _different(other["scoring"])]

@@ -86,7 +86,12 @@ class ClipEncoder:
 
 
 def load_encoder(checkpoint: Path, device: str = "auto") -> Encoder:
-    """The encoders of a checkpoint folder, of whichever kind it is; raises `StoreError` when it is not whole."""
+    """The encoders of a checkpoint folder, of whichever kind it is; raises `StoreError` when it is not whole.
+
+    Example:
+        >>> load_encoder(Path("checkpoint")).embed_texts(["a cat", "a dog"]).shape
+        (2, 96)
+    """
     from caploom.training.clip_model import resolve_device  # torch: only where something is embedded
 
     on = resolve_device(device)

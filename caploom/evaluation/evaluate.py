@@ -28,7 +28,13 @@ def evaluate_checkpoint(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, RetrievalMetrics]:
-    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is not whole."""
+    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is not whole.
+
+    Example:
+        >>> found = evaluate_checkpoint(Path("checkpoint"), Path("pairs.parquet"), out=Path("measured"))
+        >>> found["cosine"].images, found["cosine"].captions
+        (10, 10)
+    """
     return evaluate_encoder(load_encoder(checkpoint, device), pairs, out=out, progress=progress)
 
 

@@ -37,7 +37,13 @@ class PairedDifference:
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> PairedDifference:
-    """Compare what each query found on both sides: bool arrays of shape (queries,) in the same order."""
+    """Compare what each query found on both sides: bool arrays of shape (queries,) in the same order.
+
+    Example:
+        >>> found = paired_difference(np.arange(100) < 60, np.arange(100) < 45)
+        >>> found.difference, bool(found.p_value < 0.01)
+        (0.15, True)
+    """
     queries = len(first)
     wins, losses = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
     shares = np.array([wins, losses, queries - wins - losses]) / queries

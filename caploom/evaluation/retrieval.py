@@ -54,6 +54,13 @@ def retrieval_ranks(
 
     Raises:
         EvaluationError: if there is no image, an image has no text, or an embedding is not finite.
+
+    Example:
+        >>> images = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> texts = np.array([[1.0, 0.0], [0.2, 1.0], [0.9, 0.1]])  # the last belongs to the second image and misses it
+        >>> ranks = retrieval_ranks(images, texts, owners=np.array([0, 1, 1]))
+        >>> ranks.images.tolist(), ranks.texts.tolist()
+        ([1, 1], [1, 1, 2])
     """
     _check(images, texts, owners)
     images, texts = np.ascontiguousarray(images, np.float32), np.ascontiguousarray(texts, np.float32)

@@ -50,6 +50,11 @@ def export_training_set(
     The options are the fields of the format's class. An image whose file is missing or changed since its ingestion is
     skipped, with a row in `skipped.jsonl`. Raises `ExportError` for a wrong format, option or folder, for a full disk,
     and when nothing would be left to export; `out` then stays as it was. At a URL `export.json` comes last.
+
+    Example:
+        >>> manifest = export_training_set(training_set, "open-clip-tsv", Path("exported"), one_per_image=True)
+        >>> manifest.images, manifest.files.keys()
+        (14, dict_keys(['pairs.tsv']))
     """
     chosen = _with_options(format, options)
     final = absolute(out)

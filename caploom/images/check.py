@@ -47,7 +47,13 @@ class CheckedImage:
 
 
 def check_image(data: bytes, name: str) -> CheckedImage:
-    """Decode an image; raises `ImageFault` naming it when its bytes are no image, cut off, damaged, or too large."""
+    """Decode an image; raises `ImageFault` naming it when its bytes are no image, cut off, damaged, or too large.
+
+    Example:
+        >>> checked = check_image(Path("images/cat.png").read_bytes(), "cat.png")
+        >>> checked.width, checked.height
+        (16, 16)
+    """
     if data[:3] == b"\xff\xd8\xff":
         return _check_jpeg(data, name)
     if _is_svg(data):

@@ -57,6 +57,11 @@ def scan_inbox(
     Without `gather`, complete files do not wait for others. Files of more than `largest` bytes are left to a scan
     without that limit, because reading them takes long. A folder that cannot be read is reported once, and the others
     are still scanned.
+
+    Example:
+        >>> scan = scan_inbox(Factory.from_yaml(Path("inbox.yaml")), gather=False)
+        >>> scan.cut, scan.files
+        (['inbox-00000'], 1)
     """
     settings = factory.config.inbox
     scan = InboxScan()

@@ -121,7 +121,13 @@ def caption_statistics(
 
 
 def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
-    """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'."""
+    """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'.
+
+    Example:
+        >>> found = statistics_of_shards(factory, "colours", ["shard-00000"])
+        >>> found.captions, found.mean_words, found.share_refusal
+        (10, 10.0, 0.0)
+    """
     graph = graph_of(factory)
     captions, empty = _said(_made(graph, captioner, shards))
     others = {name: _said(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}

@@ -30,6 +30,11 @@ def compare_recipes(
         ConfigError: if there is no such recipe.
         EvaluationError: if no set is common to both.
         MissingArtifactError: if one is not measured yet.
+
+    Example:
+        >>> [compared] = compare_recipes(factory, "sheared", "raw-only")
+        >>> compared.evaluation_set, compared.comparisons[0].paired.difference
+        ('held-out', 0.5)
     """
     graph = Graph(factory)
     one, other = (graph.require(Ref("retrieval_metrics", (graph.recipe(name).name,))) for name in (first, second))

@@ -15,7 +15,12 @@ from caploom.storage.tables import read_table
 
 
 def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row of FAILURES) for every shard and captioner of the present configuration."""
+    """(where, row of FAILURES) for every shard and captioner of the present configuration.
+
+    Example:
+        >>> [(artifact, row["image"], row["reason"]) for artifact, row in current_failures(factory)]
+        [('raw_pairs [shard-00001]', 'broken.png', 'undecodable_image')]
+    """
     graph = Graph(factory)
     for artifact in ingested_shards(graph):
         shard = artifact.manifest.configuration["shard"]

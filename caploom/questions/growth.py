@@ -42,7 +42,13 @@ class Growth:
 
 
 def training_set_growth(factory: Factory | Graph, recipe: Recipe) -> Growth | None:
-    """The growth of a recipe's training set; None while the present one is not made."""
+    """The growth of a recipe's training set; None while the present one is not made.
+
+    Example:
+        >>> growth = training_set_growth(factory, factory.config.recipe("sheared"))
+        >>> growth.images, growth.trained_images
+        (14, 14)
+    """
     graph = graph_of(factory)
     present = graph.find(Ref("training_set", (recipe.name,)))
     if present is None:

@@ -13,7 +13,13 @@ from caploom.storage.paths import UriOrPath, name_of
 
 
 class CocoReader(Settings):
-    """`{"images": [{id, file_name}], "annotations": [{image_id, caption}]}`, in any order; images below `root`."""
+    """`{"images": [{id, file_name}], "annotations": [{image_id, caption}]}`, in any order; images below `root`.
+
+    Example:
+        >>> reader = CocoReader(reader="coco", root=Path("images"), captions=Path("coco.json"))
+        >>> [row.caption for row in reader.rows()]
+        ['A cat.']
+    """
 
     reader: Literal["coco"]
     root: UriOrPath = Field(description="Folder or URL that each `file_name` starts from, such as `train2017`.")

@@ -17,7 +17,12 @@ _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
 
 class ImageCaptionsReader(Settings):
-    """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, a record an image."""
+    """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, a record an image.
+
+    Example:
+        >>> [row.caption for row in ImageCaptionsReader(root="images", captions="captions.json").rows()]
+        ['A cat.']
+    """
 
     reader: Literal["image_captions"] = "image_captions"
     root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")

@@ -49,7 +49,12 @@ class _Group:
 
 
 class ImageFolderReader(Settings):
-    """Images anywhere below `root`; captions in `.txt` files of the same names, or in `metadata.jsonl` and its like."""
+    """Images anywhere below `root`; captions in `.txt` files of the same names, or in `metadata.jsonl` and its like.
+
+    Example:
+        >>> [row.caption for row in ImageFolderReader(root="images").rows()]  # from images/cat.txt
+        ['A cat.']
+    """
 
     reader: Literal["image_folder"] = "image_folder"
     root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`.")

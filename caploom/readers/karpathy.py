@@ -19,7 +19,13 @@ _DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')
 
 
 class KarpathyReader(Settings):
-    """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`."""
+    """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`.
+
+    Example:
+        >>> reader = KarpathyReader(reader="karpathy", root=Path(), captions=Path("karpathy.json"))
+        >>> [row.caption for row in reader.rows()]
+        ['A cat.']
+    """
 
     reader: Literal["karpathy"]
     root: UriOrPath = Field(

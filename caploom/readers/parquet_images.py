@@ -22,7 +22,12 @@ _ROWS = 1_024
 
 
 class ParquetReader(Settings):
-    """Parquet files with a column of images (bytes, or the hub's `{bytes, path}`) or of paths, and one of captions."""
+    """Parquet files with a column of images (bytes, or the hub's `{bytes, path}`) or of paths, and one of captions.
+
+    Example:
+        >>> [row.caption for row in ParquetReader(files="cats.parquet").rows()]
+        ['A cat.']
+    """
 
     reader: Literal["parquet"] = "parquet"
     files: UriOrPath = Field(description="A file, a folder of files, or a pattern such as `data/*.parquet`.")

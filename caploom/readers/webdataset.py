@@ -30,7 +30,12 @@ _KEY = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)\Z", re.DOTALL)
 
 
 class WebdatasetReader(Settings):
-    """Tars of samples: members of the same name up to its first dot."""
+    """Tars of samples: members of the same name up to its first dot.
+
+    Example:
+        >>> [row.caption for row in WebdatasetReader(tars="cats.tar").rows()]
+        ['A cat.']
+    """
 
     reader: Literal["webdataset"] = "webdataset"
     tars: UriOrPath = Field(description="A tar, a folder of tars, or a pattern such as `data/{00000..00041}.tar`.")

@@ -13,7 +13,14 @@ from caploom.shearing.spans import Spans
 
 
 def shear_span(text: str, steps: Sequence[ShearStep], row: Row = Row()) -> Span:  # noqa: B008 - it is frozen
-    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left."""
+    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left.
+
+    Example:
+        >>> text = "A dog runs. It is happy, or so it seems."
+        >>> start, end = shear_span(text, [ShearStep.model_validate("first_sentence")])
+        >>> text[start:end]
+        'A dog runs.'
+    """
     if not text.strip():
         return 0, len(text)
     start, end = 0, len(text)
@@ -42,7 +49,13 @@ class ShearedColumn:
 
 
 def shear_column(texts: pa.Array, steps: Sequence[ShearStep], context: Context) -> ShearedColumn:
-    """The same as `shear_span` of every text; `texts` is a string array, nulls count as empty."""
+    """The same as `shear_span` of every text; `texts` is a string array, nulls count as empty.
+
+    Example:
+        >>> texts = pa.array(["A dog runs. It is happy.", "A cat."])
+        >>> shear_column(texts, [ShearStep.model_validate({"max_words": 2})], Context()).texts.to_pylist()
+        ['A dog', 'A cat.']
+    """
     whole = Spans.whole(texts)
     source_words = whole.count_words()
     blank = source_words == 0

@@ -137,7 +137,14 @@ class Plan(BaseModel):
 
 
 class Store:
-    """The folder of all artifacts of a factory."""
+    """The folder of all artifacts of a factory.
+
+    Example:
+        >>> store, plan = Store.opened("store"), Plan(kind="notes", code_version="1", configuration={"by": "me"})
+        >>> made = store.make(plan, lambda draft: (draft.folder / "note.txt").write_text("a cat"))
+        >>> store.find(plan).file("note.txt").read_text()  # another `make` of the same plan would find it, too
+        'a cat'
+    """
 
     def __init__(self, root: Path, *, run_id: str | None = None) -> None:
         self.root = Path(root)

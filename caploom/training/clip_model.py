@@ -80,6 +80,10 @@ def create_clip_model(model: str, *, seed: int, logit_bias: bool = False) -> Cli
 
     With `logit_bias`, scale and bias start as SigLIP's do (Zhai et al., 2023), unless the architecture says otherwise.
     Raises `TrainingError` for an unknown or wrong architecture.
+
+    Example:
+        >>> create_clip_model("picture-book", seed=0).tokenize(["a cat", "a dog"]).shape
+        torch.Size([2, 48])
     """
     architecture = read_architecture(model)
     if logit_bias:

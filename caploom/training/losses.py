@@ -5,7 +5,13 @@ from torch.nn import functional
 
 
 def clip_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """CLIP's symmetric cross-entropy (Radford et al., 2021) of L2-normalized images and texts (N, d); a scalar."""
+    """CLIP's symmetric cross-entropy (Radford et al., 2021) of L2-normalized images and texts (N, d); a scalar.
+
+    Example:
+        >>> features = torch.eye(4)
+        >>> round(clip_loss(features, features, scale=torch.tensor(100.0)).item(), 3)
+        0.0
+    """
     logits = scale * images @ texts.T
     labels = torch.arange(len(images), device=images.device)
     return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2

@@ -24,6 +24,10 @@ def export_to_transformers(model: ClipModel, folder: Path) -> None:
     """Write a folder that `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load.
 
     Raises `ExportError` when the architecture has no counterpart there; the sentence names the part.
+
+    Example:
+        export_to_transformers(load_checkpoint(Path("checkpoint")), Path("exported"))
+        model = CLIPModel.from_pretrained("exported")
     """
     processor = CLIPProcessor(_image_processor(model), _tokenizer(model))
     config = _config(model)

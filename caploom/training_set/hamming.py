@@ -29,7 +29,13 @@ class Pairs(NamedTuple):
 
 
 def pairs_within(hashes: np.ndarray, distance: int) -> Iterator[Pairs]:
-    """All pairs (left < right) of the hashes (N,) uint64 that differ in at most `distance` bits."""
+    """All pairs (left < right) of the hashes (N,) uint64 that differ in at most `distance` bits.
+
+    Example:
+        >>> hashes = np.array([0b1111, 0b1110, 2**40], np.uint64)
+        >>> {tuple(pair) for found in pairs_within(hashes, 2) for pair in np.column_stack(found).tolist()}
+        {(0, 1, 1)}
+    """
     for masks in _choices(len(hashes), len(hashes), distance):
         keys = hashes & masks
         order = np.argsort(keys)

@@ -96,6 +96,11 @@ def differences(factory: Factory, first: str, second: str) -> Differences:
 
     Raises:
         StoreError: if there is no such artifact (the nearest is named), or the two are of different kinds.
+
+    Example:
+        >>> found = differences(factory, "sheared", "raw-only")
+        >>> [(change.key, change.before, change.after) for change in found.stages[0].configuration][:2]
+        [('captioners', ['colours'], []), ('shear', 'first', 'none')]
     """
     recipes = {recipe.name: recipe for recipe in factory.config.expanded_recipes()}
     if first in recipes and second in recipes:

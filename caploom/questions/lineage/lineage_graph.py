@@ -95,7 +95,13 @@ class LineageGraph:
 
 
 def artifact_lineage(store: Store, text: str) -> LineageGraph:
-    """The lineage of the artifact that `text` names (see `find_artifact`); raises `StoreError` when there is none."""
+    """The lineage of the artifact that `text` names (see `find_artifact`); raises `StoreError` when there is none.
+
+    Example:
+        >>> graph = artifact_lineage(factory.store, "checkpoint [sheared]")
+        >>> [node.label for node in graph.nodes.values() if node.kind == "training_set"]
+        ['training_set [sheared]']
+    """
     from caploom.catalog.catalog import open_catalog
     from caploom.stages.artifact_names import find_artifact
 

@@ -13,6 +13,11 @@ def trace_image(store: Store, text: str) -> ImageTrace:
     """Everything about the image that `text` names: an identity or the beginning of one, a path, or a file on disk.
 
     Raises `StoreError` when the store knows no such image, or several.
+
+    Example:
+        >>> trace = trace_image(factory.store, "0003.png")
+        >>> [pair.caption for pair in trace.pairs]
+        ['photo 3', 'photo 3, again']
     """
     from caploom.catalog.catalog import open_catalog
 

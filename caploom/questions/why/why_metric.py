@@ -49,6 +49,11 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
     """Why the newest measured version of a recipe has the metric that it has, on one evaluation set or on all.
 
     Raises `ConfigError` for a recipe that is not measured and for an unknown metric or set, with the nearest names.
+
+    Example:
+        >>> [figure] = why_metric(factory.store, "sheared", "r1_i2t").figures
+        >>> figure.value, figure.place, [rival.recipe for rival in figure.rivals]
+        (1.0, 1, ['raw-only'])
     """
     from caploom.catalog.catalog import open_catalog
 
