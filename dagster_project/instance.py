@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from caploom.config.factory_config import FactoryConfig
-from caploom.storage.store import Store, write_atomically
+from caploom.storage.opening import open_store
+from caploom.storage.writing import write_atomically
 
 _SETTINGS = b"""\
 telemetry: {enabled: false}
@@ -38,7 +39,7 @@ run_retries:
 
 def instance_home(config: FactoryConfig) -> Path:
     """The instance's folder, made with its settings when missing (a file that is there is the user's and stays)."""
-    home = Store.opened(config.store).root / "dagster"
+    home = open_store(config.store).root / "dagster"
     home.mkdir(exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from caploom.errors import StoreError
 from caploom.report.make import KIND
 from caploom.storage.manifest import MANIFEST
+from caploom.storage.opening import open_store
 from caploom.storage.store import Store
 
 URL_VARIABLE = "CAPLOOM_REPORTS_URL"
@@ -35,7 +36,7 @@ def reports_url() -> str | None:
 @contextmanager
 def serving_reports(root: Path | str, host: str) -> Iterator[str]:
     """Serve the reports of the store at `root` on a free port of the host; gives the address of the newest report."""
-    handler = type("_ReportsOf", (_Reports,), {"store": Store.opened(root)})
+    handler = type("_ReportsOf", (_Reports,), {"store": open_store(root)})
     server = http.server.ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="reports", daemon=True)

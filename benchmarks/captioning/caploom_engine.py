@@ -9,6 +9,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import Backend, Captioned, ImageRef, load_backend
 from caploom.captioning.ledger import Ledger, LedgerWriter
 from caploom.shearing.rules import first_sentence
+from caploom.storage.opening import open_store
 from caploom.storage.store import Store
 
 
@@ -17,7 +18,7 @@ def run(job: Job) -> Done:
     refs = image_refs(job.folder / PHOTOS)
     settings = captioner_settings(job.options["model"], job.options["prompt"], job.options["max_new_tokens"])
     with tempfile.TemporaryDirectory() as folder:
-        store = Store.opened(Path(folder))
+        store = open_store(Path(folder))
         backend = load_backend(settings, store)
         caption_into_ledger(backend, refs[:BATCH_SIZE], store, "warm-up")
         with job.measured():

@@ -12,7 +12,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import Generation, ImageRef
 from caploom.captioning.engine import BatchEngine
 from caploom.captioning.ledger import Ledger, LedgerWriter
-from caploom.storage.store import Store
+from caploom.storage.opening import open_store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,7 @@ def run(job: Job) -> Done:
     refs = image_refs(job.folder / SMALL_PHOTOS)
     rows = 0
     with tempfile.TemporaryDirectory() as folder, job.measured():
-        ledger = Ledger(Store.opened(Path(folder)), "averager", "benchmark")
+        ledger = Ledger(open_store(Path(folder)), "averager", "benchmark")
         with LedgerWriter(ledger, "shard") as writer:
             for chunk in BatchEngine(Averager(), BATCH_SIZE, PREFETCH).caption(_again(refs, job.options["rows"])):
                 writer.append([ledger_row(item) for item in chunk.captioned])

@@ -20,7 +20,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import load_backend
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.stop_criterion import PerRowStopping
-from caploom.storage.store import Store
+from caploom.storage.opening import open_store
 
 
 def run(job: Job) -> Done:
@@ -38,7 +38,7 @@ def run(job: Job) -> Done:
     refs = image_refs(job.folder / PHOTOS)
     settings = captioner_settings(job.options["model"], job.options["prompt"], job.options["max_new_tokens"])
     with TemporaryDirectory() as folder:
-        store = Store.opened(Path(folder))
+        store = open_store(Path(folder))
         backend: Any = load_backend(settings, store)
         # Of their own classes: BLIP-2, for one, has a `generate` around the one that most models inherit.
         cpu.time(type(backend._family), "inputs", "processor")

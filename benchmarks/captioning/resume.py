@@ -9,6 +9,7 @@ import pyarrow as pa
 from benchmarks.child import Done, Job
 from caploom.captioning.ledger import KIND, Ledger
 from caploom.demo.world import BACKGROUNDS, THINGS
+from caploom.storage.opening import open_store
 from caploom.storage.records import CAPTIONS
 from caploom.storage.store import Draft, Plan, Store
 from caploom.storage.tables import write_table
@@ -20,7 +21,7 @@ _FINGERPRINT = hashlib.sha256(b"benchmark").hexdigest()
 
 def write_ledger(folder: Path, rows: int, *, seed: int = 0) -> None:
     """Write the finished captions of `rows` images, 10,000 a shard, as the captions stage leaves them."""
-    store = Store.opened(folder / _STORE)
+    store = open_store(folder / _STORE)
     chance = random.Random(seed)
     for start in range(0, rows, SHARD_ROWS):
         shard = f"shard-{start // SHARD_ROWS:05d}"

@@ -18,6 +18,7 @@ from benchmarks.child import Done, Job
 from caploom.captioning.ledger import Ledger
 from caploom.storage.key_index import INDEX_FILE
 from caploom.storage.manifest import Manifest
+from caploom.storage.opening import open_store
 from caploom.storage.store import Plan, Store
 
 KEYS = 1_000  # of a shard
@@ -28,7 +29,7 @@ _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 def write_ledger(folder: Path, shards: int) -> None:
     """The finished shards of one captioner, of which a shard has `KEYS` images."""
     shutil.rmtree(folder, ignore_errors=True)
-    store = Store.opened(folder)
+    store = open_store(folder)
     for number in range(shards):
         shard = f"shard-{number:05d}"
         plan = Plan(kind="captions", name=("any", FINGERPRINT, shard), code_version="1", configuration={"shard": shard})

@@ -5,7 +5,7 @@ must have been undecided at that token within the noise of the dtype; else the b
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -15,14 +15,43 @@ from caploom.images.decode import ImageFault, decode_image, read_identified_imag
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from caploom.captioning.transformers_backend import TransformersBackend
 
 IMAGES = 8
 _CANDIDATES = 64
 _NOISE = 4  # in units of the model's precision at the largest score: what another order of summing may change
 
 
-def compare_batched_with_single(model: "TransformersBackend", refs: Sequence[ImageRef]) -> list[CanaryRow]:
+class CanaryModel(Protocol):
+    """What the canary asks of a model."""
+
+    @property
+    def end_tokens(self) -> Sequence[int]:
+        """Tokens that end a text."""
+        ...
+
+    @property
+    def precision(self) -> float:
+        """The step between 1 and the next number of the model's dtype."""
+        ...
+
+    def length(self, ref: ImageRef) -> float:
+        """How long an image's prompt is."""
+        ...
+
+    def prepare(self, images: "Sequence[Image]", refs: Sequence[ImageRef]) -> Any:
+        """The inputs of a batch."""
+        ...
+
+    def greedy(self, prepared: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """New tokens, shape (batch, new), and each step's scores, shapes (batch, vocabulary), without any stop."""
+        ...
+
+    def text(self, tokens: torch.Tensor) -> str:
+        """The text of new tokens, shape (new,)."""
+        ...
+
+
+def compare_batched_with_single(model: CanaryModel, refs: Sequence[ImageRef]) -> list[CanaryRow]:
     """Greedy texts of up to eight readable images, batched and alone, the images' prompts as different as they come."""
     opened = _spread(model, refs)
     if not opened:
@@ -38,7 +67,7 @@ def compare_batched_with_single(model: "TransformersBackend", refs: Sequence[Ima
     return rows
 
 
-def _spread(model: "TransformersBackend", refs: Sequence[ImageRef]) -> "list[tuple[ImageRef, Image]]":
+def _spread(model: CanaryModel, refs: Sequence[ImageRef]) -> "list[tuple[ImageRef, Image]]":
     """Of the first images, eight from the shortest to the longest prompt: only where they differ is there padding."""
     ordered = sorted(refs[:_CANDIDATES], key=model.length)
     step = max(len(ordered) // IMAGES, 1)
@@ -67,7 +96,7 @@ def _until_end(tokens: torch.Tensor, end_tokens: Sequence[int]) -> torch.Tensor:
 
 
 def _within_noise(
-    model: "TransformersBackend", batched: torch.Tensor, single: torch.Tensor, scores: Sequence[torch.Tensor]
+    model: CanaryModel, batched: torch.Tensor, single: torch.Tensor, scores: Sequence[torch.Tensor]
 ) -> bool:
     length = min(len(batched), len(single), len(scores))
     differ = (batched[:length] != single[:length]).nonzero()

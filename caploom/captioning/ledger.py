@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from caploom.common.locks import one_at_a_time
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import CAPTIONS
-from caploom.storage.store import Store, full_disk_explained
+from caploom.storage.store import Store
 from caploom.storage.tables import damage_explained, table_of
+from caploom.storage.writing import full_disk_explained
 
 KIND = "captions"
 _PENDING = "pending"

@@ -40,7 +40,11 @@ def open_transformers(settings: TransformersCaptioner, store: Store) -> Backend:
         return TransformersBackend(settings, store, device=devices[0])
     from caploom.captioning.workers import WorkerPool
 
-    return WorkerPool(settings, store, devices)
+    return WorkerPool(settings, devices, _on_device)
+
+
+def _on_device(settings: TransformersCaptioner, device: str) -> Backend:
+    return TransformersBackend(settings, device=device)
 
 
 @dataclass

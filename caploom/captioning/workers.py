@@ -2,17 +2,19 @@
 
 import multiprocessing
 import queue
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from caploom.captioning.backend import CanaryRow, Chunk, ImageRef
+from caploom.captioning.backend import Backend, CanaryRow, Chunk, ImageRef
 from caploom.captioning.engine import SORTED_BATCHES
 from caploom.captioning.settings import TransformersCaptioner
 from caploom.errors import CaptionerError
-from caploom.storage.store import Store
+
+LoadOn = Callable[[TransformersCaptioner, str], Backend]
+"""Loads a captioner on a device, in whatever process it is called."""
 
 _PATIENCE = 0.5  # seconds between looks at whether the other side still lives
 _END: tuple[str, list[ImageRef]] = ("end", [])
@@ -34,8 +36,9 @@ class WorkerPool:
     Work is handed out a batch at a time to whoever has the least. Raises `CaptionerError` when a worker dies.
     """
 
-    def __init__(self, settings: TransformersCaptioner, store: Store, devices: Sequence[str]) -> None:
+    def __init__(self, settings: TransformersCaptioner, devices: Sequence[str], load: LoadOn) -> None:
         self._settings = settings
+        self._load = load
         self._devices = devices
         self.device = ", ".join(devices)
         # As much as a worker's engine takes before it gives anything back, and a batch to go on with.
@@ -85,7 +88,7 @@ class WorkerPool:
         self._results: Any = context.Queue()
         for number, device in enumerate(self._devices):
             tasks = context.Queue()
-            arguments = (number, self._settings, device, tasks, self._results)
+            arguments = (number, self._settings, device, self._load, tasks, self._results)
             process = context.Process(target=_work, args=arguments, name=f"{number}:{device}", daemon=True)
             process.start()
             self._workers.append(_Worker(process, tasks))
@@ -142,12 +145,10 @@ def _pieces(refs: Iterator[ImageRef], size: int) -> Iterator[list[ImageRef]]:
         yield piece
 
 
-def _work(number: int, settings: TransformersCaptioner, device: str, tasks: Any, results: Any) -> None:
+def _work(number: int, settings: TransformersCaptioner, device: str, load: LoadOn, tasks: Any, results: Any) -> None:
     """A worker's life: load, say what it is, then caption what comes until the pool or its process ends."""
-    from caploom.captioning.transformers_backend import TransformersBackend
-
     try:
-        backend = TransformersBackend(settings, device=device)
+        backend = load(settings, device)
         results.put((number, backend.facts))
         while True:
             for chunk in backend.caption(_arriving(number, backend, tasks, results)):

@@ -1,8 +1,6 @@
 """The catalog's file: which manifests lie below a store, and the file that is read, replaced and swept."""
 
 import os
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -11,6 +9,7 @@ from caploom.catalog.schema import VERSION
 from caploom.catalog.views import quoted
 from caploom.stages.artifact_names import NOT_KINDS
 from caploom.storage.manifest import MANIFEST
+from caploom.storage.writing import draft_beside, is_abandoned
 
 CATALOG_FILE = "catalog.duckdb"
 LOCK = ".catalog.lock"
@@ -76,10 +75,10 @@ def known_stamps(connection: duckdb.DuckDBPyConnection, root: Path) -> Stamps | 
 
 def new_file(path: Path) -> Path:
     """The name under which a new catalog is written; what killed processes left of theirs is deleted."""
-    for left_over, pid in _unfinished(path):
-        if not _runs(pid):
+    for left_over in path.parent.iterdir():
+        if left_over.name.startswith(f".{path.name}.") and is_abandoned(left_over):
             left_over.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    return draft_beside(path)
 
 
 def discard(path: Path) -> None:
@@ -91,23 +90,3 @@ def discard(path: Path) -> None:
 def log_of(path: Path) -> Path:
     """Where DuckDB logs writes that are not in the file yet."""
     return path.with_name(path.name + ".wal")
-
-
-def _unfinished(path: Path) -> Iterator[tuple[Path, int]]:
-    beginning = f".{path.name}."
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(beginning):
-            pid = entry.name.removeprefix(beginning).split(".")[0]
-            if pid.isdigit():
-                yield entry, int(pid)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    else:
-        return True

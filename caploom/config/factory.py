@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caploom.config.factory_config import FactoryConfig, load_config
+from caploom.storage.opening import open_store
 from caploom.storage.store import Store
 
 
@@ -28,4 +29,4 @@ class Factory:
     @classmethod
     def from_config(cls, config: FactoryConfig, *, run_id: str | None = None) -> "Factory":
         """The factory of a configuration; raises `StoreError` when its folder cannot be made."""
-        return cls(config, Store.opened(config.store, run_id=run_id))
+        return cls(config, open_store(config.store, run_id=run_id))

@@ -23,7 +23,7 @@ import click
 
 from caploom.common.progress import track
 from caploom.errors import CaploomError
-from caploom.storage.store import write_atomically
+from caploom.storage.writing import write_atomically
 
 TRAINING = "google"
 EVALUATION = "twitter"

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caploom.errors import EvaluationError
-from caploom.evaluation.encoders import Encoder, load_encoder
+from caploom.evaluation.encoders import Encoder
+from caploom.evaluation.load_encoder import load_encoder
 from caploom.evaluation.metrics import RECALL_AT, RetrievalMetrics, direction_metrics, mean_rank_variance
 from caploom.evaluation.reranking import reranked
 from caploom.evaluation.retrieval import Ranks, retrieval_ranks

@@ -14,7 +14,8 @@ from caploom.exports.images import ImageStream
 from caploom.exports.registry import export_format
 from caploom.storage.atomic_output import absolute, atomic_output
 from caploom.storage.manifest import RowCount
-from caploom.storage.store import Artifact, fsync_path
+from caploom.storage.store import Artifact
+from caploom.storage.writing import fsync_path
 from caploom.training_set.settings import Drawing
 from caploom.training_set.write import training_files
 

@@ -60,7 +60,7 @@ def scan_inbox(
 
     Example:
         >>> scan = scan_inbox(Factory.from_yaml(Path("inbox.yaml")), gather=False)
-        >>> scan.cut, scan.files
+        >>> scan.new_shards, scan.files
         (['inbox-00000'], 1)
     """
     settings = factory.config.inbox

@@ -2,13 +2,10 @@
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from caploom.common.settings import nearest
 from caploom.errors import StoreError
-
-if TYPE_CHECKING:
-    from caploom.stages.stage import Stage
+from caploom.stages.stage import Stage
 
 STAGES = {
     "shards": "caploom.stages.shards:SHARDS",
@@ -34,12 +31,12 @@ STAGES = {
 """Kind to `"module:Name"`, imported when it is asked for."""
 
 
-def stages() -> "list[Stage]":
+def stages() -> list[Stage]:
     """Every declared step, upstream first."""
     return [load_stage(kind) for kind in STAGES]
 
 
-def load_stage(kind: str) -> "Stage":
+def load_stage(kind: str) -> Stage:
     """The step of a kind; raises `StoreError` naming the known ones."""
     if kind not in STAGES:
         raise StoreError(
@@ -49,7 +46,7 @@ def load_stage(kind: str) -> "Stage":
 
 
 @cache
-def _loaded(where: str) -> "Stage":
+def _loaded(where: str) -> Stage:
     module, name = where.split(":")
     stage: Stage = getattr(import_module(module), name)
     return stage

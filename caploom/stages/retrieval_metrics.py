@@ -7,7 +7,7 @@ from caploom.common.progress import StageBar
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import ConfigError
-from caploom.evaluation.encoders import load_encoder
+from caploom.evaluation.load_encoder import load_encoder
 from caploom.evaluation.measure_set import RETRIEVAL, measure_set
 from caploom.evaluation.metrics import DIRECTIONS
 from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_KIND, ZERO_SHOT

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -19,8 +19,8 @@ from caploom.storage.store import Artifact, Draft, Plan, Store
 from caploom.training.job import TrainingEvent
 from caploom.training.launch import Launch, launch_training
 
-if TYPE_CHECKING:
-    from caploom.stages.graph import Graph
+Graph: TypeAlias = Any
+"""A `caploom.stages.graph.Graph`, whose module needs this one."""
 
 Key = tuple[str, ...]
 Configuration = dict[str, Any]
@@ -68,7 +68,7 @@ class Tools:
 class Making:
     """An artifact that is being made: its plan, and the graph that holds what it is made from."""
 
-    graph: "Graph"
+    graph: Graph
     ref: Ref
     plan: Plan
     tools: Tools
@@ -120,10 +120,10 @@ class Alike:
 
     words: str
     below: tuple[str, ...] = ()
-    which: Callable[["Graph", Manifest], bool] = lambda graph, manifest: True
+    which: Callable[[Graph, Manifest], bool] = lambda graph, manifest: True
 
 
-def _by_rows(graph: "Graph", manifest: Manifest) -> Measured | None:
+def _by_rows(graph: Graph, manifest: Manifest) -> Measured | None:
     return Measured(manifest.rows.rows_in, manifest.seconds) if manifest.rows is not None else None
 
 
@@ -145,13 +145,13 @@ class Cost:
     """
 
     unit: str = "artifacts"
-    line: Callable[["Graph", Key], str] = lambda graph, key: "all"
-    split: Callable[["Graph", Key], object] = lambda graph, key: None
-    units: Callable[["Graph", Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
-    shared_by: Callable[["Graph", Key], int] = lambda graph, key: 0
-    measured: Callable[["Graph", Manifest], Measured | None] = _by_rows
-    alike: Callable[["Graph", Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
-    steps: Callable[["Graph", Key], int] = lambda graph, key: 0
+    line: Callable[[Graph, Key], str] = lambda graph, key: "all"
+    split: Callable[[Graph, Key], object] = lambda graph, key: None
+    units: Callable[[Graph, Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
+    shared_by: Callable[[Graph, Key], int] = lambda graph, key: 0
+    measured: Callable[[Graph, Manifest], Measured | None] = _by_rows
+    alike: Callable[[Graph, Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
+    steps: Callable[[Graph, Key], int] = lambda graph, key: 0
     also: tuple[str, ...] = ()
     title: str | None = None
 
@@ -161,14 +161,14 @@ class Checks:
     """What must always hold of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and who counts."""
 
     names: tuple[str, ...] = ()
-    run: Callable[["Graph", Artifact], list[Any]] = lambda graph, artifact: []
+    run: Callable[[Graph, Artifact], list[Any]] = lambda graph, artifact: []
 
 
-def _key_is_name(graph: "Graph", key: Key) -> Key:
+def _key_is_name(graph: Graph, key: Key) -> Key:
     return key
 
 
-def _none(graph: "Graph", key: Key) -> Iterable[Ref]:
+def _none(graph: Graph, key: Key) -> Iterable[Ref]:
     return ()
 
 
@@ -229,22 +229,22 @@ class Stage:
     kind: str
     code_version: str
     axes: tuple[str, ...]
-    keys: Callable[["Graph"], Iterable[Key]]
-    settings: Callable[["Graph", Key], Configuration] = lambda graph, key: {}
-    facts: Callable[["Graph", Key], Configuration] = lambda graph, key: {}
+    keys: Callable[[Graph], Iterable[Key]]
+    settings: Callable[[Graph, Key], Configuration] = lambda graph, key: {}
+    facts: Callable[[Graph, Key], Configuration] = lambda graph, key: {}
     build: Callable[[Making, Draft], None] = _not_built
     upstream: tuple[str, ...] = ()
-    inputs: Callable[["Graph", Key], Iterable[Ref]] = _none
-    asks: Callable[["Graph", Key], Iterable[Ref]] = _none
-    name: Callable[["Graph", Key], Key] = _key_is_name
+    inputs: Callable[[Graph, Key], Iterable[Ref]] = _none
+    asks: Callable[[Graph, Key], Iterable[Ref]] = _none
+    name: Callable[[Graph, Key], Key] = _key_is_name
     name_parts: tuple[str, ...] | None = None
     on_demand: bool = False
-    prepare: Callable[["Graph", Key], None] = lambda graph, key: None
-    look: Callable[["Graph", Key], Artifact | None] | None = None
-    make: Callable[["Graph", Key, Tools], Artifact] | None = None
+    prepare: Callable[[Graph, Key], None] = lambda graph, key: None
+    look: Callable[[Graph, Key], Artifact | None] | None = None
+    make: Callable[[Graph, Key, Tools], Artifact] | None = None
     around: Callable[[Making], AbstractContextManager[None]] = lambda making: nullcontext()
     explain: Callable[[Key, CaploomError], CaploomError] = _unexplained
-    missing: Callable[["Graph", Key], str] | None = None
+    missing: Callable[[Graph, Key], str] | None = None
     slot: Callable[[Key], tuple[str, str | None] | None] | None = None
     label: str = ""
     absent: str = ""
@@ -257,7 +257,7 @@ class Stage:
     images: str | None = None
     reads_images: bool = False
     outcome_in_plan: bool = False
-    source: Callable[["Graph", Key], Configuration] | None = None
+    source: Callable[[Graph, Key], Configuration] | None = None
     is_content: bool = False
     partial: bool = False
     told_by_data: frozenset[str] = frozenset()

@@ -2,10 +2,8 @@
 
 import errno
 import glob
-import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from pathlib import Path
 from caploom.errors import ExportError
 from caploom.storage.bucket import Bucket
 from caploom.storage.paths import is_url
-from caploom.storage.store import fsync_path, is_abandoned
+from caploom.storage.writing import draft_beside, fsync_path, is_abandoned
 
 _DRAFT_MARK = ".caploom-export."
 _AT_ONCE = 8  # uploads: each waits for the network and not for a core
@@ -66,7 +64,7 @@ def _uploaded(out: str, last: str | None) -> Iterator[Path]:
 @contextmanager
 def _renamed(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` in one rename."""
-    draft = out.parent / f".{out.name}{_DRAFT_MARK}{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    draft = draft_beside(out.with_name(f"{out.name}{_DRAFT_MARK}"))
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ExportError(f"{out}: there is something here already; name a folder that is new or empty.")

@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,8 +19,9 @@ from caploom.common.hashing import file_sha256
 from caploom.errors import StoreError
 from caploom.storage.bucket import Bucket, StoredObject
 from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
-from caploom.storage.store import Artifact, Store, full_disk_explained, write_atomically
+from caploom.storage.store import Artifact, Store
 from caploom.storage.stored_tables import ROOT, StoredTables
+from caploom.storage.writing import draft_beside, full_disk_explained, write_atomically
 
 if TYPE_CHECKING:
     import duckdb
@@ -179,7 +179,7 @@ class ObjectStore(Store):
 
     def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
         """Have a connection read the tables where they lie: in the bucket, unless the mirror has them."""
-        connection.register_filesystem(StoredTables(self))
+        connection.register_filesystem(StoredTables(self.root, self.open_object))
 
     def open_object(self, manifest: Manifest, name: str, read_ahead: int) -> Any:
         """A file of an artifact, opened in the bucket for reading by ranges."""
@@ -221,7 +221,7 @@ class ObjectStore(Store):
             return path
         key = object_key(manifest.address, name, manifest)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        temporary = draft_beside(path)
         again = f"delete {self.bucket.url_of(manifest.address)} and make the artifact again."
         try:
             with full_disk_explained(self.root):

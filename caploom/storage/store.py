@@ -5,11 +5,9 @@ The fingerprint covers everything that the artifact depends on, so the same work
 and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
 """
 
-import errno
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -30,7 +28,7 @@ from caploom.storage.manifest import (
     RowCount,
     parse_manifest,
 )
-from caploom.storage.paths import is_url
+from caploom.storage.writing import draft_beside, fsync_path, full_disk_explained, is_abandoned, write_atomically
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,7 +138,7 @@ class Store:
     """The folder of all artifacts of a factory.
 
     Example:
-        >>> store, plan = Store.opened("store"), Plan(kind="notes", code_version="1", configuration={"by": "me"})
+        >>> store, plan = Store(Path("store")), Plan(kind="notes", code_version="1", configuration={"by": "me"})
         >>> made = store.make(plan, lambda draft: (draft.folder / "note.txt").write_text("a cat"))
         >>> store.find(plan).file("note.txt").read_text()  # another `make` of the same plan would find it, too
         'a cat'
@@ -149,19 +147,6 @@ class Store:
     def __init__(self, root: Path, *, run_id: str | None = None) -> None:
         self.root = Path(root)
         self.run_id = run_id
-
-    @classmethod
-    def opened(cls, root: Path | str, *, run_id: str | None = None) -> "Store":
-        """The store at a folder, made when missing, or at a URL; raises `StoreError` when that is not possible."""
-        if is_url(str(root)):
-            from caploom.storage.object_store import ObjectStore
-
-            return ObjectStore.at(str(root), run_id=run_id)
-        try:
-            Path(root).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
-        return cls(Path(root), run_id=run_id)
 
     def path(self, address: str) -> Path:
         """The folder of an address; raises `StoreError` when it would leave the store."""
@@ -279,7 +264,7 @@ class Store:
         for left_over in target.parent.glob(f".{target.name}.*"):
             if is_abandoned(left_over):
                 shutil.rmtree(left_over, ignore_errors=True)
-        draft = Draft(target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        draft = Draft(draft_beside(target))
         draft.folder.mkdir()
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
@@ -344,37 +329,6 @@ class Store:
         )
 
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@contextmanager
-def full_disk_explained(root: Path) -> Iterator[None]:
-    """A disk that is full, or a quota, becomes a `StoreError` that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise StoreError(
-            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: what "
-            "was finished before is kept."
-        ) from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_path(path.parent)
-
-
 def _publish(folder: Path, target: Path) -> None:
     fsync_path(folder)
     if target.exists() and not (target / MANIFEST).exists():
@@ -386,29 +340,6 @@ def _publish(folder: Path, target: Path) -> None:
             raise
         # Another process finished the same plan first: its artifact stays, ours is thrown away by the caller.
     fsync_path(target.parent)
-
-
-def is_abandoned(folder: Path) -> bool:
-    """Whether the process that was writing a hidden folder is gone."""
-    pid = folder.name.split(".")[-2]
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def fsync_path(path: Path) -> None:
-    """Have what was written to a file or folder reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @cache

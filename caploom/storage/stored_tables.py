@@ -5,19 +5,16 @@ What the mirror holds is read there; anything else in the bucket, by the ranges 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fnmatch import translate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from caploom.storage.manifest import MANIFEST, parse_manifest
-
-if TYPE_CHECKING:
-    from caploom.storage.object_store import ObjectStore
+from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
 
 PROTOCOL = "caploom"
 ROOT = f"{PROTOCOL}://store"
@@ -32,10 +29,10 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
     protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, store: "ObjectStore") -> None:
+    def __init__(self, mirror: Path, open_object: Callable[[Manifest, str, int], Any]) -> None:
         super().__init__()
-        self._store = store
-        self._root = store.root.resolve()
+        self._open_object = open_object
+        self._root = mirror.resolve()
         self._named: dict[Path, dict[str, Any]] = {}
 
     def glob(self, path: str, **_: Any) -> list[str]:
@@ -76,7 +73,7 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
         if copy.is_file():
             return LocalFileSystem().open(str(copy), "rb")
         manifest = self._root / address / MANIFEST
-        return self._store.open_object(parse_manifest(manifest.read_bytes(), manifest), name, _READ_AHEAD)
+        return self._open_object(parse_manifest(manifest.read_bytes(), manifest), name, _READ_AHEAD)
 
     def _artifacts(self, parts: list[re.Pattern[str]]) -> Iterator[str]:
         """The addresses below the kinds that the first part of a pattern allows."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from caploom.errors import CaploomError
-from caploom.storage.store import write_atomically
+from caploom.storage.writing import write_atomically
 from caploom.training.job import TrainingEvent, TrainingJob
 
 JOB, EVENTS, RESULT, ERROR, OWNER, LOCK = (

@@ -1,9 +1,7 @@
 """States of a training to resume from: `step-00001000/`, whole or not at all, tensors in safetensors and no pickle."""
 
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from caploom.storage.store import fsync_path
+from caploom.storage.writing import draft_beside, fsync_path
 
 _TENSORS, _FACTS = "tensors.safetensors", "facts.json"
 _KEPT = 2
@@ -37,7 +35,7 @@ def write_state(folder: Path, state: TrainingState, job: str) -> None:
     """Write a state of the job of that fingerprint; the two newest are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{state.step:08d}"
-    draft = folder / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    draft = draft_beside(target)
     draft.mkdir()
     try:
         # Copies: tensors that share memory, such as tied weights, have no place in the format.

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import StoreError
-from caploom.storage.store import DISK_FULL
+from caploom.storage.writing import DISK_FULL
 
 
 class Spill:

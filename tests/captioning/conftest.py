@@ -5,8 +5,8 @@ from PIL import Image
 
 from caploom.captioning.backend import ImageRef, load_backend
 from caploom.captioning.settings import EndpointCaptioner
+from caploom.storage.opening import open_store
 from caploom.storage.records import image_identity
-from caploom.storage.store import Store
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def open_endpoint(tmp_path):
         fields = {"model": "tiny-llava", "prompt": "What is this?", "image_format": "png", "timeout": 5, "retries": 0}
         settings = EndpointCaptioner.model_validate({"backend": "openai", "url": url, **fields, **changes})
         made.append(
-            load_backend(settings if shears is None else settings.stopping_at(shears), Store.opened(tmp_path / "store"))
+            load_backend(settings if shears is None else settings.stopping_at(shears), open_store(tmp_path / "store"))
         )
         return made[-1]
 

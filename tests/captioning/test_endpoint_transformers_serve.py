@@ -18,8 +18,8 @@ from caploom.captioning.backend import ImageRef, load_backend
 from caploom.demo.scenes import compose, render
 from caploom.shearing.apply import shear_span
 from caploom.shearing.settings import ShearStep
+from caploom.storage.opening import open_store
 from caploom.storage.records import image_identity
-from caploom.storage.store import Store
 
 MODEL = Path(caploom.__file__).parent / "demo" / "captioners" / "tiny-llava"
 PROMPT = "Describe <image> in English:"
@@ -79,7 +79,7 @@ def scenes(tmp_path_factory):
 
 
 def generations(settings, refs, tmp_path):
-    backend = load_backend(settings, Store.opened(tmp_path / "store"))
+    backend = load_backend(settings, open_store(tmp_path / "store"))
     chunks = list(backend.caption(refs))
     backend.close()
     assert not [failure for chunk in chunks for failure in chunk.failed]

@@ -23,7 +23,8 @@ from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.manifest_checks import missing_files
-from caploom.storage.store import Plan, Store
+from caploom.storage.opening import open_store
+from caploom.storage.store import Plan
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_a_copy_that_a_killed_command_left_is_swept(factory):
 
 
 def test_a_store_with_a_difficult_name_has_its_views_too(tmp_path):
-    store = Store.opened(tmp_path / "it's [a] store*")
+    store = open_store(tmp_path / "it's [a] store*")
     source = tmp_path / "source"
     store.make(Plan(kind="ablation_report", code_version="1", configuration={}), lambda draft: None)
     assert not source.exists()

@@ -17,6 +17,7 @@ from caploom.catalog.files import CATALOG_FILE
 from caploom.catalog.query import ask
 from caploom.catalog.schema import VIEWS
 from caploom.errors import StoreError
+from caploom.storage.opening import open_store
 from caploom.storage.store import Plan, Store
 
 
@@ -99,7 +100,7 @@ def test_a_store_that_may_only_be_read_has_one_too(store, tmp_path):
 
 
 def test_a_full_disk_keeps_nobody_from_asking(small_disk):
-    store = Store.opened(small_disk / "store")
+    store = open_store(small_disk / "store")
     make(store, 1)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):

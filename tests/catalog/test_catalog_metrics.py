@@ -7,7 +7,8 @@ from asked_factory import IMAGES
 
 from caploom.catalog.catalog import open_catalog
 from caploom.config.factory import Factory
-from caploom.storage.store import Artifact, Plan, Store
+from caploom.storage.opening import open_store
+from caploom.storage.store import Artifact, Plan
 
 
 def records(store, query):
@@ -72,7 +73,7 @@ def put(store, kind, name, configuration, inputs=(), summary=None):
 
 
 def test_fine_tuning_mixes_seeds_and_older_versions(tmp_path):
-    store = Store.opened(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     mix = {"strategy": "raw_probability", "raw_probability": 0.25, "sub_caption": True, "source_prefix": False}
     captions = put(store, "sheared_captions", ("all",), {"captioners": ["a", "b"], "shear": "first"})
     configuration = {"captioners": ["a", "b"], "filters": [{"filter": "no_empty"}], "mix": mix}

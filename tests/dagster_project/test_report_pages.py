@@ -6,7 +6,8 @@ import urllib.request
 import pytest
 
 from caploom.report.make import KIND
-from caploom.storage.store import Plan, Store
+from caploom.storage.opening import open_store
+from caploom.storage.store import Plan
 from dagster_project.report_pages import serving_reports
 
 
@@ -20,7 +21,7 @@ def ask(url):
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store.opened(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     (tmp_path / "store" / "secret.html").write_text("secret")
     (tmp_path / "outside.html").write_text("secret")
 
@@ -86,7 +87,7 @@ def test_a_link_out_of_an_artifact_is_not_followed(url, address, store, tmp_path
 
 
 def test_before_there_is_a_report_the_page_says_what_makes_one(tmp_path):
-    with serving_reports(Store.opened(tmp_path / "empty").root, "127.0.0.1") as url:
+    with serving_reports(open_store(tmp_path / "empty").root, "127.0.0.1") as url:
         status, _, said = ask(url)
     assert status == 404
     assert "materialize ablation_report" in said

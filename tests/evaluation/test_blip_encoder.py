@@ -10,8 +10,8 @@ from PIL import Image
 
 from caploom.errors import EvaluationError
 from caploom.evaluation import blip_encoder
-from caploom.evaluation.encoders import load_encoder
 from caploom.evaluation.evaluate import evaluate_checkpoint
+from caploom.evaluation.load_encoder import load_encoder
 from caploom.storage.records import EVALUATION_PAIRS, image_identity
 from caploom.training.blip_model import create_blip, load_blip, save_blip
 from caploom.training.images import ImageDecoder

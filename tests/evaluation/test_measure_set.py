@@ -4,7 +4,7 @@ import pytest
 import torch
 from evaluation_sources import write_image, write_karpathy
 
-from caploom.evaluation.encoders import load_encoder
+from caploom.evaluation.load_encoder import load_encoder
 from caploom.evaluation.measure_set import measure_set
 from caploom.stages.evaluation_sets import evaluation_set
 from caploom.training.clip_model import create_clip_model, save_checkpoint

@@ -6,8 +6,9 @@ from typing import Any
 from PIL import Image
 from small_factory import picture
 
+from caploom.storage.opening import open_store
 from caploom.storage.records import TRAINING_ROWS, image_identity
-from caploom.storage.store import Artifact, Plan, Store
+from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import table_of, write_table
 from caploom.training_set.settings import Drawing
 
@@ -35,7 +36,7 @@ class TrainingSets:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = Store.opened(folder / "store")
+        self.store = open_store(folder / "store")
         (folder / "images").mkdir()
 
     def picture(self, number: int, suffix: str = ".png") -> Path:

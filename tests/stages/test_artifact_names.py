@@ -8,13 +8,14 @@ import pytest
 from caploom.errors import StoreError
 from caploom.stages.artifact_names import artifact_label, find_artifact
 from caploom.storage.manifest import MANIFEST
+from caploom.storage.opening import open_store
 from caploom.storage.store import Plan, Store
 
 
 @pytest.fixture
 def store(tmp_path):
     """Two shards' captions by two prompts, a sheared shard, and two versions of a recipe's checkpoint."""
-    store = Store.opened(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     for prompt in ("1111222233334444", "5555666677778888"):
         for shard in ("shard-00000", "shard-00001"):
             make(store, "captions", ("llava", prompt, shard), {"prompt": prompt, "shard": shard}, f"12:00:0{prompt[0]}")

@@ -30,8 +30,9 @@ from caploom.storage import object_store
 from caploom.storage.bucket import Bucket
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.object_store import ObjectStore
+from caploom.storage.opening import open_store
 from caploom.storage.records import CAPTIONS
-from caploom.storage.store import Plan, Store
+from caploom.storage.store import Plan
 from caploom.storage.tables import table_of, write_table
 
 
@@ -88,7 +89,7 @@ def keys(store):
 
 
 def test_an_artifact_is_made_once_and_found_on_another_machine(url, tmp_path):
-    store = Store.opened(url)
+    store = open_store(url)
     assert not store.make(plan(), write).reused
     other = elsewhere(url, tmp_path)
     found = other.make(plan(), lambda draft: pytest.fail("it was made twice"))
@@ -100,13 +101,13 @@ def test_an_artifact_is_made_once_and_found_on_another_machine(url, tmp_path):
 
 
 def test_the_manifest_is_that_of_a_local_store(url, tmp_path):
-    local, far = Store.opened(tmp_path / "local").make(plan(), write), Store.opened(url).make(plan(), write)
+    local, far = open_store(tmp_path / "local").make(plan(), write), open_store(url).make(plan(), write)
     told = {"started", "seconds"}
     assert local.manifest.model_dump(exclude=told) == far.manifest.model_dump(exclude=told)
 
 
 def test_what_is_deleted_in_the_bucket_is_gone(url):
-    store = Store.opened(url)
+    store = open_store(url)
     store.make(plan(), write)
     for key in keys(store):
         store.bucket.delete(key)
@@ -116,7 +117,7 @@ def test_what_is_deleted_in_the_bucket_is_gone(url):
 
 
 def test_folders_are_those_of_the_bucket_and_of_this_machine(url, tmp_path):
-    store = Store.opened(url)
+    store = open_store(url)
     assert store.folders("things") == []
     store.make(plan(), write)
     elsewhere(url, tmp_path).make(plan().model_copy(update={"name": ("b",)}), write)
@@ -127,7 +128,7 @@ def test_folders_are_those_of_the_bucket_and_of_this_machine(url, tmp_path):
 
 
 def test_who_may_miss_the_latest_lists_a_tenth_of_the_time_and_sees_its_own(s3, tmp_path):
-    store = Store.opened(f"s3://{s3[1]}/factory")
+    store = open_store(f"s3://{s3[1]}/factory")
 
     def listings():
         return sum("list-type" in query for _, _, query in s3[0].seen)
@@ -148,15 +149,15 @@ def test_who_may_miss_the_latest_lists_a_tenth_of_the_time_and_sees_its_own(s3, 
 
 
 def test_a_mirror_may_be_deleted_at_any_time(url):
-    store = Store.opened(url)
+    store = open_store(url)
     store.make(plan(), write)
     shutil.rmtree(store.root)
-    again = Store.opened(url).find(plan())
+    again = open_store(url).find(plan())
     assert again.file("thing.txt").read_text() == "hello"
 
 
 def test_a_killed_upload_counts_for_nothing_and_the_next_one_is_whole(url, tmp_path, monkeypatch):
-    store = Store.opened(url)
+    store = open_store(url)
 
     def killed(key, data):
         raise KeyboardInterrupt
@@ -171,7 +172,7 @@ def test_a_killed_upload_counts_for_nothing_and_the_next_one_is_whole(url, tmp_p
 
 
 def test_of_two_writers_the_first_stays_and_its_files_are_whole(url, tmp_path):
-    one, two = Store.opened(url), elsewhere(url, tmp_path)
+    one, two = open_store(url), elsewhere(url, tmp_path)
 
     def slow(draft):
         write(draft, "mine")
@@ -184,7 +185,7 @@ def test_of_two_writers_the_first_stays_and_its_files_are_whole(url, tmp_path):
 
 def test_a_writer_that_lost_between_its_look_and_its_manifest_leaves_the_first(s3, tmp_path, monkeypatch):
     url = f"s3://{s3[1]}/factory"
-    one, two = Store.opened(url), elsewhere(url, tmp_path)
+    one, two = open_store(url), elsewhere(url, tmp_path)
     create = two.bucket.create
 
     def later(key, data):
@@ -197,7 +198,7 @@ def test_a_writer_that_lost_between_its_look_and_its_manifest_leaves_the_first(s
 
 
 def test_a_damaged_object_is_named_and_never_kept(url, tmp_path):
-    store = Store.opened(url)
+    store = open_store(url)
     store.make(plan(), write)
     (key,) = (key for key in keys(store) if key.endswith("thing.txt"))
     store.bucket.write(key, b"hellO")
@@ -213,7 +214,7 @@ def test_a_damaged_object_is_named_and_never_kept(url, tmp_path):
 @pytest.mark.slow
 def test_more_than_a_page_of_artifacts_is_listed_and_fetched_once(s3, tmp_path):
     server, bucket = s3
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     text = store.make(plan(), write).manifest
     many = {f"things/a/{number:016x}": number for number in range(1100)}
 
@@ -236,7 +237,7 @@ def test_more_than_a_page_of_artifacts_is_listed_and_fetched_once(s3, tmp_path):
 @pytest.mark.slow
 def test_a_storage_that_fails_now_and_then_loses_nothing(s3, tmp_path):
     server, bucket = s3
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     count = iter(range(10**6))
     server.code = "SlowDown"
     server.spoil = lambda method, path: (500, 503)[next(count) % 2] if next(count) % 3 == 0 else None
@@ -248,7 +249,7 @@ def test_a_storage_that_fails_now_and_then_loses_nothing(s3, tmp_path):
 def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, monkeypatch):
     server, bucket = s3
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     server.spoil = lambda method, path: 500 if method == "PUT" else None
     with pytest.raises(StoreError, match=r"s3://.*: the storage failed and went on failing .*; run again"):
         store.make(plan(), write)
@@ -260,7 +261,7 @@ def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, m
 @pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken"])
 def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
     server, bucket = s3
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     server.code, server.spoil = code, lambda method, path: 403 if method == "PUT" else None
     with pytest.raises(StoreError, match=r"s3://.*the storage denies it .*credentials in the environment"):
         store.make(plan(), write)
@@ -272,7 +273,7 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
 def test_google_s_denials_are_one_sentence_too(gs, monkeypatch, httpserver_of, status, capfd):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", httpserver_of(status, {"error": {"message": "No access for you."}}))
     with pytest.raises(StoreError, match=r"gs://.* the storage denies it .*check that the credentials") as raised:
-        Store.opened(f"gs://{gs}/factory")
+        open_store(f"gs://{gs}/factory")
     assert "\n" not in str(raised.value)
     assert "Traceback" not in capfd.readouterr().err
 
@@ -289,7 +290,7 @@ def test_google_s_storage_is_told_to_create_only_what_is_not_there(gs, monkeypat
 
 def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct the address"):
-        Store.opened("s3://nowhere-at-all/factory")
+        open_store("s3://nowhere-at-all/factory")
 
 
 def caption(number):
@@ -307,7 +308,7 @@ def caption(number):
 
 
 def test_the_ledgers_parts_are_known_on_every_machine_until_they_are_swept(url, tmp_path):
-    here, there = (Ledger(store, "c", "f" * 16) for store in (Store.opened(url), elsewhere(url, tmp_path)))
+    here, there = (Ledger(store, "c", "f" * 16) for store in (open_store(url), elsewhere(url, tmp_path)))
     ids = [caption(number)["image_id"] for number in range(3)]
     here.append("shard-00000", [caption(0)])
     there.append("shard-00000", [caption(1), caption(0)])
@@ -326,7 +327,7 @@ def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_
     s3[0].spoil = slow_listing
     url, ids = f"s3://{s3[1]}/factory", [caption(0)["image_id"]]
     far = elsewhere(url, tmp_path)
-    here, there = Ledger(Store.opened(url), "c", "f" * 16), Ledger(far, "c", "f" * 16)
+    here, there = Ledger(open_store(url), "c", "f" * 16), Ledger(far, "c", "f" * 16)
     there.append("shard-00000", [caption(0)])
     assert here.missing(ids) == []
     finished = Plan(kind="captions", name=("c", "f" * 16, "shard-00000"), code_version="1", configuration={})
@@ -337,14 +338,14 @@ def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_
 
 
 def test_retries_are_asked_for_on_every_machine(url, tmp_path):
-    here, there = Store.opened(url), elsewhere(url, tmp_path)
+    here, there = open_store(url), elsewhere(url, tmp_path)
     ask_again(here, "c", "f" * 16, "shard-00000")
     ask_again(there, "c", "f" * 16, "shard-00000")
     assert retries_asked(here, "c", "f" * 16, "shard-00000") == 2
 
 
 def test_an_image_of_a_pack_in_the_bucket_is_read_by_its_range(url):
-    store = Store.opened(url)
+    store = open_store(url)
     place = store.url_of(plan().address, "images.pack")
     store.make(plan(), lambda draft: (draft.folder / "images.pack").write_bytes(b"0123456789"))
     assert read_location(str(Location(place, offset=3, length=4))) == b"3456"
@@ -428,7 +429,7 @@ def test_a_table_that_is_damaged_in_the_bucket_is_named(far_factory, tmp_path):
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_whole(s3, tmp_path):
     server, bucket = s3
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     data = bytes(range(256)) * 4096 * 101  # 106 MB: twice what s3fs sends at once
 
     def write_large(draft):
@@ -449,7 +450,7 @@ def test_a_storage_that_does_not_answer_for_a_while_loses_nothing(s3, tmp_path, 
     s3fs.S3FileSystem.clear_instance_cache()
     silent = iter(range(2))
     server.spoil = lambda method, path: 0 if method == "PUT" and next(silent, None) is not None else None
-    store = Store.opened(f"s3://{bucket}/factory")
+    store = open_store(f"s3://{bucket}/factory")
     assert store.make(plan(), write).file("thing.txt").read_text() == "hello"
     assert next(silent, None) is None, "no answer was held back"
     assert elsewhere(f"s3://{bucket}/factory", tmp_path).read(plan().address).file("thing.txt").read_text() == "hello"

@@ -5,12 +5,13 @@ import pytest
 
 from caploom.errors import MissingArtifactError, StoreError
 from caploom.storage.manifest import MANIFEST, RowCount
-from caploom.storage.store import Plan, Store
+from caploom.storage.opening import open_store
+from caploom.storage.store import Plan
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.opened(tmp_path / "store")
+    return open_store(tmp_path / "store")
 
 
 def plan(**configuration):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import StoreError
-from caploom.storage.store import Store
+from caploom.storage.opening import open_store
 from caploom.training_set.buckets import CAPTIONS, IMAGES, Bucket, Cutter, joined, text_bytes
 from caploom.training_set.filter_context import Prepared
 from caploom.training_set.filters import judge, reasons_of
@@ -48,7 +48,7 @@ class Job:
     def file(self, table: Table) -> Path:
         """The file of a table, on the machine where this is called."""
         self.exchange.check()
-        artifact = Store.opened(self.store).read(table.address)
+        artifact = open_store(self.store).read(table.address)
         if artifact is None:
             raise StoreError(f"{table.address}: it was there when the merge began and is gone; make it again.")
         return artifact.file(table.name)

@@ -1,0 +1,26 @@
+"""Opens a store, wherever it lies."""
+
+from pathlib import Path
+
+from caploom.errors import StoreError
+from caploom.storage.paths import is_url
+from caploom.storage.store import Store
+
+
+def open_store(root: Path | str, *, run_id: str | None = None) -> Store:
+    """The store in a folder, made when missing, or at a URL; raises `StoreError` when that is not possible.
+
+    Example:
+        >>> store = open_store("factory/demo")
+        >>> [artifact.data_version for artifact in store.list("training_set", "four-captioners")]
+        ['2f7c1d0a9b3e4c55']
+    """
+    if is_url(str(root)):
+        from caploom.storage.object_store import ObjectStore  # fsspec: only where there is a URL
+
+        return ObjectStore.at(str(root), run_id=run_id)
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
+    return Store(Path(root), run_id=run_id)
