@@ -104,4 +104,5 @@ CAPTIONS_COST = Cost(
     shared_by=lambda graph, key: len({each.base for each in graph.recipes.values() if key[0] in each.captioners}),
     measured=_measured,
     alike=_alike,
+    verb="caption",
 )

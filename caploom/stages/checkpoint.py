@@ -197,6 +197,7 @@ def _cost(kind: str, suffix: str) -> Cost:
         steps=lambda graph, key: _trainer_of(graph, Ref(kind, key)).steps,
         also=(KIND, FINETUNED_KIND),
         title=KIND,
+        verb="train",
     )
 
 

@@ -26,7 +26,8 @@ class Graph:
     """A factory's artifacts, as one call or run sees them.
 
     Planning is pure: nothing is decoded, made or written. A kind is listed once and a manifest read once; `make` adds
-    what it made, and what others finish meanwhile is not seen, but by `make` itself.
+    what it made, and what others finish meanwhile is not seen, but by `make` itself. In a `tolerant` graph, what is
+    damaged counts as missing, and so does what is read from a source that cannot be read.
 
     Example:
         >>> graph = Graph(Factory.from_yaml(Path("my.yaml")))
@@ -38,6 +39,7 @@ class Graph:
         self.factory = factory
         self.config = factory.config
         self.store = factory.store
+        self.tolerant = tolerant
         self.view = StoreView(factory.store, tolerant=tolerant)
         self._plans: dict[Ref, Plan | MissingArtifactError] = {}
         self._found: dict[Ref, Artifact | None] = {}
@@ -184,13 +186,17 @@ class Graph:
         )
 
     def _look(self, ref: Ref) -> Artifact | None:
-        look = self.stage(ref.kind).look
-        if look is not None:
-            return look(self, ref.key)
+        stage = self.stage(ref.kind)
+        if stage.look is not None:
+            return stage.look(self, ref.key)
         try:
             return self.view.find(self.plan(ref))
         except MissingArtifactError:
             return None
+        except CaploomError:
+            if self.tolerant and stage.source is not None:  # what it is read from is gone
+                return None
+            raise
 
     def _missing(self, ref: Ref, by: Ref | None) -> str:
         stage = self.stage(ref.kind)

@@ -20,7 +20,7 @@ from caploom.readers.source_row import SourceRow
 from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_of, sources_of
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
 from caploom.storage.store import Artifact, Draft, Plan
@@ -337,7 +337,9 @@ RAW_PAIRS = Stage(
         line=lambda graph, key: "rows of the source",
         units=lambda graph, keys: (sum(rows_of(graph, shard) for (shard,) in keys), True),
         shared_by=lambda graph, key: len({recipe.base for recipe in graph.recipes.values()}),
+        measured=by_rows,
         alike=_alike,
+        verb="read",
     ),
     tables={PAIRS_FILE: PAIRS},
     images=PAIRS_FILE,

@@ -134,6 +134,7 @@ RETRIEVAL_METRICS = Stage(
         units=_units,
         measured=_measured,
         alike=_alike,
+        verb="measure",
     ),
     reads_images=True,
     checks=Checks((BETTER_THAN_CHANCE,), check_metrics),

@@ -25,7 +25,7 @@ from caploom.stages.captions_cost import captions_of
 from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_words import corpus_words, corpus_words_so_far, longest_raw_words, uncounted
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, by_rows
 from caploom.stages.words import steps_in_words
 from caploom.storage.records import SHEARED as SHEARED_SCHEMA
 from caploom.storage.store import Artifact, Draft, Plan
@@ -295,7 +295,9 @@ SHEARED = Stage(
         line=lambda graph, key: f"{key[0]}, {key[1]}",
         units=_units,
         shared_by=_used_by,
+        measured=by_rows,
         alike=_alike,
+        verb="shear",
     ),
     tables={_TABLE: SHEARED_SCHEMA},
     told_by_data=frozenset({"corpus_words"}),

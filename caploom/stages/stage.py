@@ -123,7 +123,8 @@ class Alike:
     which: Callable[[Graph, Manifest], bool] = lambda graph, manifest: True
 
 
-def _by_rows(graph: Graph, manifest: Manifest) -> Measured | None:
+def by_rows(graph: Graph, manifest: Manifest) -> Measured | None:
+    """The speed of work whose units are the rows that come in."""
     return Measured(manifest.rows.rows_in, manifest.seconds) if manifest.rows is not None else None
 
 
@@ -137,11 +138,13 @@ class Cost:
         split: what keeps lines of one name apart.
         units: how many units those to be made of a line are, and whether that is certain; else it is the most.
         shared_by: how many recipes use an artifact.
-        measured: what a finished artifact's manifest says of its speed; None where that is nothing.
+        measured: what a finished artifact's manifest says of its speed; None where that is nothing. Unless given, that
+            one artifact took so long.
         alike: the artifacts whose speed counts for the first of those to be made; the first that there are do.
         steps: optimizer steps of an artifact.
         also: kinds whose speed counts too.
-        title: the stage that it is told as; the kind, unless given.
+        title: the kind that it is counted as; its own, unless given.
+        verb: what a run does to make one, in a word for people; the title, unless given.
     """
 
     unit: str = "artifacts"
@@ -149,11 +152,12 @@ class Cost:
     split: Callable[[Graph, Key], object] = lambda graph, key: None
     units: Callable[[Graph, Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
     shared_by: Callable[[Graph, Key], int] = lambda graph, key: 0
-    measured: Callable[[Graph, Manifest], Measured | None] = _by_rows
+    measured: Callable[[Graph, Manifest], Measured | None] = lambda graph, manifest: Measured(1, manifest.seconds)
     alike: Callable[[Graph, Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
     steps: Callable[[Graph, Key], int] = lambda graph, key: 0
     also: tuple[str, ...] = ()
     title: str | None = None
+    verb: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from caploom.stages.on_ray.merge import merge_on_ray, reads_much
 from caploom.stages.raw_pairs import ingested_shards, raw_captions_in
 from caploom.stages.scores import load_clip_scorer
 from caploom.stages.sheared import tables_of
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.stages.words import filters_in_words, mix_in_words
 from caploom.storage.records import DROPPED, TRAINING_ROWS
 from caploom.storage.store import Artifact, Draft, Plan
@@ -212,7 +212,9 @@ TRAINING_SET = Stage(
         line=_line,
         units=_units,
         shared_by=lambda graph, key: sum(each.base == graph.recipe(key[0]).base for each in graph.recipes.values()),
+        measured=by_rows,
         alike=_alike,
+        verb="merge",
     ),
     tables={"rows-*.parquet": TRAINING_ROWS, "dropped-*.parquet": DROPPED},
     told_by_data=frozenset({"excluded_images"}),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caploom.captioning.identity import captioner_fingerprint
 from caploom.config.factory import Factory
-from caploom.questions.cost.rates import Rates
-from caploom.questions.status.versions import Versions
+from caploom.questions.cost.rates import rate_of
+from caploom.stages.captions_cost import CAPTIONS_COST
+from caploom.stages.graph import Graph
 
 DATA_SETS = {"CC3M": 3_000_000, "15 M": 15_000_000, "LAION-400M": 400_000_000}
 """How many images `caploom plan --cluster` reckons with, unless told otherwise."""
@@ -104,10 +104,10 @@ class ClusterCost:
 
 def measured_rates(factory: Factory) -> list[CaptionRate]:
     """The rates of the YAML's captioners in its store; None where a captioner has not run there."""
-    rates = Rates(factory.store, Versions(factory.store))
+    graph = Graph(factory, tolerant=True)
     found = []
-    for name, settings in factory.config.captioners.items():
-        rate = rates.captioning(name, captioner_fingerprint(settings), settings)
+    for name in factory.config.captioners:
+        rate = rate_of(graph, graph.stage("captions"), CAPTIONS_COST, (name, ""))  # of no shard in particular
         basis = rate.basis if rate else "it has not run in this store yet"
         found.append(CaptionRate(name, rate.per_second if rate else None, basis, "this store"))
     return found

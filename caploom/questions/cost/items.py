@@ -12,6 +12,7 @@ class CostItem:
 
     Attributes:
         stage: the kind of artifact that it makes.
+        verb: what a run does to make one, in a word.
         name: which captioner, shear, trainer or evaluation sets.
         to_do: artifacts that are to be made.
         done: artifacts that are made already and will be found.
@@ -24,6 +25,7 @@ class CostItem:
     """
 
     stage: str
+    verb: str
     name: str
     to_do: int
     done: int

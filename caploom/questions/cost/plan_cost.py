@@ -1,38 +1,23 @@
 """What a run of the present YAML would still make, and how long that takes, before anything runs.
 
-What is to do is found as a run finds it: by the stages' own plans against the store. Seconds come from what was
+What is to do is found as a run finds it: by the plans of the graph against the store. Seconds come from what was
 measured in this store; where nothing like it was, they are not known, and no number is made up.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.ledger import KIND as CAPTIONS
 from caploom.config.factory import Factory
-from caploom.config.recipes import Recipe
 from caploom.questions.cost.items import CostItem
-from caploom.questions.cost.rates import Rates
-from caploom.questions.cost.shards import CostShard, cost_shards, images_to_caption, missing_rows
-from caploom.questions.status.sets import judge_evaluation_set, judge_target_set
-from caploom.questions.status.versions import Versions
-from caploom.stages.checkpoint import FINE_TUNED, ZERO_SHOT, checkpoint_stage, finetuned_stage
-from caploom.stages.exclusions import known_exclusions
-from caploom.stages.raw_words import known_corpus_words
-from caploom.stages.retrieval_metrics import retrieval_metrics_stage
-from caploom.stages.shards import source_fingerprint
-from caploom.stages.sheared import (
-    needs_raw_words,
-    shear_fingerprint,
-    sheared_captions_stage,
-    sheared_shard_stage,
-)
-from caploom.stages.training_set import training_set_stage
-from caploom.storage.store import Artifact, Plan
-from caploom.training.identity import trainer_identity
-from caploom.training.settings import TrainerSettings
-from caploom.training_set.filters import filters_identity
+from caploom.questions.cost.rates import rate_of
+from caploom.readers.picture_book import PictureBookReader
+from caploom.stages.graph import Graph
+from caploom.stages.registry import stages
+from caploom.stages.shards import INBOX, listings, new_rows, next_number, source_of
+from caploom.stages.stage import Cost, Key, Ref, Stage
 
 __all__ = ["CostItem", "CostPlan", "plan_cost"]
 
@@ -62,12 +47,12 @@ class CostPlan:
     @property
     def captions(self) -> int:
         """Images to caption, over all captioners."""
-        return sum(item.units for item in self.of("captions"))
+        return sum(item.units for item in self.of(CAPTIONS))
 
     @property
     def captions_unshared(self) -> int:
         """What it would be if each recipe had its own captions made."""
-        return sum(item.units * max(1, item.shared_by) for item in self.of("captions"))
+        return sum(item.units * max(1, item.shared_by) for item in self.of(CAPTIONS))
 
     @property
     def seconds(self) -> float:
@@ -105,242 +90,95 @@ def plan_cost(factory: Factory) -> CostPlan:
     """What a run of the present YAML would still make; nothing is made, drawn or loaded for it.
 
     Raises `SourceError` when the source cannot be read: it is read through, to count the rows that no shard holds yet.
+
+    Example:
+        >>> plan_cost(Factory.from_yaml(Path("my.yaml"))).captions
+        12000
     """
-    return _Costing(factory).plan()
+    graph = Graph(factory, tolerant=True)
+    graph.expected = _expected_shards(graph)
+    items = tuple(line.item(graph) for line in _lines(graph))
+    recipes = graph.recipes.values()
+    return CostPlan(graph.config.name, len({each.base for each in recipes}), len(recipes), items, graph.view.damaged)
 
 
-class _Costing:
-    """One look at a factory."""
+def _expected_shards(graph: Graph) -> dict[str, int]:
+    """The shards that the source's new rows will be cut into, with their rows."""
+    cut = [listing for shard, listing in listings(graph).items() if source_of(graph.factory, shard) != INBOX]
+    rows = _uncut_rows(graph.factory, sum(listing.manifest.summary["rows"] for listing in cut))
+    size, first = graph.config.shard_size, next_number(cut)
+    starts = range(0, rows, size)
+    return {f"shard-{number:05d}": min(size, rows - start) for number, start in enumerate(starts, start=first)}
 
-    def __init__(self, factory: Factory) -> None:
-        self._factory = factory
-        self._config = factory.config
-        self._versions = Versions(factory.store)
-        self._rates = Rates(factory.store, self._versions)
-        self._recipes = self._config.expanded_recipes()
-        # Arms that differ only in their seed share everything up to the training set.
-        self._bases = {recipe.base: recipe for recipe in self._recipes}
-        self._fingerprints = {name: captioner_fingerprint(each) for name, each in self._config.captioners.items()}
-        self._shards: list[CostShard] = []
-        self._sheared: dict[tuple[str, str], list[Artifact | None]] = {}
-        self._training_sets: dict[str, Artifact | None] = {}
-        self._stages: dict[str, list[Artifact | None]] = {}
 
-    def plan(self) -> CostPlan:
-        """All items, upstream first: each stage looks at what the ones before it found."""
-        self._shards = cost_shards(self._factory, self._versions, self._fingerprints)
-        items = [
-            self._raw_pairs(),
-            *(self._captions(name) for name in self._config.captioners),
-            *self._shears(),
-            *self._merges(),
-            *self._target_sets(),
-            *self._trainings(),
-            *self._measurings(),
-        ]
-        return CostPlan(self._config.name, len(self._bases), len(self._recipes), tuple(items), self._versions.damaged)
+def _uncut_rows(factory: Factory, in_shards: int) -> int:
+    """Rows of the source that no shard holds; pictures that are not drawn yet are not drawn to be counted."""
+    reader = factory.config.pairs
+    if isinstance(reader, PictureBookReader) and not reader.is_drawn:
+        return max(0, reader.scenes - in_shards)
+    return sum(1 for _ in new_rows(factory))
 
-    def _raw_pairs(self) -> CostItem:
-        waiting = [shard for shard in self._shards if shard.pairs is None]
-        source = source_fingerprint(self._factory)
+
+@dataclass(frozen=True)
+class _Line:
+    """Artifacts of a kind whose work is alike, and counted together."""
+
+    stage: Stage
+    cost: Cost
+    name: str
+    keys: list[Key]
+
+    def item(self, graph: Graph) -> CostItem:
+        """What of them is to do, and what it costs."""
+        cost = self.cost
+        waiting = [key for key in self.keys if graph.find(Ref(self.stage.kind, key)) is None]
+        units, exact = cost.units(graph, waiting)
+        title = _title(self.stage.kind, cost)
         return CostItem(
-            stage="raw_pairs",
-            name="rows of the source",
+            stage=title,
+            verb=cost.verb or title,
+            name=self.name,
             to_do=len(waiting),
-            done=len(self._shards) - len(waiting),
-            units=missing_rows(waiting),
-            unit="rows",
-            rate=self._rates.ingesting(source) if waiting else None,
-            shared_by=len(self._bases),
-        )
-
-    def _captions(self, captioner: str) -> CostItem:
-        settings, fingerprint = self._config.captioners[captioner], self._fingerprints[captioner]
-        waiting = [shard for shard in self._shards if shard.captions[captioner] is None]
-        images, exact = images_to_caption(self._factory, captioner, fingerprint, waiting)
-        return CostItem(
-            stage="captions",
-            name=captioner,
-            to_do=len(waiting),
-            done=len(self._shards) - len(waiting),
-            units=images,
-            unit="captions",
+            done=len(self.keys) - len(waiting),
+            units=units,
+            unit=cost.unit,
             exact=exact,
-            rate=self._rates.captioning(captioner, fingerprint, settings) if waiting else None,
-            shared_by=sum(captioner in recipe.captioners for recipe in self._bases.values()),
+            rate=rate_of(graph, self.stage, cost, waiting[0]) if waiting else None,
+            shared_by=max(cost.shared_by(graph, key) for key in self.keys),
+            steps=sum(cost.steps(graph, key) for key in waiting),
         )
 
-    def _shears(self) -> list[CostItem]:
-        """Every captioner's captions by every shear that some recipe asks for."""
-        asked: Counter[tuple[str, str]] = Counter()
-        names: dict[str, str] = {}
-        for recipe in self._bases.values():
-            shear = shear_fingerprint(self._config.shear_steps(recipe.shear))
-            names.setdefault(shear, recipe.shear)
-            asked.update((captioner, shear) for captioner in recipe.captioners)
-        items = []
-        for (captioner, shear), recipes in asked.items():
-            tables = self._sheared[captioner, shear] = self._sheared_tables(captioner, names[shear])
-            waiting = [shard for shard, table in zip(self._shards, tables, strict=True) if table is None]
-            items.append(
-                CostItem(
-                    stage="sheared",
-                    name=f"{captioner}, {names[shear]}",
-                    to_do=len(waiting),
-                    done=len(tables) - len(waiting),
-                    units=sum(shard.said(captioner) for shard in waiting),
-                    unit="captions",
-                    exact=all(shard.captions[captioner] is not None for shard in waiting),
-                    rate=self._rates.shearing(shear) if waiting else None,
-                    shared_by=recipes,
-                )
-            )
-        return items
 
-    def _sheared_tables(self, captioner: str, shear: str) -> list[Artifact | None]:
-        steps = self._config.shear_steps(shear)
-        pairs = [shard.pairs for shard in self._shards if shard.pairs is not None]
-        corpus = known_corpus_words(self._factory.store, steps, pairs) if len(pairs) == len(self._shards) else None
-        if corpus is None:
-            return [None] * len(self._shards)
-        return [
-            self._made(
-                sheared_shard_stage(steps, captioner, shard.name, corpus),
-                [shard.captions[captioner], *([shard.pairs] if needs_raw_words(steps) else [])],
-            )
-            for shard in self._shards
-        ]
+def _lines(graph: Graph) -> Iterator[_Line]:
+    """All of the work, upstream first."""
+    titles: dict[str, list[tuple[Stage, Cost]]] = {}
+    for stage in stages():
+        if stage.cost is not None:
+            titles.setdefault(_title(stage.kind, stage.cost), []).append((stage, stage.cost))
+    for counted in titles.values():
+        yield from _lines_of(graph, counted)
 
-    def _merges(self) -> list[CostItem]:
-        """The training sets, together by their filters, which decide how long they take."""
-        for base, recipe in self._bases.items():
-            self._training_sets[base] = self._training_set(recipe)
-        together: dict[str, list[Recipe]] = {}
-        for recipe in self._bases.values():
-            together.setdefault(", ".join(step.filter for step in recipe.filters), []).append(recipe)
-        items = []
-        for filters, recipes in together.items():
-            waiting = [recipe for recipe in recipes if self._training_sets[recipe.base] is None]
-            identity = filters_identity(waiting[0].filters) if waiting else []
-            items.append(
-                CostItem(
-                    stage="training_set",
-                    name=f"filters {filters}" if filters else "no filters",
-                    to_do=len(waiting),
-                    done=len(recipes) - len(waiting),
-                    units=sum(self._said(recipe) for recipe in waiting),
-                    unit="captions",
-                    exact=self._is_exact(waiting),
-                    rate=self._rates.merging(identity) if waiting else None,
-                    shared_by=max(sum(each.base == recipe.base for each in self._recipes) for recipe in recipes),
-                )
-            )
-        return items
 
-    def _said(self, recipe: Recipe) -> int:
-        """The captions that a recipe's training set is merged of."""
-        return sum(shard.raw + sum(shard.said(name) for name in recipe.captioners) for shard in self._shards)
+def _lines_of(graph: Graph, counted: Sequence[tuple[Stage, Cost]]) -> Iterable[_Line]:
+    """The lines of the kinds of one title: these take turns, recipe by recipe."""
+    lines: dict[tuple[object, ...], _Line] = {}
+    keys = {stage.kind: _different(graph, stage) for stage, _ in counted}
+    for key in dict.fromkeys(chain.from_iterable(keys.values())):
+        for stage, cost in counted:
+            if key in keys[stage.kind]:
+                name, apart = cost.line(graph, key), cost.split(graph, key)
+                line = lines.setdefault((stage.kind, name, apart), _Line(stage, cost, name, []))
+                line.keys.append(key)
+    return lines.values()
 
-    def _is_exact(self, recipes: Sequence[Recipe]) -> bool:
-        """Whether that is certain: everything that they are merged of is made."""
-        used = {name for recipe in recipes for name in recipe.captioners}
-        return not recipes or all(
-            each is not None for shard in self._shards for each in (shard.pairs, *(shard.captions[n] for n in used))
-        )
 
-    def _training_set(self, recipe: Recipe) -> Artifact | None:
-        if any(shard.pairs is None for shard in self._shards):
-            return None
-        steps = self._config.shear_steps(recipe.shear)
-        corpus = known_corpus_words(self._factory.store, steps, [each.pairs for each in self._shards if each.pairs])
-        if corpus is None:
-            return None
-        tables = [table for name in recipe.captioners for table in self._sheared[name, shear_fingerprint(steps)]]
-        sheared = self._made(sheared_captions_stage(recipe, corpus), tables)
-        known = [shard.pairs for shard in self._shards if shard.pairs is not None]
-        left_out = known_exclusions(self._factory, recipe, known)
-        return self._made(
-            training_set_stage(self._factory, recipe, left_out), [sheared, *(shard.pairs for shard in self._shards)]
-        )
+def _title(kind: str, cost: Cost) -> str:
+    return cost.title or kind
 
-    def _target_sets(self) -> list[CostItem]:
-        used = dict.fromkeys(recipe.finetune.target_set for recipe in self._recipes if recipe.finetune is not None)
-        self._targets = {name: judge_target_set(self._factory, name, self._versions).artifact for name in used}
-        return [
-            CostItem(
-                stage="target_set",
-                name=name,
-                to_do=int(found is None),
-                done=int(found is not None),
-                units=int(found is None),
-                unit="sets",
-                shared_by=len({r.base for r in self._recipes if r.finetune and r.finetune.target_set == name}),
-            )
-            for name, found in self._targets.items()
-        ]
 
-    def _trainings(self) -> list[CostItem]:
-        """The trainings of both stages, together by their trainer."""
-        made: dict[str, list[bool]] = {}
-        trainers: dict[str, TrainerSettings] = {}
-        names = {each.model_dump_json(): name for name, each in reversed(self._config.trainers.items())}
-        for recipe in self._recipes:
-            first = self._made(checkpoint_stage(recipe), [self._training_sets[recipe.base]])
-            self._stages[recipe.name] = [first]
-            stages = [(recipe.trainer, ZERO_SHOT, first)]
-            if recipe.finetune is not None:
-                second = self._made(finetuned_stage(recipe), [first, self._targets[recipe.finetune.target_set]])
-                self._stages[recipe.name].append(second)
-                stages.append((recipe.finetune.trainer, FINE_TUNED, second))
-            for trainer, stage, found in stages:
-                name = names[trainer.model_dump_json()] + (", second stage" if stage == FINE_TUNED else "")
-                made.setdefault(name, []).append(found is not None)
-                trainers[name] = trainer
-        return [self._training(name, trainers[name], found) for name, found in made.items()]
-
-    def _training(self, name: str, trainer: TrainerSettings, made: Sequence[bool]) -> CostItem:
-        to_do = made.count(False)
-        return CostItem(
-            stage="checkpoint",
-            name=name,
-            to_do=to_do,
-            done=made.count(True),
-            units=to_do * trainer.steps * trainer.batch_size,
-            unit="samples",
-            steps=to_do * trainer.steps,
-            rate=self._rates.training(trainer_identity(trainer)) if to_do else None,
-        )
-
-    def _measurings(self) -> list[CostItem]:
-        """The measurings, together by their evaluation sets, model and number of stages."""
-        used = dict.fromkeys(name for recipe in self._recipes for name in recipe.evaluation_sets)
-        sets = {name: judge_evaluation_set(self._factory, name, self._versions).artifact for name in used}
-        groups: dict[tuple[tuple[str, ...], str], list[tuple[Recipe, bool]]] = {}
-        for recipe in self._recipes:
-            if recipe.evaluation_sets:
-                inputs = [*self._stages[recipe.name], *(sets[name] for name in recipe.evaluation_sets)]
-                found = self._made(retrieval_metrics_stage(recipe), inputs)
-                model = trainer_identity(recipe.trainer)["model"]
-                groups.setdefault((recipe.evaluation_sets, model), []).append((recipe, found is not None))
-        items = []
-        for (names, model), measured in groups.items():
-            waiting = [recipe for recipe, found in measured if not found]
-            items.append(
-                CostItem(
-                    stage="retrieval_metrics",
-                    name=", ".join(names),
-                    to_do=len(waiting),
-                    done=len(measured) - len(waiting),
-                    units=sum(len(self._stages[recipe.name]) for recipe in waiting),
-                    unit="checkpoints",
-                    rate=self._rates.measuring(names, model) if waiting else None,
-                )
-            )
-        return items
-
-    def _made(self, stage: Plan, inputs: Sequence[Artifact | None]) -> Artifact | None:
-        """The finished artifact of a stage; None too where one of its inputs is still to be made."""
-        known = [each for each in inputs if each is not None]
-        if len(known) < len(inputs):
-            return None
-        return self._versions.find(stage.of(each.as_input() for each in known))
+def _different(graph: Graph, stage: Stage) -> dict[Key, None]:
+    """The keys of a kind, one an artifact: recipes that differ only in their seed share a training set."""
+    names: dict[Key, Key] = {}
+    for key in graph.keys(stage.kind):
+        names.setdefault(stage.name(graph, key), key)
+    return dict.fromkeys(names.values())

@@ -7,15 +7,6 @@ from caploom.common.changes import printable
 from caploom.questions.cost.items import CostItem
 from caploom.questions.cost.plan_cost import CostPlan
 
-_STAGES = {
-    "raw_pairs": "read",
-    "captions": "caption",
-    "sheared": "shear",
-    "training_set": "merge",
-    "target_set": "target set",
-    "checkpoint": "train",
-    "retrieval_metrics": "measure",
-}
 _HEAD = ["stage", "of", "to do", "that is", "takes", "as measured on"]
 
 
@@ -69,7 +60,7 @@ def _row(item: CostItem) -> list[str]:
     takes = "not measured yet" if item.seconds is None else duration(item.seconds)
     basis = f"{_speed(item.rate.per_second)} a second: {item.rate.basis}" if item.rate is not None else ""
     to_do = f"{item.to_do:,} of {item.to_do + item.done:,}"
-    return [_STAGES[item.stage], item.name, to_do, f"{at_most}{steps}{item.units:,} {item.unit}", takes, basis]
+    return [item.verb, item.name, to_do, f"{at_most}{steps}{item.units:,} {item.unit}", takes, basis]
 
 
 def _speed(per_second: float) -> str:
@@ -102,7 +93,7 @@ def _sum(plan: CostPlan) -> str:
     """The last sentence."""
     if plan.is_done:
         return "Nothing is to do: everything is made."
-    unknown = [f"{_STAGES[item.stage]} {item.name}" for item in plan.not_measured]
+    unknown = [f"{item.verb} {item.name}" for item in plan.not_measured]
     certain = all(item.exact for item in plan.of("captions"))
     captions = f"{'' if certain else 'at most '}{_count(plan.captions, 'caption')} to make"
     if not unknown:
