@@ -21,6 +21,7 @@ BENCHMARKS = {
     "merge": "benchmarks.merge.benchmark:Merge",
     "retrieval": "benchmarks.retrieval.benchmark:Retrieval",
     "training": "benchmarks.training.benchmark:Training",
+    "orchestration": "benchmarks.orchestration.benchmark:Orchestration",
     "ray": "benchmarks.ray.benchmark:OnRay",
     "ingest": "benchmarks.ingest.benchmark:Ingest",
     "lineage": "benchmarks.lineage.benchmark:Lineage",

@@ -51,9 +51,15 @@ class HeadlessRun:
     def run(self) -> None:
         """The whole graph, in order."""
         with only_headless_run(instance_home(self._config), self._instance):
-            self._run()
+            self._caption()
+            self._experiment()
 
-    def _run(self) -> None:
+    def run_captions(self) -> list[str]:
+        """Its beginning alone: cut, ingest and caption; returns the names of all shards."""
+        with only_headless_run(instance_home(self._config), self._instance):
+            return self._caption()
+
+    def _caption(self) -> list[str]:
         self._add_shards()
         shards = shard_names(self.factory)
         if not shards:
@@ -62,6 +68,9 @@ class HeadlessRun:
             )
         for first, last in self._ranges(set(shards)):
             self._execute(CAPTION_SHARDS, tags=shard_range_tags(first, last))
+        return shards
+
+    def _experiment(self) -> None:
         sheared: set[tuple[str, str]] = set()
         for recipe in self._config.expanded_recipes():
             for captioner in recipe.captioners:
