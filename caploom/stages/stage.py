@@ -76,22 +76,26 @@ class Making:
     @property
     def factory(self) -> Factory:
         """The factory."""
-        return self.graph.factory
+        factory: Factory = self.graph.factory
+        return factory
 
     @property
     def config(self) -> FactoryConfig:
         """Its configuration."""
-        return self.graph.config
+        config: FactoryConfig = self.graph.config
+        return config
 
     @property
     def store(self) -> Store:
         """Its store."""
-        return self.graph.store
+        store: Store = self.graph.store
+        return store
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, of an artifact whose key is a recipe's name."""
-        return self.graph.recipe(self.ref.key[0])
+        recipe: Recipe = self.graph.recipe(self.ref.key[0])
+        return recipe
 
     def inputs(self, *kinds: str) -> list[Artifact]:
         """What it is made from, in the order of the plan; of these kinds alone, if some are named."""
