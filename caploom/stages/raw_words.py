@@ -111,6 +111,6 @@ RAW_WORDS = Stage(
     upstream=("raw_pairs",),
     inputs=lambda graph, key: [Ref("raw_pairs", key)],
     on_demand=True,  # so that a new shard costs only itself
-    slot=lambda key: None,
+    hidden=True,
     cost=None,
 )

@@ -213,7 +213,8 @@ class Stage:
         around: what is held while one is built: a lock, a claim.
         explain: words a fault of what it needs.
         missing: says what makes one that is not there; else that its slot is to be materialized.
-        slot: the asset, and the partition of it, that people know it as; None: nobody does.
+        hidden: whether people know its artifacts only as a part of what is made from them.
+        slot: the asset, and the partition of it, that people know one as; its kind and key, unless given.
         label: what one is called that is no slot; of several artifacts that are one slot, said before its causes.
         absent: what is said where one is not there that people cannot ask for.
         shown: its configuration as the YAML has it, from that of a manifest or plan.
@@ -253,7 +254,8 @@ class Stage:
     around: Callable[[Making], AbstractContextManager[None]] = lambda making: nullcontext()
     explain: Callable[[Key, CaploomError], CaploomError] = _unexplained
     missing: Callable[[Graph, Key], str] | None = None
-    slot: Callable[[Key], tuple[str, str | None] | None] | None = None
+    hidden: bool = False
+    slot: Callable[[Key], tuple[str, str | None]] | None = None
     label: str = ""
     absent: str = ""
     shown: Callable[[Mapping[str, Any]], Configuration] = dict
@@ -279,20 +281,15 @@ class Stage:
         return self.axes if self.name_parts is None else self.name_parts
 
     def slot_of(self, key: Key) -> tuple[str, str | None] | None:
-        """The asset and partition that people know an artifact as."""
-        if self.slot is not None:
-            return self.slot(key)
-        return self.kind, "/".join(key) or None
-
-    @property
-    def is_slot(self) -> bool:
-        """Whether people know its artifacts."""
-        return self.slot_of(("",) * len(self.axes)) is not None
+        """The asset and partition that people know an artifact as; None where nobody does."""
+        if self.hidden:
+            return None
+        return self.slot(key) if self.slot is not None else (self.kind, "/".join(key) or None)
 
     def label_of(self, name: Key) -> Label:
         """What an artifact is a version of, from the name in its address."""
         plain = tuple(value for value, part in zip(name, self.parts, strict=True) if not part.startswith("#"))
-        slot = self.slot_of(plain) if self.is_slot else None
+        slot = self.slot_of(plain)
         if slot is not None and not self.label:
             return slot[0], slot[1] or ""
         return self.kind if slot is not None else self.label or self.kind, plain[-1] if plain else ""

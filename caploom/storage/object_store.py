@@ -115,10 +115,7 @@ class ObjectStore(Store):
     def list(self, *parts: str) -> list[Artifact]:
         """Every finished artifact below a kind or name, in the order of their addresses."""
         self.refresh(*parts)
-        found: list[Artifact] = []
-        for artifact in super()._listed(*parts):
-            found.append(ObjectArtifact(self, artifact.manifest_path.parent, artifact.manifest, reused=True))
-        return found
+        return super().list(*parts)
 
     def refresh(self, *parts: str) -> None:
         """Have the mirror hold the manifests of the bucket, below a kind or a name; only new ones are fetched.

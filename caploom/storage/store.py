@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -244,14 +244,18 @@ class Store:
         """Every finished artifact below a kind or name, in the order of their addresses."""
         return [*self._listed(*parts)]
 
+    def addresses(self, *parts: str) -> Sequence[str]:
+        """The addresses of the finished artifacts below a kind or name, in order; nothing is read of them.
+
+        Those of a store at a URL are as they were when it was refreshed.
+        """
+        return [*_walk(self.path("/".join(parts)), "/".join(parts))]
+
     def _listed(self, *parts: str) -> Iterator[Artifact]:
-        folder = self.path("/".join(parts))
-        for manifest in sorted(folder.rglob(MANIFEST)):
-            if any(part.startswith(".") for part in manifest.relative_to(folder).parts):
-                continue
-            with suppress(FileNotFoundError):
-                parsed = parse_manifest(manifest.read_bytes(), manifest)
-                yield Artifact(manifest.parent, parsed, reused=True)
+        for address in self.addresses(*parts):
+            found = self.read_listed(address)
+            if found is not None:  # else it was deleted since
+                yield found
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[Draft]:
@@ -327,6 +331,22 @@ class Store:
             started=started.isoformat(timespec="seconds"),
             seconds=round(seconds, 3),
         )
+
+
+def _walk(folder: Path, address: str) -> Iterator[str]:
+    below: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name == MANIFEST:
+                    yield address
+                    return
+                if not entry.name.startswith(".") and entry.is_dir():
+                    below.append(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in sorted(below):
+        yield from _walk(folder / name, f"{address}/{name}" if address else name)
 
 
 def _publish(folder: Path, target: Path) -> None:

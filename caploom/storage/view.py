@@ -1,10 +1,8 @@
 """A store as one call or run looks at it: every kind is listed once, every manifest read once."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
 from caploom.errors import StoreError
-from caploom.storage.manifest import MANIFEST
 from caploom.storage.store import Artifact, Plan, Store
 
 
@@ -19,7 +17,8 @@ class StoreView:
         self._tolerant = tolerant
         self._refreshed: set[str] = set()
         self._read: dict[str, Artifact | None] = {}
-        self._folders: dict[Path, list[Path]] = {}
+        self._listed: dict[str, Sequence[str]] = {}
+        self._indexes: dict[tuple[str, int, tuple[int, ...]], dict[tuple[str, ...], list[str]]] = {}
         self._problems: dict[str, str] = {}
 
     @property
@@ -51,7 +50,9 @@ class StoreView:
     def keep(self, artifact: Artifact) -> None:
         """Remember what was finished just now."""
         self._read[artifact.manifest.address] = artifact
-        self._folders.clear()
+        kind = artifact.manifest.kind
+        self._listed.pop(kind, None)
+        self._indexes = {key: index for key, index in self._indexes.items() if key[0] != kind}
 
     def refresh(self, kind: str) -> None:
         """Have a store at a URL list the kind, once."""
@@ -59,34 +60,34 @@ class StoreView:
             self._refreshed.add(kind)
             self._store.refresh(kind)
 
-    def addresses(self, *parts: str | None) -> Iterator[str]:
+    def addresses(self, kind: str, *name: str | None) -> list[str]:
         """The addresses of the finished artifacts of a kind and name, of which None stands for any part."""
-        if parts[0] is not None:
-            self.refresh(parts[0])
-        folders = [self._store.root]
-        for part in (*parts, None):  # the last is the fingerprint
-            folders = [
-                below
-                for folder in folders
-                for below in (self._below(folder) if part is None else [folder / part])
-                if part is None or below.is_dir()
-            ]
-        return (folder.relative_to(self._store.root).as_posix() for folder in folders if (folder / MANIFEST).is_file())
+        asked = tuple(place for place, part in enumerate(name) if part is not None)
+        if (kind, len(name), asked) not in self._indexes:
+            self._indexes[kind, len(name), asked] = self._index(kind, len(name), asked)
+        wanted = tuple(part for part in name if part is not None)
+        return self._indexes[kind, len(name), asked].get(wanted, [])
 
-    def artifacts(self, *parts: str | None) -> list[Artifact]:
+    def artifacts(self, kind: str, *name: str | None) -> list[Artifact]:
         """Those artifacts, in the order of their addresses."""
-        found = (self.read(address) for address in self.addresses(*parts))
+        found = (self.read(address) for address in self.addresses(kind, *name))
         return [artifact for artifact in found if artifact is not None]
 
-    def newest(self, *parts: str | None) -> Artifact | None:
+    def newest(self, kind: str, *name: str | None) -> Artifact | None:
         """The newest of them."""
-        return max(self.artifacts(*parts), key=_age, default=None)
+        return max(self.artifacts(kind, *name), key=_age, default=None)
 
-    def _below(self, folder: Path) -> list[Path]:
-        if folder not in self._folders:
-            below = folder.iterdir() if folder.is_dir() else iter(())
-            self._folders[folder] = sorted(each for each in below if each.is_dir() and not each.name.startswith("."))
-        return self._folders[folder]
+    def _index(self, kind: str, length: int, asked: tuple[int, ...]) -> dict[tuple[str, ...], list[str]]:
+        """By some parts of their names, the addresses of a kind whose names have so many."""
+        if kind not in self._listed:
+            self.refresh(kind)
+            self._listed[kind] = self._store.addresses(kind)
+        found: dict[tuple[str, ...], list[str]] = {}
+        for address in self._listed[kind]:
+            name = address.split("/")[1:-1]
+            if len(name) == length:
+                found.setdefault(tuple(name[place] for place in asked), []).append(address)
+        return found
 
 
 def _age(artifact: Artifact) -> tuple[str, int]:

@@ -78,7 +78,7 @@ def ref_inputs(graph: Graph, ref: Ref, upstream: Iterable[SlotStatus]) -> Inputs
     except MissingArtifactError:
         facts, unknown = {}, stage.told_by_data
     configuration = {**stage.settings(graph, ref.key), **facts}
-    hidden = {each.kind: each for each in reversed(graph.inputs(ref)) if not graph.stage(each.kind).is_slot}
+    hidden = {each.kind: each for each in reversed(graph.inputs(ref)) if graph.stage(each.kind).hidden}
     passed_on = [_passed_on(stage, configuration, _settings(graph, each), each.kind) for each in hidden.values()]
     return Inputs(
         stage.code_version,
@@ -102,7 +102,7 @@ def artifact_inputs(
         kind, *name, _ = record.address.split("/")
         source = load_stage(kind)
         label = source.label_of(tuple(name))
-        if not source.is_slot:
+        if source.hidden:
             found = read(record.address)
             if found is not None:
                 passed_on = {

@@ -32,7 +32,7 @@ def factory_status(factory: Factory) -> FactoryStatus:
     graph = StatusGraph(factory)
     slots: dict[tuple[str, str | None], list[tuple[Stage, Slot]]] = {}
     for stage in stages():
-        for key in graph.keys(stage.kind) if stage.is_slot else []:
+        for key in graph.keys(stage.kind) if not stage.hidden else []:
             slot = graph.status(Ref(stage.kind, key)).slot
             slots.setdefault((slot.asset, slot.partition), []).append((stage, slot))
     return FactoryStatus(factory.config.name, tuple(map(_one_slot, slots.values())), graph.view.damaged)
@@ -59,11 +59,11 @@ class StatusGraph(Graph):
 
     def _visible(self, ref: Ref) -> Iterator[Ref]:
         for each in self.inputs(ref):
-            further = [] if self.stage(each.kind).is_slot else list(self._visible(each))
+            further = list(self._visible(each)) if self.stage(each.kind).hidden else []
             yield from further or [each]
 
     def _look(self, ref: Ref) -> Artifact | None:
-        if not self.stage(ref.kind).is_slot:
+        if self.stage(ref.kind).hidden:
             return super()._look(ref)
         return self.status(ref).artifact
 
