@@ -14,7 +14,8 @@ from benchmarks.child import Done, Job
 from caploom.captioning.backend import Backend, load_backend
 from caploom.config.factory import Factory
 from caploom.stages.captions import caption_shard
-from caploom.stages.checks import check_captions, check_raw_pairs
+from caploom.stages.raw_pairs import check_raw_pairs
+from caploom.stages.captions import check_captions
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import cut_new_shards
 

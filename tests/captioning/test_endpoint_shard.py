@@ -5,8 +5,7 @@ from endpoint_server import EndpointServer, name
 
 from caploom.captioning.backend import load_backend
 from caploom.errors import CaptionerError
-from caploom.stages.captions import caption_shard, read_captions
-from caploom.stages.checks import check_captions
+from caploom.stages.captions import caption_shard, check_captions, read_captions
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from caploom.errors import ConfigError, EvaluationError, SourceError
 from caploom.evaluation.classification import classify, label_ranks, prompts, text_classifier, wilson_interval
-from caploom.evaluation.classification_images import Classes, classification_images, set_classes
+from caploom.evaluation.classification_images import Classes, set_classes
 from caploom.evaluation.embeddings import embed_images, embed_texts
 from caploom.evaluation.evaluation_pairs import evaluation_pairs
 from caploom.stages.evaluation_sets import evaluated_images, evaluation_set
@@ -97,7 +97,7 @@ def test_class_folders_are_classes_and_underscores_are_blanks(folders, factory_o
 
 def test_names_come_from_the_yaml_and_a_class_without_images_is_still_a_class(folders, factory_of):
     names = {label: f"a {label}" for label in CLASSES} | {"zebra": "a zebra"}
-    artifact = classification_images(factory_of({"root": str(folders), "classes": names}), "set")
+    artifact = evaluation_set(factory_of({"root": str(folders), "classes": names}), "set")
     assert set_classes(artifact).names == tuple(names.values())
     assert artifact.manifest.summary["images_per_class"] == {"min": 0, "max": 3}
 
@@ -110,7 +110,7 @@ def test_labels_come_from_a_file(folders, factory_of, tmp_path, suffix):
         file.write_text(json.dumps([{"image": image, "label": label} for image, label in records]))
     else:
         file.write_text("\n".join(["image,label", *(",".join(record) for record in records)]))
-    artifact = classification_images(factory_of({"root": str(folders), "labels": str(file)}), "set")
+    artifact = evaluation_set(factory_of({"root": str(folders), "labels": str(file)}), "set")
     assert set_classes(artifact).labels == ("bird", "cat", "dog")
     assert read_table(artifact.file("images.parquet"))["label"].to_pylist() == [0, 1, 2]
     assert artifact.manifest.rows.reasons == {"path_leaves_root": 1}
@@ -122,15 +122,15 @@ def test_imagenet_needs_a_thousand_folders_called_by_their_ids(factory_of, tmp_p
         (root / f"n{number:08d}").mkdir(parents=True)
     write_image(root / "n00000002" / "x.ppm", 1)
     settings = {"root": str(root), "classes": "imagenet", "templates": "openai-imagenet"}
-    artifact = classification_images(factory_of(settings), "set")
+    artifact = evaluation_set(factory_of(settings), "set")
     assert set_classes(artifact).names[:2] == ("tench", "goldfish")
     assert read_table(artifact.file("images.parquet"))["label"].to_pylist() == [2]
     (root / "n00000000").rename(root / "tench")
     with pytest.raises(EvaluationError, match=r'needs 1,000 class folders .* are 1,000, and "tench" is no WordNet id'):
-        classification_images(factory_of(settings), "set")
+        evaluation_set(factory_of(settings), "set")
     (root / "tench").rmdir()
     with pytest.raises(EvaluationError, match="and there are 999;"):
-        classification_images(factory_of(settings), "set")
+        evaluation_set(factory_of(settings), "set")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_set_that_cannot_be_used_is_refused_in_a_sentence(folders, factory_of,
     if changes.get("root") == "owl":
         changes = {"root": str(folders / "owl")}
     with pytest.raises(error, match=words):
-        classification_images(factory_of({"root": str(folders), **changes}), "set")
+        evaluation_set(factory_of({"root": str(folders), **changes}), "set")
 
 
 def test_a_set_with_classes_is_none_for_retrieval_and_the_other_way_round(folders, factory_of, write_source):

@@ -6,7 +6,7 @@ import pytest
 from evaluation_sources import COCO, write_image, write_karpathy
 
 from caploom.errors import ConfigError, EvaluationError, SourceError
-from caploom.evaluation.evaluation_pairs import evaluation_pairs
+from caploom.stages.evaluation_sets import evaluation_set
 from caploom.storage.records import EVALUATION_PAIRS
 from caploom.storage.tables import read_table
 
@@ -16,7 +16,7 @@ def made(write_source, make_factory):
     """The evaluation set of the given settings."""
 
     def make(settings):
-        return evaluation_pairs(make_factory(write_source(1), evaluation_sets={"set": settings}), "set")
+        return evaluation_set(make_factory(write_source(1), evaluation_sets={"set": settings}), "set")
 
     return make
 

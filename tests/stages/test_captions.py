@@ -11,8 +11,7 @@ from small_factory import ColourBackend
 
 from caploom.captioning.backend import Generation
 from caploom.errors import ConfigError, MissingArtifactError, StoreError
-from caploom.stages.captions import caption_shard, captions_plan, read_captions
-from caploom.stages.checks import check_captions
+from caploom.stages.captions import caption_shard, captions_plan, check_captions, read_captions
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.tables import read_table

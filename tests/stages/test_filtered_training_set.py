@@ -5,11 +5,10 @@ from small_factory import ColourBackend
 
 from caploom.errors import TrainingError
 from caploom.stages.captions import caption_shard
-from caploom.stages.checks import check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
-from caploom.stages.training_set import merge_training_set
+from caploom.stages.training_set import check_training_set, merge_training_set
 from caploom.storage.records import DROPPED
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table

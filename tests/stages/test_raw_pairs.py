@@ -4,8 +4,7 @@ from collections import Counter
 from small_factory import picture
 
 from caploom.stages import raw_pairs as ingest
-from caploom.stages.checks import check_raw_pairs
-from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
+from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import image_identity, pair_identity

@@ -4,8 +4,7 @@ from small_factory import ColourBackend, picture
 
 from caploom.cli import main
 from caploom.common.progress import track
-from caploom.stages.captions import caption_shard, read_captions, read_failures
-from caploom.stages.checks import check_captions
+from caploom.stages.captions import caption_shard, check_captions, read_captions, read_failures
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retry_failures import retry_every_shard, retry_failures, shards_to_retry
 from caploom.stages.shards import create_new_shards, shard_names

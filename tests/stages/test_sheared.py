@@ -12,10 +12,10 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import ConfigError
 from caploom.questions.shear_examples import examples_markdown, shear_markdown
 from caploom.stages.captions import caption_shard
-from caploom.stages.checks import check_sheared
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import (
+    check_sheared,
     shear_recipe,
     sheared_captions_plan,
     sheared_tables,

@@ -9,11 +9,10 @@ from caploom.errors import MissingArtifactError, TrainingError
 from caploom.questions.gallery import GalleryRow
 from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.captions import caption_shard
-from caploom.stages.checks import check_sheared, check_training_set
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import create_new_shards, shard_names
-from caploom.stages.sheared import shear_recipe, sheared_tables
-from caploom.stages.training_set import merge_training_set
+from caploom.stages.sheared import check_sheared, shear_recipe, sheared_tables
+from caploom.stages.training_set import check_training_set, merge_training_set
 from caploom.storage.records import DROPPED
 from caploom.storage.tables import read_table, write_table
 from caploom.training_set.write import training_files
