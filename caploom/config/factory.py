@@ -13,7 +13,7 @@ class Factory:
     """What every stage works on.
 
     Example:
-        >>> factory = Factory.from_yaml(Path("factory.yaml"))
+        >>> factory = Factory.from_yaml(Path("my.yaml"))
         >>> [recipe.name for recipe in factory.config.expanded_recipes()]
         ['raw-only', 'sheared']
     """

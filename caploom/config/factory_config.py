@@ -281,7 +281,7 @@ def load_config(path: Path, *, seeds: list[int] | None = None) -> FactoryConfig:
     """Read and validate a factory's YAML; `seeds` overrides the file's own. Raises `ConfigError`.
 
     Example:
-        >>> load_config(Path("factory.yaml")).recipe("sheared").shear
+        >>> load_config(Path("my.yaml")).recipe("sheared").shear
         'first'
     """
     path = Path(path)

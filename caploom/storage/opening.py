@@ -11,8 +11,8 @@ def open_store(root: Path | str, *, run_id: str | None = None) -> Store:
     """The store in a folder, made when missing, or at a URL; raises `StoreError` when that is not possible.
 
     Example:
-        >>> store = open_store("factory/demo")
-        >>> [artifact.data_version for artifact in store.list("training_set", "four-captioners")]
+        >>> store = open_store(factory.store.root)
+        >>> [artifact.data_version for artifact in store.list("training_set", "sheared")]
         ['2f7c1d0a9b3e4c55']
     """
     if is_url(str(root)):
