@@ -7,7 +7,8 @@ import dagster as dg
 from caploom.common.hashing import fingerprint
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import MissingArtifactError
-from caploom.report import make as report
+from caploom.report.make import ABLATION_REPORT as STAGE
+from caploom.report.make import make_report
 from caploom.report.markdown import without_files
 from dagster_project.assets.materialization import result, user_errors
 from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
@@ -26,7 +27,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     @dg.asset(
         key=ABLATION_REPORT,
         deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
-        code_version=fingerprint([report.CODE_VERSION, config.name]),
+        code_version=fingerprint([STAGE.code_version, config.name]),
         automation_condition=follow_new_measurements(),
         freshness_policy=freshness_of(config, "ablation_report"),
         output_required=False,  # see below
@@ -39,7 +40,7 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> Iterator[dg.MaterializeResult]:
         try:
             with user_errors(but=MissingArtifactError):
-                artifact = report.make_report(factory.open(context.run.run_id))
+                artifact = make_report(factory.graph(context))
                 text = without_files(artifact.file("report.md").read_text(encoding="utf-8"))
         except MissingArtifactError as error:
             if WHY_TAG not in context.run.tags:

@@ -13,13 +13,9 @@ from caploom.common.hashing import fingerprint
 from caploom.common.progress import StageBar, track
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CanaryError
-from caploom.stages.captions import CODE_VERSION, caption_shard
-from caploom.stages.checks import (
-    BATCHED_EQUALS_SINGLE,
-    ORPHAN_FREE,
-    ROWS_ACCOUNTED,
-    check_captions,
-)
+from caploom.stages.captions import CAPTIONS, caption_shard
+from caploom.stages.checks import BATCHED_EQUALS_SINGLE
+from caploom.stages.graph import Graph
 from caploom.stages.on_ray.captions import caption_shards_on_ray
 from caploom.stages.retry_failures import ask_to_retry
 from dagster_project.assets.captions_metadata import captions_metadata
@@ -65,8 +61,8 @@ def _captions_asset(
         partitions_def=SHARDS,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=GPU_POOL if settings.on_gpu else None,
-        code_version=fingerprint([CODE_VERSION, captioner_fingerprint(settings)]),
-        check_specs=check_specs(key, BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE),
+        code_version=fingerprint([CAPTIONS.code_version, captioner_fingerprint(settings)]),
+        check_specs=check_specs(key, CAPTIONS),
         automation_condition=caption_new_shards(),
         freshness_policy=freshness,
         group_name="captions",
@@ -84,28 +80,28 @@ def _captions_asset(
     ) -> AssetEvents:
         with user_errors():
             opened, shards = factory.open(context.run.run_id), context.partition_keys
+            for shard in shards if config.retry_failures else []:
+                ask_to_retry(opened, captioner, shard)
+            graph = Graph(opened)  # which plans what was just asked for
 
         def load() -> Backend:
-            return captioner_models.load(settings, opened.store)
+            return captioner_models.load(settings, graph.store)
 
         # Captions that exist already are read where they lie.
-        executor = opened.config.executor if settings.backend != "import" else LocalExecutor()
+        executor = graph.config.executor if settings.backend != "import" else LocalExecutor()
         try:
             with user_errors(but=CanaryError), _bar(context, captioner, executor) as bar:
-                if config.retry_failures:
-                    for shard in shards:
-                        ask_to_retry(opened, captioner, shard)
                 if isinstance(executor, RayExecutor):
                     with ray_of_the_run(executor, context):
-                        made = caption_shards_on_ray(opened, captioner, shards, bar.part())
+                        made = caption_shards_on_ray(graph, captioner, shards, bar.part())
                 else:
-                    made = {shard: caption_shard(opened, captioner, shard, load, bar.part()) for shard in shards}
+                    made = {shard: caption_shard(graph, captioner, shard, load, bar.part()) for shard in shards}
         except CanaryError as error:
             yield failed_check(key, BATCHED_EQUALS_SINGLE, str(error))
             raise dg.Failure(description=str(error), allow_retries=False) from None
         with user_errors():
-            checks = {shard: check_captions(opened, artifact) for shard, artifact in made.items()}
-            extra = {shard: captions_metadata(opened, captioner, artifact) for shard, artifact in made.items()}
+            checks = {shard: CAPTIONS.checks.run(graph, artifact) for shard, artifact in made.items()}
+            extra = {shard: captions_metadata(graph, captioner, artifact) for shard, artifact in made.items()}
         yield from shard_events(context, made, checks, extra, captioner_tags([captioner]))
 
     return captions

@@ -7,8 +7,8 @@ import dagster as dg
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
 from caploom.report.plots import loss_curve
-from caploom.stages.checkpoint import CODE_VERSION, FINE_TUNED, ZERO_SHOT
-from caploom.stages.checks import LOSS_IS_FINITE, check_checkpoint
+from caploom.stages.checkpoint import CHECKPOINT as STAGE
+from caploom.stages.checkpoint import FINE_TUNED, FINETUNED_CHECKPOINT, ZERO_SHOT
 from caploom.storage.store import Artifact
 from dagster_project.assets.materialization import artifact_metadata, check_specs, picture, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
@@ -31,8 +31,8 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         deps=[TRAINING_SET, settings_dependency(Part.TRAINER, recipe_names(config))],
         partitions_def=recipe_partitions(config),
         pool=GPU_POOL,
-        code_version=CODE_VERSION,
-        check_specs=check_specs(CHECKPOINT, LOSS_IS_FINITE),
+        code_version=STAGE.code_version,
+        check_specs=check_specs(CHECKPOINT, STAGE),
         freshness_policy=freshness_of(config, "checkpoint"),
         group_name="experiments",
         owners=asset_owners(config),
@@ -47,17 +47,17 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         All recipes of a trainer take the same number of steps.
         """
         with user_errors():
-            opened = factory.open(context.run.run_id)
-            recipe = opened.config.recipe(context.partition_key)
+            graph = factory.graph(context)
+            recipe = graph.recipe(context.partition_key)
             with track(f"checkpoint [{recipe.name}]", "steps", parts=2 if recipe.finetune else 1) as bar:
-                trained = trainer.train(context, opened, recipe, bar)
+                trained = trainer.train(context, graph, recipe, bar)
             extra = _metadata(trained[ZERO_SHOT], f"Loss: {recipe.name}")
-            checks = check_checkpoint(trained[ZERO_SHOT])
+            checks = STAGE.checks.run(graph, trained[ZERO_SHOT])
             tuned = trained.get(FINE_TUNED)
             if tuned is not None:
                 found = _metadata(tuned, f"Loss: {recipe.name}, fine-tuned") | artifact_metadata(tuned)
                 extra |= {f"fine-tuned: {name}": value for name, value in found.items()}
-                checks = [*checks, *check_checkpoint(tuned)]
+                checks = [*checks, *FINETUNED_CHECKPOINT.checks.run(graph, tuned)]
             return result(trained[ZERO_SHOT], checks, extra, recipe=recipe, also=[tuned] if tuned else [])
 
     return checkpoint

@@ -11,6 +11,7 @@ from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError
 from caploom.questions.gallery import GalleryRow, data_uri, gallery_markdown
 from caploom.stages.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
+from caploom.stages.stage import Stage
 from caploom.storage.store import Artifact
 from dagster_project.assets.settings import DATA_VERSION_TAG
 from dagster_project.tags import recipe_tags
@@ -35,11 +36,11 @@ def user_errors(but: type[CaploomError] | None = None) -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 
 
-def check_specs(asset: dg.AssetKey | str, *names: str) -> list[dg.AssetCheckSpec]:
+def check_specs(asset: dg.AssetKey, stage: Stage) -> list[dg.AssetCheckSpec]:
     """The checks that an asset's own step reports; all but the advisory ones block what is downstream."""
     return [
         dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name], blocking=name not in _ADVISORY_CHECKS)
-        for name in names
+        for name in stage.checks.names
     ]
 
 

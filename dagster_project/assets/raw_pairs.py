@@ -6,8 +6,8 @@ from caploom.common.hashing import fingerprint
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
 from caploom.questions.gallery_rows import shard_gallery
-from caploom.stages import raw_pairs as ingest
-from caploom.stages.checks import ROWS_ACCOUNTED, check_raw_pairs
+from caploom.stages.raw_pairs import RAW_PAIRS as STAGE
+from caploom.stages.raw_pairs import ingest_shard
 from dagster_project.assets.materialization import AssetEvents, check_specs, gallery, shard_events, user_errors
 from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARDS
@@ -24,8 +24,8 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         key=RAW_PAIRS,
         partitions_def=SHARDS,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        code_version=fingerprint([ingest.CODE_VERSION, config.pairs.fingerprinted() if config.pairs else None]),
-        check_specs=check_specs(RAW_PAIRS, ROWS_ACCOUNTED),
+        code_version=fingerprint([STAGE.code_version, config.pairs.fingerprinted() if config.pairs else None]),
+        check_specs=check_specs(RAW_PAIRS, STAGE),
         freshness_policy=freshness_of(config, "raw_pairs"),
         group_name="pairs",
         owners=asset_owners(config),
@@ -34,11 +34,11 @@ def raw_pairs_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def raw_pairs(context: dg.AssetExecutionContext, factory: FactoryResource) -> AssetEvents:
         """Images that really decode, each with its raw caption; a bad row is a failure with its reason."""
         with user_errors():
-            opened, shards = factory.open(context.run.run_id), context.partition_keys
+            graph, shards = factory.graph(context), context.partition_keys
             with track("raw_pairs", "rows", parts=len(shards)) as bar:
-                made = {shard: ingest.ingest_shard(opened, shard, bar.part()) for shard in shards}
-            checks = {shard: check_raw_pairs(opened, artifact) for shard, artifact in made.items()}
-            extra = {shard: {"gallery": gallery(shard_gallery(opened, shard, []))} for shard in shards}
+                made = {shard: ingest_shard(graph, shard, bar.part()) for shard in shards}
+            checks = {shard: STAGE.checks.run(graph, artifact) for shard, artifact in made.items()}
+            extra = {shard: {"gallery": gallery(shard_gallery(graph, shard, []))} for shard in shards}
         yield from shard_events(context, made, checks, extra)
 
     return raw_pairs

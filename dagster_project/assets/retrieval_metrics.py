@@ -19,8 +19,7 @@ from caploom.questions.results.tables import (
     recall_table,
 )
 from caploom.report.versions import versions_markdown
-from caploom.stages.checks import BETTER_THAN_CHANCE, check_metrics
-from caploom.stages.retrieval_metrics import CODE_VERSION
+from caploom.stages.retrieval_metrics import RETRIEVAL_METRICS as STAGE
 from dagster_project.assets.checkpoint import CHECKPOINT
 from dagster_project.assets.materialization import check_specs, result, user_errors
 from dagster_project.assets.settings import Part, settings_dependency
@@ -42,8 +41,8 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         deps=[CHECKPOINT, settings_dependency(Part.EVALUATION, recipe_names(config))],
         partitions_def=recipe_partitions(config),
         pool=GPU_POOL,
-        code_version=CODE_VERSION,
-        check_specs=check_specs(RETRIEVAL_METRICS, BETTER_THAN_CHANCE),
+        code_version=STAGE.code_version,
+        check_specs=check_specs(RETRIEVAL_METRICS, STAGE),
         freshness_policy=freshness_of(config, "retrieval_metrics"),
         group_name="experiments",
         owners=asset_owners(config),
@@ -55,22 +54,22 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
         with user_errors():
-            opened = factory.open(context.run.run_id)
-            recipe = opened.config.recipe(context.partition_key)
+            graph = factory.graph(context)
+            recipe = graph.recipe(context.partition_key)
             parts = len(recipe.evaluation_sets) * (2 if recipe.finetune else 1)
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:
-                artifact = trainer.measure(opened, recipe, bar)
+                artifact = trainer.measure(graph, recipe, bar)
             metadata = _metadata(ArmResult(recipe, artifact))
             metadata["lineage"] = dg.MetadataValue.md(
-                lineage_markdown(artifact_lineage(opened.store, artifact.manifest.address))
+                lineage_markdown(artifact_lineage(graph.store, artifact.manifest.address))
             )
-            versions = data_versions(opened, recipe.name, like=artifact)
+            versions = data_versions(graph, recipe.name, like=artifact)
             if len(versions.versions) > 1:
                 metadata["versions"] = dg.MetadataValue.md(versions_markdown(versions))
-            mirrored = mirror_metrics(opened, recipe, artifact)
+            mirrored = mirror_metrics(graph.factory, recipe, artifact)
             if mirrored is not None:
                 metadata["mlflow"] = mirrored.problem or f"run {mirrored.run_id}"
-            return result(artifact, check_metrics(artifact), metadata, recipe=recipe)
+            return result(artifact, STAGE.checks.run(graph, artifact), metadata, recipe=recipe)
 
     return retrieval_metrics
 

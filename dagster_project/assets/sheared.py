@@ -6,7 +6,6 @@ from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
 from caploom.report.plots import length_histogram
 from caploom.stages import sheared as shear
-from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared_tables
 from caploom.stages.raw_pairs import raw_lengths
 from dagster_project.assets.captions import captions_key
 from dagster_project.assets.materialization import check_specs, picture, several, user_errors
@@ -47,8 +46,8 @@ def _sheared_asset(config: FactoryConfig, captioner: str, shears: list[str]) -> 
             settings_dependency(Part.SHEAR, shears),
         ],
         partitions_def=dg.StaticPartitionsDefinition(shears),
-        code_version=shear.CODE_VERSION,
-        check_specs=check_specs(key, ROWS_ACCOUNTED, NEVER_EMPTY),
+        code_version=shear.SHEARED.code_version,
+        check_specs=check_specs(key, shear.SHEARED_CAPTIONS),
         automation_condition=follow_new_captions(),
         freshness_policy=freshness_of(config, "sheared"),
         group_name="sheared",
@@ -59,13 +58,13 @@ def _sheared_asset(config: FactoryConfig, captioner: str, shears: list[str]) -> 
     )
     def sheared(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         with user_errors():
-            opened, name = factory.open(context.run.run_id), context.partition_key
+            graph, name = factory.graph(context), context.partition_key
             with track(f"sheared/{captioner} [{name}]", "tables") as bar:
-                made = shear.shear_captioners(opened, name, [captioner], bar.part())
+                made = shear.shear_captioners(graph, name, [captioner], bar.part())
             lengths = shear.captioner_lengths(made, captioner)
-            histogram = length_histogram(raw_lengths(opened), {captioner: lengths}, f"{captioner}: {name}")
+            histogram = length_histogram(raw_lengths(graph), {captioner: lengths}, f"{captioner}: {name}")
             metadata = {"lengths": picture(histogram, "caption lengths"), "shards": len(made)}
             tags = {"shear": name, **captioner_tags([captioner])}
-            return several(made, check_sheared_tables(made), metadata, partition=name, tags=tags)
+            return several(made, shear.check_sheared_tables(made), metadata, partition=name, tags=tags)
 
     return sheared

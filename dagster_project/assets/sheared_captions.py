@@ -7,7 +7,6 @@ from caploom.config.factory_config import FactoryConfig
 from caploom.questions.shear_examples import examples_markdown, shear_markdown
 from caploom.report.plots import length_histogram
 from caploom.stages import sheared as shear
-from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, check_sheared
 from caploom.stages.raw_pairs import raw_lengths
 from dagster_project.assets.materialization import check_specs, picture, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
@@ -37,8 +36,8 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             settings_dependency(Part.CAPTIONS, recipe_names(config)),
         ],
         partitions_def=recipe_partitions(config),
-        code_version=shear.CODE_VERSION,
-        check_specs=check_specs(SHEARED_CAPTIONS, ROWS_ACCOUNTED, NEVER_EMPTY),
+        code_version=shear.SHEARED_CAPTIONS.code_version,
+        check_specs=check_specs(SHEARED_CAPTIONS, shear.SHEARED_CAPTIONS),
         automation_condition=follow_new_captions(),
         freshness_policy=freshness_of(config, "sheared_captions"),
         group_name="training_data",
@@ -49,20 +48,20 @@ def sheared_captions_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def sheared_captions(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """The recipe's captions, shortened by its shear; each is a span of the text that its captioner said."""
         with user_errors():
-            opened = factory.open(context.run.run_id)
-            recipe = opened.config.recipe(context.partition_key)
+            graph = factory.graph(context)
+            recipe = graph.recipe(context.partition_key)
             with track(f"sheared_captions [{recipe.name}]", "tables") as bar:
-                artifact = shear.shear_recipe(opened, recipe, bar.part())
-            tables = shear.tables_of(opened, artifact)
+                artifact = shear.shear_recipe(graph, recipe, bar.part())
+            tables = shear.tables_of(graph, artifact)
             lengths = {name: shear.captioner_lengths(tables, name) for name in recipe.captioners}
-            histogram = length_histogram(raw_lengths(opened), lengths, f"Caption lengths: {recipe.name}")
+            histogram = length_histogram(raw_lengths(graph), lengths, f"Caption lengths: {recipe.name}")
             plot = picture(histogram, "caption lengths")
-            checks = check_sheared(artifact, tables)
+            checks = shear.SHEARED_CAPTIONS.checks.run(graph, artifact)
             metadata = {
                 "lengths": plot,
                 "shear": recipe.shear,
                 "captioners": dg.MetadataValue.md(shear_markdown(artifact)),
-                "examples": dg.MetadataValue.md(examples_markdown(opened, artifact)),
+                "examples": dg.MetadataValue.md(examples_markdown(graph.factory, artifact)),
             }
             return result(artifact, checks, metadata, recipe=recipe)
 

@@ -7,9 +7,8 @@ import dagster as dg
 from caploom.common.progress import track
 from caploom.config.factory_config import FactoryConfig
 from caploom.questions.gallery_rows import training_gallery
-from caploom.stages import training_set as merge
-from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, check_training_set
-from caploom.stages.raw_pairs import ingested_shards
+from caploom.stages.training_set import TRAINING_SET as STAGE
+from caploom.stages.training_set import merge_training_set
 from dagster_project.assets.materialization import check_specs, gallery, result, user_errors
 from dagster_project.assets.raw_pairs import RAW_PAIRS
 from dagster_project.assets.settings import Part, settings_dependency
@@ -34,8 +33,8 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             settings_dependency(Part.MIX, recipe_names(config)),
         ],
         partitions_def=recipe_partitions(config),
-        code_version=merge.CODE_VERSION,
-        check_specs=check_specs(TRAINING_SET, ROWS_ACCOUNTED, ORPHAN_FREE),
+        code_version=STAGE.code_version,
+        check_specs=check_specs(TRAINING_SET, STAGE),
         automation_condition=follow_new_captions(),
         freshness_policy=freshness_of(config, "training_set"),
         group_name="training_data",
@@ -46,11 +45,11 @@ def training_set_asset(config: FactoryConfig) -> dg.AssetsDefinition:
     def training_set(context: dg.AssetExecutionContext, factory: FactoryResource) -> dg.MaterializeResult:
         """Raw and sheared captions joined by the image's identity, with the probability that training draws each."""
         with user_errors():
-            opened = factory.open(context.run.run_id)
-            recipe = opened.config.recipe(context.partition_key)
+            graph = factory.graph(context)
+            recipe = graph.recipe(context.partition_key)
             with track(f"training_set [{recipe.name}]", "captions") as bar:
-                artifact = merge.merge_training_set(opened, recipe, bar.part())
-            checks = check_training_set(opened, artifact, ingested_shards(opened))
+                artifact = merge_training_set(graph, recipe, bar.part())
+            checks = STAGE.checks.run(graph, artifact)
             pictures = gallery(training_gallery(artifact))
             filters = ", ".join(step.filter for step in recipe.filters) or "none"
             metadata: dict[str, Any] = {"gallery": pictures, "mix": recipe.mix.strategy, "filters": filters}

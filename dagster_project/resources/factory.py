@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from caploom.config.factory import Factory
+from caploom.stages.graph import Graph
 from dagster_project.assets.settings import observe_settings
 
 
@@ -23,3 +24,7 @@ class FactoryResource(dg.ConfigurableResource):
     def open(self, run_id: str | None = None) -> Factory:
         """The factory; artifacts made through it record the run."""
         return Factory.from_yaml(Path(self.config_path), seeds=self.seeds, run_id=run_id)
+
+    def graph(self, context: dg.AssetExecutionContext) -> Graph:
+        """The graph of the factory as a step sees it; what the step makes records its run."""
+        return Graph(self.open(context.run.run_id))

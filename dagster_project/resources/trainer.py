@@ -6,10 +6,11 @@ import dagster as dg
 
 from caploom.common.executors import RayExecutor
 from caploom.common.progress import Progress, StageBar
-from caploom.config.factory import Factory
+from caploom.config.factory_config import FactoryConfig
 from caploom.config.recipes import Recipe
 from caploom.report.plots import loss_curve
 from caploom.stages.checkpoint import FINE_TUNED, ZERO_SHOT, finetune_recipe, train_recipe
+from caploom.stages.graph import Graph
 from caploom.stages.retrieval_metrics import measure_recipe
 from caploom.stages.target_set import target_set
 from caploom.storage.store import Artifact
@@ -28,20 +29,21 @@ class Trainer(dg.ConfigurableResource):
     """Trains in processes of their own under `accelerate launch`; Dagster Pipes carries what they say into the UI."""
 
     def train(
-        self, context: dg.AssetExecutionContext, factory: Factory, recipe: Recipe, bar: StageBar
+        self, context: dg.AssetExecutionContext, graph: Graph, recipe: Recipe, bar: StageBar
     ) -> dict[str, Artifact]:
         """The recipe's checkpoints by their stage; see `train_recipe` and `finetune_recipe`."""
         if recipe.finetune is not None:
-            target_set(factory, recipe.finetune.target_set)  # what is wrong with it shows before hours of training
-        trained = {ZERO_SHOT: train_recipe(factory, recipe, _report(bar.part()), launch=_PipesLaunch(context, factory))}
+            target_set(graph, recipe.finetune.target_set)  # what is wrong with it shows before hours of training
+        launch = _PipesLaunch(context, graph.config)
+        trained = {ZERO_SHOT: train_recipe(graph, recipe, _report(bar.part()), launch=launch)}
         if recipe.finetune is not None:
-            launch = _PipesLaunch(context, factory)
-            trained[FINE_TUNED] = finetune_recipe(factory, recipe, _report(bar.part()), launch=launch)
+            launch = _PipesLaunch(context, graph.config)
+            trained[FINE_TUNED] = finetune_recipe(graph, recipe, _report(bar.part()), launch=launch)
         return trained
 
-    def measure(self, factory: Factory, recipe: Recipe, bar: StageBar) -> Artifact:
+    def measure(self, graph: Graph, recipe: Recipe, bar: StageBar) -> Artifact:
         """The recipe's retrieval metrics; see `measure_recipe`."""
-        return measure_recipe(factory, recipe, bar)
+        return measure_recipe(graph, recipe, bar)
 
 
 def _report(progress: Progress) -> Report:
@@ -51,8 +53,8 @@ def _report(progress: Progress) -> Report:
 class _PipesLaunch:
     """Launches the trainer in a Pipes session: its log lines stream into the run, its curve into observations."""
 
-    def __init__(self, context: dg.AssetExecutionContext, factory: Factory) -> None:
-        self._context, self._executor = context, factory.config.executor
+    def __init__(self, context: dg.AssetExecutionContext, config: FactoryConfig) -> None:
+        self._context, self._executor = context, config.executor
         self._curve: list[tuple[int, float]] = []
 
     def __call__(self, job: TrainingJob, folder: Path, report: Report) -> TrainingResult:
