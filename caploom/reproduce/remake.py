@@ -22,7 +22,7 @@ from caploom.stages.captions import images_of
 from caploom.stages.graph import Graph
 from caploom.stages.registry import load_stage
 from caploom.stages.resized_images import resized_images
-from caploom.stages.shards import INBOX, cut_new_shards, row_digest, shard_rows
+from caploom.stages.shards import INBOX, create_new_shards, row_digest, shard_rows
 from caploom.stages.stage import Configuration, Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
@@ -106,7 +106,7 @@ def cut_shard(work: Work) -> None:
     work.add([each for each in others if each.manifest.configuration["shard"] < shard])
     later = [each for each in others if each.manifest.configuration["shard"] > shard]
     update = {"pairs": _RemainingRows(config.pairs, later), "shard_size": work.recorded.summary["rows"]}
-    cut_new_shards(Factory(config.model_copy(update=update), work.graph.store))
+    create_new_shards(Factory(config.model_copy(update=update), work.graph.store))
 
 
 class _RemainingRows:

@@ -153,7 +153,7 @@ class Graph:
             artifact = stage.make(self, ref.key, tools)
             self.made(ref, artifact)
             return artifact
-        stage.prepare(self, ref.key)
+        self._prepare(ref)
         try:
             for each in (*self.asks(ref), *self.inputs(ref)):
                 self._provide(each, ref, tools)
@@ -187,12 +187,17 @@ class Graph:
         self._found[ref] = artifact
 
     def _provide(self, ref: Ref, by: Ref, tools: Tools) -> None:
-        self.stage(ref.kind).prepare(self, ref.key)
+        self._prepare(ref)
         if self.find(ref) is not None:
             return
         if not self.stage(ref.kind).on_demand:
             self.require(ref, by=by)
         self.make(ref, replace(tools, progress=None, bar=None))
+
+    def _prepare(self, ref: Ref) -> None:
+        self.stage(ref.kind).prepare(self, ref.key)
+        if isinstance(self._plans.get(ref), MissingArtifactError):
+            self._forget_users(ref)  # what could not be planned before can be now
 
     def _planned(self, ref: Ref) -> Plan:
         stage = self.stage(ref.kind)
