@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caploom.common.text import printable
+
 _LONGEST = 60  # characters of a value in a sentence
 _SETS = ("captioners", "evaluation_sets", "waiting")
 """Lists of names, of which one says what came and what went."""
@@ -55,11 +57,6 @@ def cut(text: str, longest: int = _LONGEST) -> str:
     """Printable text of at most so many characters: the beginning of a longer one."""
     text = printable(text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def printable(text: str) -> str:
-    """Any text on one line that no terminal takes for a command: what cannot be printed is spelled out."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape", "replace").decode() for each in text)
 
 
 def _step(value: Any) -> str | None:

@@ -1,10 +1,14 @@
 """Numbers, times and anybody's text as people read them, on a terminal and in Markdown."""
 
 import html
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 _LONGEST = 160
 """Characters of a configuration told in few words."""
+_LONGEST_VALUE = 100
+"""Characters of a value that is quoted."""
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
@@ -27,6 +31,17 @@ def _shown(character: str) -> str:
 def markdown_line(text: str) -> str:
     """The same inside Markdown, where it is no markup either."""
     return markdown_text(terminal_text(text))
+
+
+def printable(text: str) -> str:
+    """Any text on one line that no terminal takes for a command: what cannot be printed is spelled out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def quoted(value: Any) -> str:
+    """A JSON value (or what `str` makes of another), printable, and shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return printable(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:

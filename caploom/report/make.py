@@ -21,28 +21,22 @@ KIND = "ablation_report"
 CODE_VERSION = "5"
 
 
-def make_report(
-    factory: Factory | Graph,
-    *,
-    left_out: Mapping[str, Mapping[str, int]] | None = None,
-    on_earlier_data: Mapping[str, int] | None = None,
-) -> Artifact:
+def make_report(factory: Factory | Graph) -> Artifact:
     """Write the report over all measured recipes, unless it is written.
 
     Files: `report.html`, which needs no other; `report.md` with `charts/*.svg`; `results.json`, every figure.
 
     Where a recipe was measured on earlier versions of its data, those measurements are inputs too, after the recipes'
     own. A recipe that is not measured on the present data yet is shown as it was last measured (see `latest_results`).
-    `left_out` is what the store has besides, a recipe's `LeftOut` as numbers, and `on_earlier_data` what
-    `LatestResults` has: looked up, unless given.
     """
     graph = graph_of(factory)
-    found = latest_results(graph)
-    if on_earlier_data is not None:
-        found = replace(found, on_earlier_data=on_earlier_data)
+    found, recorded = latest_results(graph), graph.recorded_facts(Ref(KIND))
+    if recorded is not None:
+        found = replace(found, on_earlier_data=recorded.get("on_earlier_data", {}))
     arms = found.arms
     if not arms:
         raise MissingArtifactError("No recipe has been measured yet: materialize retrieval_metrics of a recipe first.")
+    left_out = recorded.get("versions_left_out", {}) if recorded is not None else None
     versions = _several_versions(graph, arms, left_out)
     not_shown = {recipe: each.left_out.to_dict() for recipe, each in versions.items() if each.left_out.to_dict()}
     measured = [arm.metrics for arm in arms]
@@ -70,7 +64,10 @@ def make_report(
 def _several_versions(
     graph: Graph, arms: Sequence[ArmResult], left_out: Mapping[str, Mapping[str, int]] | None
 ) -> dict[str, RecipeVersions]:
-    """By their names without a seed, the recipes that were measured on several versions of their data."""
+    """By their names without a seed, the recipes that were measured on several versions of their data.
+
+    `left_out` is what the store has besides, a recipe's `LeftOut` as numbers: looked up, unless given.
+    """
     first = {arm.recipe.base: arm for arm in reversed(arms)}
     recipes = dict.fromkeys(arm.recipe.base for arm in arms)
     found = {recipe: data_versions(graph, recipe, like=first[recipe].metrics) for recipe in recipes}
@@ -116,5 +113,5 @@ ABLATION_REPORT = Stage(
     cost=None,
     reads_images=True,
     partial=True,
-    remake="caploom.reproduce.remake:report",
+    told_by_data=frozenset({"on_earlier_data", "versions_left_out"}),
 )

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from caploom.captioning.retries import ask_again, retries_asked
-from caploom.reproduce.errors import PlanDiffersError
-from caploom.reproduce.plan_differences import only_code_differs, plan_differences
+from caploom.errors import CaploomError
+from caploom.reproduce.differences import only_code_differs, plan_differences
+from caploom.stages.registry import load_stage
 from caploom.storage.manifest import MANIFEST, Manifest
 from caploom.storage.store import Artifact, Draft, Plan, Store
 
-_OUTCOME_IN_PLAN = {"shards", "scores"}
-"""Kinds whose plan says what came out: another outcome is another plan, and is compared like any other."""
+
+class PlanDiffersError(CaploomError):
+    """The stage would make something else than the manifest records; `differences` says what, a sentence each."""
+
+    def __init__(self, differences: list[str]) -> None:
+        super().__init__(" ".join(differences))
+        self.differences = differences
 
 
 class FreshStore(Store):
@@ -47,10 +52,9 @@ class FreshStore(Store):
         recorded = self._recorded
         if (plan.kind, "/".join(plan.name)) != (recorded.kind, name_of(recorded)) or self.made == recorded.address:
             return
-        if plan.kind == "scores" and plan.address != recorded.address:
-            return  # another part of the same scorer's scores
         differences = plan_differences(plan, recorded)
-        if differences and plan.kind not in _OUTCOME_IN_PLAN and not only_code_differs(plan, recorded):
+        # Where the plan says what came out, another outcome is another plan, and is compared like any other.
+        if differences and not load_stage(plan.kind).outcome_in_plan and not only_code_differs(plan, recorded):
             raise PlanDiffersError(differences)
         self.made, self.differences = plan.address, differences
 
@@ -91,13 +95,3 @@ def link_into(store: Store, artifacts: Iterable[Artifact]) -> None:
             if not link.is_symlink():
                 link.symlink_to((artifact.folder / name).resolve())
         shutil.copyfile(artifact.manifest_path, target / MANIFEST)
-
-
-def ask_as_often(store: Store, artifacts: Iterable[Artifact]) -> None:
-    """Have failed captions asked to be redone in a fresh store as often as the newest of these captions were."""
-    for artifact in artifacts:
-        if artifact.manifest.kind == "captions":
-            captioner, fingerprint, shard = name_of(artifact.manifest).split("/")
-            retries = artifact.manifest.configuration.get("retries", 0)
-            for _ in range(retries_asked(store, captioner, fingerprint, shard), retries):
-                ask_again(store, captioner, fingerprint, shard)

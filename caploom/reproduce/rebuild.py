@@ -4,7 +4,7 @@ What no manifest records decides only where and how fast work runs (batch sizes,
 is taken from the present YAML, or left at its default.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,40 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.settings import Captioner, PromptedSettings
+from caploom.common.text import printable
 from caploom.config.factory_config import FactoryConfig
+from caploom.config.inbox import InboxSettings
 from caploom.config.recipes import Finetuning, Recipe
-from caploom.errors import ConfigError
+from caploom.errors import CaploomError, ConfigError
 from caploom.evaluation.settings import EvaluationSet
+from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.picture_book import PictureBookReader
 from caploom.readers.registry import Reader
-from caploom.reproduce.errors import NotReproducibleError
 from caploom.reproduce.fresh_store import name_of
-from caploom.reproduce.rebuild_trainer import rebuilt_trainer
-from caploom.reproduce.words import printable
 from caploom.shearing.settings import ShearStep
+from caploom.stages.registry import stages
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact
+from caploom.training.identity import trainer_identity
+from caploom.training.settings import TrainerSettings
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.settings import MixSettings
 
 SHEAR = "reproduced"
 """What a shear is called where no manifest names it."""
 
-_RECIPE_KINDS = ("sheared_captions", "training_set", "checkpoint", "finetuned_checkpoint", "retrieval_metrics")
 _CAPTIONER: TypeAdapter[Any] = TypeAdapter(Captioner)
 _EVALUATION_SET: TypeAdapter[Any] = TypeAdapter(EvaluationSet)
 _READER: TypeAdapter[Any] = TypeAdapter(Reader)
 _FILTER: TypeAdapter[Any] = TypeAdapter(FilterStep)
+_TRAINER: TypeAdapter[Any] = TypeAdapter(TrainerSettings)
+_ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
+_CONTENT = "content:"
+"""Stands before the hash of a model's file: a manifest has its content and not its path."""
+
+
+class NotReproducibleError(CaploomError):
+    """An artifact's configuration cannot be put together again; the message says what is missing or has changed."""
 
 
 class RebuiltConfig(FactoryConfig):
@@ -61,9 +71,15 @@ def rebuilt_config(
     if training_sets:
         values["training_json"] = training_sets[0].configuration["json"]
     for listing in reversed(recorded.of_kind("shards")):  # of the newest version of the data last
-        if present.pairs is None or "reader" not in listing.configuration:
-            continue  # an inbox has no reader of its own
-        values["pairs"] = _reader(present.pairs, listing.configuration["reader"], _READER, "pairs", scratch)
+        if "reader" not in listing.configuration:  # what came into an inbox is in the store, wherever that was
+            values["inbox"] = present.inbox or InboxSettings(folders=[str(scratch / "inbox")])
+        elif present.pairs is not None:
+            values["pairs"] = _reader(present.pairs, listing.configuration["reader"], _READER, "pairs", scratch)
+    for pairs in recorded.of_kind("raw_pairs")[:1]:
+        values["ingest"] = IngestSettings(**pairs.configuration.get("ingest", {}))
+    for key, kind in (("near_distance", "near_duplicates"), ("leakage_distance", "leakage")):
+        for each in recorded.of_kind(kind):
+            values["duplicates"] = values["duplicates"].model_copy(update={key: each.configuration["distance"]})
     values["captioners"] = {**present.captioners, **_captioners(present, recorded)}
     values["shears"] = {**present.shears, **_shears(recorded)}
     values["evaluation_sets"] = {**present.evaluation_sets, **_evaluation_sets(present, recorded, scratch)}
@@ -177,15 +193,22 @@ def _overlaid(kind: TypeAdapter[Any], present: Any, recorded: Mapping[str, Any],
 
 
 def _recipes(present: FactoryConfig, recorded: _Recorded) -> list[Recipe]:
-    manifest = recorded.manifest
-    if manifest.kind == "ablation_report":
-        waiting = manifest.configuration["waiting"]
-        own: dict[str, Manifest] = {}
-        for each in recorded.inputs(manifest, "retrieval_metrics"):
+    """The artifact's recipe; of one that is made from several recipes' artifacts, those that it was made from."""
+    manifest, kinds = recorded.manifest, _recipe_kinds()
+    if manifest.kind in kinds:
+        return [_recipe(present, recorded, manifest)]
+    waiting = manifest.configuration.get("waiting", ())
+    own: dict[str, Manifest] = {}
+    for kind in reversed(kinds):
+        for each in recorded.inputs(manifest, kind):
             own.setdefault(name_of(each), each)  # those of earlier versions of its data stand after it
-        measured = [_recipe(present, recorded, each) for name, each in own.items() if name not in waiting]
-        return [*measured, *(_waiting(present, name) for name in waiting)]
-    return [_recipe(present, recorded, manifest)] if manifest.kind in _RECIPE_KINDS else []
+    measured = [_recipe(present, recorded, each) for name, each in own.items() if name not in waiting]
+    return [*measured, *(_waiting(present, name) for name in waiting)]
+
+
+def _recipe_kinds() -> list[str]:
+    """The kinds of artifacts that a recipe has one of, upstream first."""
+    return [stage.kind for stage in stages() if stage.axes == ("recipe",)]
 
 
 def _waiting(present: FactoryConfig, name: str) -> Recipe:
@@ -198,14 +221,14 @@ def _waiting(present: FactoryConfig, name: str) -> Recipe:
 def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recipe:
     """The recipe of an artifact, read from it down to its sheared captions."""
     chain = {top.kind: top}
-    for kind in reversed(_RECIPE_KINDS):
+    for kind in reversed(_recipe_kinds()):
         for each in list(chain.values()):
             chain |= {found.kind: found for found in recorded.inputs(each, kind)}
     sheared, merged, trained = (chain.get(kind) for kind in ("sheared_captions", "training_set", "checkpoint"))
     measured, tuned = chain.get("retrieval_metrics"), chain.get("finetuned_checkpoint")
     if sheared is None:
         raise NotReproducibleError(f"{top.address}: its inputs do not lead back to sheared captions.")
-    name = name_of(next(each for each in (measured, tuned, trained, merged, sheared) if each is not None))
+    name = name_of(top)
     like = _present_recipe(present, name)
     update: dict[str, Any] = {
         "name": name,
@@ -216,7 +239,7 @@ def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recip
         "mix": MixSettings.model_validate(merged.configuration["mix"]) if merged else MixSettings(),
         "filters": _filters(present, merged.configuration["filters"]) if merged else (),
         "trainer": rebuilt_trainer(present, like.trainer, trained) if trained else like.trainer,
-        "evaluation_sets": tuple(measured.configuration["evaluation_sets"]) if measured else (),
+        "evaluation_sets": tuple(_evaluated(present, measured or top)),
         "finetune": None,
     }
     if tuned is not None:
@@ -225,6 +248,15 @@ def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recip
         trainer = rebuilt_trainer(present, first, tuned)
         update["finetune"] = Finetuning(target_set=name_of(target), trainer=trainer)
     return like.model_copy(update=update)
+
+
+def _evaluated(present: FactoryConfig, recorded: Manifest) -> list[str]:
+    """The evaluation sets of metrics, or those whose images a training set leaves out."""
+    measured: list[str] = recorded.configuration.get("evaluation_sets", [])
+    if "excluded_images" not in recorded.configuration:
+        return measured
+    artifacts = (address.split("/") for address in recorded.summary["duplicates"]["artifacts"])
+    return [name[0] for kind, *name, _ in artifacts if kind == "leakage" and name[0] in present.evaluation_sets]
 
 
 def _present_recipe(present: FactoryConfig, name: str) -> Recipe:
@@ -245,3 +277,42 @@ def _filters(present: FactoryConfig, recorded: Sequence[dict[str, Any]]) -> tupl
             )
         found.append(_FILTER.validate_python(identity) if step is None else step)
     return tuple(found)
+
+
+def rebuilt_trainer(present: FactoryConfig, like: TrainerSettings, trained: Manifest) -> TrainerSettings:
+    """The trainer of a checkpoint, with the device and workers of a present one (`like`, where it is of its kind).
+
+    Raises `NotReproducibleError` when no file at hand has the recorded architecture or weights.
+    """
+    wanted = trained.configuration["trainer"]
+    known = [like, *present.trainers.values()]
+    for each in known:
+        if trainer_identity(each) == wanted:
+            return each
+    base = next((each for each in known if each.kind == wanted.get("kind")), None)
+    for files in _files(known, wanted):
+        try:
+            trainer: TrainerSettings = _TRAINER.validate_python(
+                {**(base.model_dump(mode="json") if base else {}), **wanted, **files}
+            )
+        except ValidationError:
+            continue  # a file of another kind of trainer
+        if trainer_identity(trainer) == wanted:
+            return trainer
+    raise NotReproducibleError(
+        f"{trained.address}: no trainer of the YAML has the architecture or weights that it was trained with (model "
+        f"{wanted.get('model')}, pretrained {wanted.get('pretrained')}); name the file in a trainer, as it was."
+    )
+
+
+def _files(known: list[TrainerSettings], wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every model and weights that could be the recorded ones: a name is one already, a content may be any file's."""
+    models = [wanted["model"]]
+    if str(wanted["model"]).startswith(_CONTENT):
+        models = [*(trainer.model for trainer in known), *(file.stem for file in sorted(_ARCHITECTURES.glob("*.json")))]
+    weights = [wanted["pretrained"]]
+    if str(wanted["pretrained"]).startswith(_CONTENT):
+        weights = [trainer.pretrained for trainer in known]
+    for model in dict.fromkeys(models):
+        for pretrained in dict.fromkeys(weights):
+            yield {"model": model, "pretrained": pretrained}

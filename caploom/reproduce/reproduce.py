@@ -6,6 +6,7 @@ changed, another version of a package or of Caploom, another device.
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,31 +15,18 @@ from typing import Any, Literal
 from caploom.common.progress import track
 from caploom.config.factory import Factory
 from caploom.errors import CaploomError, StoreError
-from caploom.reproduce.causes import code_changes, input_changes, other_circumstances
-from caploom.reproduce.compare_files import FileComparison, changed_since, compare_files
-from caploom.reproduce.errors import NotReproducibleError, PlanDiffersError
-from caploom.reproduce.fresh_store import (
-    FreshStore,
-    ancestors_of,
-    ask_as_often,
-    link_into,
-    name_of,
-)
-from caploom.reproduce.images import image_changes
-from caploom.reproduce.plan_differences import changed_values
-from caploom.reproduce.rebuild import rebuilt_config
-from caploom.reproduce.stages import Work, make_again, stage_of
+from caploom.reproduce.causes import code_changes, image_changes, input_changes, other_circumstances
+from caploom.reproduce.differences import FileComparison, changed_since, changed_values, compare_files
+from caploom.reproduce.fresh_store import FreshStore, PlanDiffersError, ancestors_of, name_of
+from caploom.reproduce.rebuild import NotReproducibleError
+from caploom.reproduce.remake import make_again
+from caploom.stages.registry import STAGES, load_stage
+from caploom.stages.stage import Stage, Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Plan
 from caploom.training.launch import Launch, launch_training
 
 Outcome = Literal["byte-identical", "identical but for measured times", "different", "not made"]
-
-_READ_IMAGES = {
-    "raw_pairs", "canaries", "captions", "scores", "target_set", "resized_images", "checkpoint", "finetuned_checkpoint",
-    "evaluation_pairs", "classification_images", "retrieval_metrics", "ablation_report",
-}  # fmt: skip
-"""Kinds of artifacts that depend on the images themselves, not only on their identities."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     not empty, and `NotReproducibleError` for a kind that is not known.
     """
     recorded = artifact.manifest
-    stage_of(recorded.kind)
+    stage = _stage_of(recorded.kind)
     _refuse_used(folder)
     started = time.perf_counter()
     ancestors, missing = ancestors_of(factory.store, recorded)
@@ -93,7 +81,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     made, why_not = None, [f"Without {address} it cannot be made." for address in missing]
     if not missing:
         try:
-            made = _make(factory, recorded, ancestors, store, launch)
+            made = _make(factory, recorded, ancestors, store, launch or _as_then(recorded))
         except PlanDiffersError as error:
             why_not = error.differences
         except CaploomError as error:
@@ -102,7 +90,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     differences = [*why_not, *store.differences, *(_differences(recorded, made.manifest) if made is not None else [])]
     outcome = _outcome(made, files, differences)
     causes += other_circumstances(recorded, made.manifest if made is not None else None)
-    if outcome in ("different", "not made") and recorded.kind in _READ_IMAGES:
+    if outcome in ("different", "not made") and stage.reads_images:
         with track("looking for changed images", "images") as bar:
             causes += image_changes([artifact, *ancestors.values()], bar.part())
     return Reproduction(
@@ -118,17 +106,20 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     )
 
 
+def _stage_of(kind: str) -> Stage:
+    if kind not in STAGES:
+        raise NotReproducibleError(f"Artifacts of the kind {kind} cannot be made again; known: {', '.join(STAGES)}.")
+    return load_stage(kind)
+
+
 def _make(
-    factory: Factory, recorded: Manifest, ancestors: dict[str, Artifact], store: FreshStore, launch: Launch | None
+    factory: Factory, recorded: Manifest, ancestors: Mapping[str, Artifact], store: FreshStore, launch: Launch
 ) -> Artifact | None:
-    """Link what it was made from and run its stage; None where what the stage made is gone again."""
-    link_into(store, ancestors.values())
-    ask_as_often(store, ancestors.values())
-    config = rebuilt_config(factory.config, recorded, ancestors, store.root / "pictures")
-    config = config.model_copy(update={"store": store.root})
-    launch = launch or _as_then(recorded)
-    with track(f"{recorded.kind} again", stage_of(recorded.kind).unit) as bar:
-        make_again(Work(recorded, Factory(config, store), factory.store, ancestors, bar, factory.config, launch))
+    """Make it in the fresh store; None where what was made is gone again."""
+    with track(f"{recorded.kind} again", load_stage(recorded.kind).unit) as bar:
+        progress = bar.part()
+        tools = Tools(progress, bar, launch=launch, report=lambda event: progress(event.step, event.steps))
+        make_again(factory, recorded, ancestors, store, tools)
     if store.made is None:
         raise NotReproducibleError(f"{recorded.address}: its stage has nothing to make of that name any more.")
     return store.read(store.made)

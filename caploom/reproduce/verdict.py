@@ -1,7 +1,7 @@
 """What came of making an artifact again, as text for people."""
 
+from caploom.common.text import printable
 from caploom.reproduce.reproduce import Reproduction
-from caploom.reproduce.words import printable
 from caploom.stages.artifact_names import label_of
 
 _SHOWN = 20

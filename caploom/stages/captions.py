@@ -159,16 +159,20 @@ def captioner_settings(graph: Graph, captioner: str) -> CaptionerSettings:
 
 def _configuration(graph: Graph, key: Key) -> Configuration:
     captioner, shard = key
-    settings, fingerprint = captioner_settings(graph, captioner), graph.fingerprint(captioner)
-    graph.view.refresh(KIND)
-    retries = retries_asked(graph.store, captioner, fingerprint, shard, listed=True)
+    settings = captioner_settings(graph, captioner)
     return {
         "captioner": captioner,
-        "captioner_fingerprint": fingerprint,
+        "captioner_fingerprint": graph.fingerprint(captioner),
         "shard": shard,
         "settings": settings.fingerprinted(),
-        **({"retries": retries} if retries else {}),
     }
+
+
+def _retries(graph: Graph, key: Key) -> Configuration:
+    captioner, shard = key
+    graph.view.refresh(KIND)
+    retries = retries_asked(graph.store, captioner, graph.fingerprint(captioner), shard, listed=True)
+    return {"retries": retries} if retries else {}
 
 
 def _name(graph: Graph, key: Key) -> Key:
@@ -210,6 +214,7 @@ CAPTIONS = Stage(
     axes=("captioner", "shard"),
     keys=lambda graph: [(captioner, shard) for captioner in graph.config.captioners for shard in graph.shards],
     settings=_configuration,
+    facts=_retries,
     build=_build,
     upstream=("raw_pairs",),
     inputs=lambda graph, key: [Ref("raw_pairs", (key[1],))],
@@ -223,6 +228,7 @@ CAPTIONS = Stage(
     cost=CAPTIONS_COST,
     tables={"captions.parquet": CAPTIONS_SCHEMA, "failures.parquet": FAILURES},
     reads_images=True,
+    told_by_data=frozenset({"retries"}),
     checks=Checks((BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE), check_captions),
     remake="caploom.reproduce.remake:caption",
 )

@@ -124,7 +124,6 @@ NEAR_DUPLICATES = Stage(
     hidden=True,
     cost=None,
     tables={"images.parquet": NEAR_DUPLICATES_SCHEMA},
-    remake="caploom.reproduce.remake:find_near_duplicates",
 )
 
 LEAKAGE = Stage(
@@ -141,5 +140,4 @@ LEAKAGE = Stage(
     hidden=True,
     cost=None,
     tables={"images.parquet": LEAKED_IMAGES},
-    remake="caploom.reproduce.remake:find_leakage",
 )

@@ -15,7 +15,8 @@ from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError, MissingArtifactError
 from caploom.stages.registry import load_stage
-from caploom.stages.stage import Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Configuration, Key, Making, Ref, Stage, Tools
+from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Plan
 from caploom.storage.view import StoreView
 
@@ -49,6 +50,8 @@ class Graph:
         self._derived: dict[Ref, object] = {}
         self.expected: dict[str, int] = {}
         """Shards that the source's rows will be cut into and are not yet, with their rows; empty, unless told."""
+        self.recorded: dict[str, Configuration] = {}
+        """By kind and name, what data told of artifacts of then; taken as given, unless empty: nothing is asked."""
 
     # What the configuration says, looked up once.
 
@@ -92,7 +95,23 @@ class Graph:
 
     def asks(self, ref: Ref) -> list[Ref]:
         """What decides an artifact's configuration and is no input of it."""
-        return list(self.stage(ref.kind).asks(self, ref.key))
+        return list(self.stage(ref.kind).asks(self, ref.key)) if self.recorded_facts(ref) is None else []
+
+    def facts(self, ref: Ref) -> Configuration:
+        """What data says of an artifact beside its inputs: what is recorded, or as it is now."""
+        recorded = self.recorded_facts(ref)
+        return self.stage(ref.kind).facts(self, ref.key) if recorded is None else recorded
+
+    def recorded_facts(self, ref: Ref) -> Configuration | None:
+        """What of it is `recorded`; None where nothing is."""
+        name = self.stage(ref.kind).name(self, ref.key) if self.recorded else ()
+        return self.recorded.get("/".join((ref.kind, *name)))
+
+    def ref_of(self, manifest: Manifest) -> Ref:
+        """Which of the factory's artifacts a finished one is."""
+        stage = self.stage(manifest.kind)
+        key = stage.key_of(manifest) if stage.tell_key is None else stage.tell_key(self, manifest)
+        return Ref(manifest.kind, key)
 
     def plan(self, ref: Ref) -> Plan:
         """What would be made; raises `MissingArtifactError` while something that it is made from is not there."""
@@ -134,7 +153,7 @@ class Graph:
             artifact = stage.make(self, ref.key, tools)
             self.made(ref, artifact)
             return artifact
-        stage.prepare(self, ref.key)
+        self._prepare(ref)
         try:
             for each in (*self.asks(ref), *self.inputs(ref)):
                 self._provide(each, ref, tools)
@@ -168,12 +187,17 @@ class Graph:
         self._found[ref] = artifact
 
     def _provide(self, ref: Ref, by: Ref, tools: Tools) -> None:
-        self.stage(ref.kind).prepare(self, ref.key)
+        self._prepare(ref)
         if self.find(ref) is not None:
             return
         if not self.stage(ref.kind).on_demand:
             self.require(ref, by=by)
         self.make(ref, replace(tools, progress=None, bar=None))
+
+    def _prepare(self, ref: Ref) -> None:
+        self.stage(ref.kind).prepare(self, ref.key)
+        if isinstance(self._plans.get(ref), MissingArtifactError):
+            self._forget_users(ref)  # what could not be planned before can be now
 
     def _planned(self, ref: Ref) -> Plan:
         stage = self.stage(ref.kind)
@@ -181,7 +205,7 @@ class Graph:
             kind=ref.kind,
             name=stage.name(self, ref.key),
             code_version=stage.code_version,
-            configuration={**stage.settings(self, ref.key), **stage.facts(self, ref.key)},
+            configuration={**stage.settings(self, ref.key), **self.facts(ref)},
             inputs=tuple(self.require(each, by=ref).as_input() for each in stage.inputs(self, ref.key)),
         )
 

@@ -27,6 +27,7 @@ from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_words import corpus_words, corpus_words_so_far, longest_raw_words, uncounted
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, by_rows
 from caploom.stages.words import steps_in_words
+from caploom.storage.manifest import Manifest
 from caploom.storage.records import SHEARED as SHEARED_SCHEMA
 from caploom.storage.store import Artifact, Draft, Plan
 from caploom.storage.tables import count_rows, read_batches, read_table, write_table
@@ -232,6 +233,12 @@ def _fingerprint(graph: Graph, shear: str) -> str:
     return graph.fact(("shear", shear), lambda: shear_fingerprint(graph.config.shear_steps(shear)))
 
 
+def _table_key(graph: Graph, manifest: Manifest) -> Key:
+    captioner, fingerprint, shard = manifest.address.split("/")[1:-1]
+    names = (name for name in ("none", *graph.config.shears) if _fingerprint(graph, name) == fingerprint)
+    return captioner, next(names, fingerprint), shard
+
+
 def _recipe_settings(graph: Graph, key: Key) -> Configuration:
     recipe = graph.recipe(key[0])
     return {"captioners": list(recipe.captioners), "shear": recipe.shear}
@@ -285,6 +292,7 @@ SHEARED = Stage(
     asks=lambda graph, key: uncounted(graph, graph.config.shear_steps(key[1])),
     name=lambda graph, key: (key[0], _fingerprint(graph, key[1]), key[2]),
     name_parts=("captioner", "#shear", "shard"),
+    tell_key=_table_key,
     on_demand=True,
     prepare=lambda graph, key: check_tokenizers(graph.config, key[0], graph.config.shear_steps(key[1])),
     hidden=True,

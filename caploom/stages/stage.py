@@ -206,6 +206,7 @@ class Stage:
         asks: artifacts that decide its configuration and are no inputs.
         name: what stands between kind and fingerprint in the address; the key, unless given.
         name_parts: what those parts are, the axes unless given; a fingerprint, which nobody writes, begins with "#".
+        tell_key: tells the key of a finished artifact, where its address without the fingerprints does not.
         on_demand: whether whoever needs one makes it, instead of asking the user to.
         prepare: what is to be had before one can be planned that is to be made: pictures that are drawn.
         look: finds one where no plan can tell its address, as its content is part of that.
@@ -229,7 +230,7 @@ class Stage:
         source: of one that is read from outside the store: the settings of its reader as they are now.
         is_content: whether it says what was measured or trained on, and not how.
         partial: whether it is made of those inputs that are there.
-        told_by_data: keys of `facts`.
+        told_by_data: keys of `facts`; as recorded where an artifact is made again.
         beside_results: keys that decide no figure: the seed, further files for people.
         checks: what must hold of it.
         remake: how it is made again where `make` alone would not do: `module:function`, given a `Work` of `reproduce`.
@@ -247,6 +248,7 @@ class Stage:
     asks: Callable[[Graph, Key], Iterable[Ref]] = _none
     name: Callable[[Graph, Key], Key] = _key_is_name
     name_parts: tuple[str, ...] | None = None
+    tell_key: Callable[["Graph", Manifest], Key] | None = None
     on_demand: bool = False
     prepare: Callable[[Graph, Key], None] = lambda graph, key: None
     look: Callable[[Graph, Key], Artifact | None] | None = None

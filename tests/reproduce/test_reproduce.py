@@ -9,11 +9,11 @@ from reproducible import CAPTIONER, Made, factory_of, rewritten, snapshot
 from caploom.captioning.backend import load_backend
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
-from caploom.reproduce.errors import NotReproducibleError
+from caploom.reproduce.rebuild import NotReproducibleError
 from caploom.reproduce.reproduce import Reproduction, reproduce
-from caploom.reproduce.stages import STAGES
 from caploom.reproduce.verdict import verdict_text
 from caploom.stages.captions import caption_shard
+from caploom.stages.registry import STAGES
 from caploom.stages.retry_failures import retry_failures
 from caploom.storage.store import Artifact
 from caploom.training.launch import train_here

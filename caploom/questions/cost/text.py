@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from caploom.common.changes import printable
+from caploom.common.text import printable
 from caploom.questions.cost.items import CostItem
 from caploom.questions.cost.plan_cost import CostPlan
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from caploom.common.changes import Change, cut, printable
-from caploom.common.text import markdown_text
+from caploom.common.changes import Change, cut
+from caploom.common.text import markdown_text, printable
 from caploom.questions.diff.differences import Differences, MetricDifference, StageDifference
 from caploom.questions.diff.rows import RowDifferences
 from caploom.questions.results.tables import markdown_table

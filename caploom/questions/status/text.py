@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from caploom.common.changes import printable
+from caploom.common.text import printable
 from caploom.questions.status.slots import FactoryStatus, Slot, State
 
 _NAMED = 4  # partitions that a line names

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from caploom.common.hashing import file_sha256
-from caploom.reproduce.compare_files import FileComparison, compare_files
+from caploom.reproduce.differences import FileComparison, compare_files
 from caploom.storage.manifest import FileRecord, Manifest
 from caploom.storage.store import Artifact
 
