@@ -220,7 +220,7 @@ def open_automation(page: Page, url: str, names: Sequence[str]) -> list[Locator]
 
 
 def take_automation(page: Page, url: str, path: Path) -> Path:
-    """The automatisms of a factory with an inbox, of which the demo has none: a test of new images calls this."""
+    """The automations of a factory with an inbox (the demo has none); called by a test of new images."""
     open_automation(page, url, ["inbox", "caption_new_shards"])
     page.wait_for_timeout(8_000)  # each line asks for its last tick and its switch by itself
     return _shoot(page, path)

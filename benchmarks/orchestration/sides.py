@@ -17,7 +17,7 @@ from caploom.stages.captions import caption_shard
 from caploom.stages.raw_pairs import check_raw_pairs
 from caploom.stages.captions import check_captions
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.shards import cut_new_shards
+from caploom.stages.shards import create_new_shards
 
 CAPTIONERS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -64,7 +64,7 @@ def plain(job: Job) -> Done:
     with _config(job) as path:
         with job.measured():
             factory = Factory.from_yaml(path)
-            shards = cut_new_shards(factory)
+            shards = create_new_shards(factory)
             for shard in shards:
                 check_raw_pairs(factory, ingest_shard(factory, shard))
             for shard in shards:

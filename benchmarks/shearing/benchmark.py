@@ -21,7 +21,7 @@ _STEPS: dict[str, list[Any]] = {
     "drop_repeats": ["drop_repeats"],
     "sentences": [{"sentences": 2}],
     "random_sentence": ["random_sentence"],
-    "seed_release": ["seed_release"],
+    "seed_release": ["paper_release"],
     "whole_shear": ["strip_boilerplate", "first_sentence", {"max_tokens": 30, "tokenizer": "clip"}],
 }
 _SLOW = 10  # open_clip's tokenizer is given one caption of so many

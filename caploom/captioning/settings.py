@@ -262,7 +262,7 @@ class EndpointCaptioner(PromptedSettings):
 
 
 class ImportedCaptions(CaptionerSettings):
-    """Captions that exist already: the seed's JSON, one file a captioner."""
+    """Captions that exist already: the released code's JSON, one file per captioner."""
 
     backend: Literal["import"]
     captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(

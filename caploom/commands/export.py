@@ -19,7 +19,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--check", help="Of the image files: content (default), exists or none. Not where images are exported.")
 @click.option("--one-per-image", is_flag=True, default=None, help="One drawn caption of each image, instead of all.")
 @click.option("--seed", type=int, help="Of the draw; 0 unless said.")
-@click.option("--per-captioner", is_flag=True, default=None, help="seed-json: also one file a captioner.")
+@click.option("--per-captioner", is_flag=True, default=None, help="released-json: also one file per captioner.")
 @click.option("--image-root", type=_FOLDER, help="blip: the folder that image paths are relative to.")
 @click.option("--samples-a-tar", type=int, help="webdataset: images in a tar; 10000 unless said.")
 @click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic instead of hard links.")
@@ -39,7 +39,7 @@ def export(config: Path, recipe: str, format_name: str, out: str, **options: Any
     given = {name: value for name, value in options.items() if value is not None}
     with track(f"export {format_name}", "rows") as bar:
         made = export_training_set(training_set, format_name, out, progress=bar.part(), **given)
-    click.echo(f"{out}: {made.rows.rows_out:,} captions of {made.images:,} images as {format_name}.")
+    click.echo(f"{out}: {made.rows.rows_out:,} captions of {made.images:,} images as {made.format}.")
     for reason, number in made.rows.reasons.items():
         click.echo(f"left out: {number:,} captions ({reason})")
     for note in made.notes:

@@ -1,7 +1,9 @@
 """What every typed piece of the YAML is built from: strict models, and pydantic's errors told in one sentence each."""
 
 import difflib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -36,6 +38,18 @@ def nearest(word: str, known: list[str]) -> str:
     """A suggestion for a mistyped word, `' (did you mean "x"?)'`, or nothing when none is near."""
     match = difflib.get_close_matches(word, known, n=1)
     return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+def current_name(what: str, name: str, old_names: Mapping[str, str]) -> str:
+    """The present name of something that may have been renamed; an old name warns, once per process."""
+    if name in old_names:
+        _warn_renamed(what, name, old_names[name])
+    return old_names.get(name, name)
+
+
+@cache
+def _warn_renamed(what: str, old: str, new: str) -> None:
+    logging.getLogger(__name__).warning('The %s "%s" is deprecated: write "%s", its new name.', what, old, new)
 
 
 def check_known(where: str, name: str, known: Sequence[str], what: str) -> None:

@@ -80,7 +80,8 @@ class FactoryConfig(Settings):
         default_factory=dict, description="What recipes are fine-tuned on: images with captions of people."
     )
     training_json: bool = Field(
-        default=True, description="Whether a training set is also written as the seed's JSON, for people to open."
+        default=True,
+        description="Whether a training set is also written as the released code's JSON, for people to open.",
     )
     seeds: list[int] = Field(
         default=[0], min_length=1, description="Every recipe is trained once a seed; the first keeps the plain name."

@@ -11,7 +11,7 @@ from caploom.common.settings import describe_validation_error
 from caploom.errors import ExportError
 from caploom.exports.format import ExportFormat, Written
 from caploom.exports.images import ImageStream
-from caploom.exports.registry import export_format
+from caploom.exports.registry import export_format, format_name
 from caploom.storage.atomic_output import absolute, atomic_output
 from caploom.storage.manifest import RowCount
 from caploom.storage.store import Artifact
@@ -57,6 +57,7 @@ def export_training_set(
         >>> manifest.images, manifest.files.keys()
         (14, dict_keys(['pairs.tsv']))
     """
+    format = format_name(format)
     chosen = _with_options(format, options)
     final = absolute(out)
     with atomic_output(final, last=EXPORT_MANIFEST) as folder:

@@ -16,7 +16,7 @@ from caploom.exports.images import ExportImage, ImageStream
 _Write = Callable[[str, str], None]
 
 
-class SeedJson(CaptionLines):
+class ReleasedJson(CaptionLines):
     """`merged.json`, and with `per_captioner` also `captioners/<source>.json`; images as the user wrote them."""
 
     per_captioner: bool = Field(

@@ -1,4 +1,4 @@
-"""Reads a folder of images with one file of captions: the seed's format, and most people's first data."""
+"""Reads a folder of images with one file of captions: the released code's format, and most people's first data."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self

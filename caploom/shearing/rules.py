@@ -25,8 +25,8 @@ from caploom.shearing.tokens import (
     max_tokens,
     max_tokens_column,
     max_tokens_settled,
-    seed_release,
-    seed_release_column,
+    paper_release,
+    paper_release_column,
 )
 
 
@@ -59,8 +59,11 @@ RULES: dict[str, Rule] = {
     "sentences": Rule(sentences, "count", column=sentence_columns.count_sentences),
     "random_sentence": Rule(random_sentence, "seed", column=sentence_columns.random_sentence),
     "none": Rule(none, column=_same),
-    "seed_release": Rule(seed_release, "tokens", column=seed_release_column, caps=True),
+    "paper_release": Rule(paper_release, "tokens", column=paper_release_column, caps=True),
 }
+
+OLD_NAMES = {"seed_release": "paper_release"}
+"""Rules by the names that they had before: YAMLs may still use them, and stores record them."""
 
 
 def bind(rule: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
-from caploom.common.settings import Settings, nearest
-from caploom.shearing.rules import RULES, bind
+from caploom.common.settings import Settings, current_name, nearest
+from caploom.shearing.rules import OLD_NAMES, RULES, bind
 
 
 class ShearStep(Settings):
@@ -18,19 +18,25 @@ class ShearStep(Settings):
     @classmethod
     def _read_yaml(cls, value: Any) -> Any:
         if isinstance(value, dict) and set(value) == {"rule", "parameters"}:
-            rule, parameters = value["rule"], value["parameters"]
+            rule, parameters = OLD_NAMES.get(value["rule"], value["rule"]), value["parameters"]
         elif isinstance(value, str):
-            rule, parameters = value, {}
+            rule, parameters = current_name("shear rule", value, OLD_NAMES), {}
         elif isinstance(value, dict) and value:
             (rule, main), *rest = value.items()
+            rule = current_name("shear rule", rule, OLD_NAMES)
             if rule in RULES and not RULES[rule].main_parameter:
                 raise ValueError(f'the rule "{rule}" takes no parameter: write it as a plain name')
             if rule in RULES:
                 parameters = {RULES[rule].main_parameter: main, **dict(rest)}
         else:
-            raise ValueError(f"{value!r} is no rule; write a name or {{name: parameter}}; known: {', '.join(RULES)}")
+            raise ValueError(f"{value!r} is not a rule; write a name or {{name: parameter}}; known: {', '.join(RULES)}")
         if rule not in RULES:
             raise ValueError(
                 f'there is no shear rule "{rule}"; known: {", ".join(RULES)}{nearest(str(rule), list(RULES))}'
             )
         return {"rule": rule, "parameters": bind(rule, parameters)}
+
+    @field_serializer("rule")
+    def _recorded_name(self, rule: str) -> str:
+        """The name in fingerprints and stores, which no renaming may change."""
+        return next((old for old, new in OLD_NAMES.items() if new == rule), rule)

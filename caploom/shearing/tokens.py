@@ -53,7 +53,7 @@ def max_tokens(
     return _longest_fitting(text, tokens, clip_count, guess=guess)
 
 
-def seed_release(text: str, tokens: Annotated[int, Field(ge=1)] = 30) -> Span:
+def paper_release(text: str, tokens: Annotated[int, Field(ge=1)] = 30) -> Span:
     """Keep 30 tokens, and of those the text before the first full stop: the released code's shear, to compare with.
 
     There the tokens are the captioner's, when it generates (`max_new_tokens`); here CLIP's. And where the release would
@@ -100,8 +100,8 @@ def max_tokens_column(spans: Spans, context: Context, tokens: int, tokenizer: st
     return Spans(block, start, end).by_row(lambda text, _: max_tokens(text, tokens), careful)
 
 
-def seed_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
-    """`seed_release` of each span."""
+def paper_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
+    """`paper_release` of each span."""
     capped = max_tokens_column(spans, context, tokens, "clip")
     stops = np.flatnonzero(spans.block.data == 46)
     first = np.append(stops, len(spans.block.data))[np.searchsorted(stops, capped.start)]
@@ -110,7 +110,7 @@ def seed_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
     plain = stopped & (first > capped.start) & ~WHITE[spans.block.data[first - 1]] & ~spans.block.odd_space
     rows = np.flatnonzero(stopped & ~plain)
     capped = Spans(spans.block, capped.start, np.where(plain, first, capped.end))
-    return capped.by_row(lambda text, _: seed_release(text, tokens), rows)
+    return capped.by_row(lambda text, _: paper_release(text, tokens), rows)
 
 
 def clip_tokens(word: str, tokens: int) -> int:

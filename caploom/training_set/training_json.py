@@ -1,4 +1,4 @@
-"""Writes the seed's JSON: `[{"image", "caption", "source"}, ...]`, one object a line, in the order of the rows.
+"""Writes the released code's JSON: `[{"image", "caption", "source"}, ...]`, one object per line, in row order.
 
 The text is put together by Arrow's kernels: most captions hold nothing that JSON escapes, and looking for a few
 bytes tells. A caption's escapes are those of Python's `json` with `ensure_ascii=False`.

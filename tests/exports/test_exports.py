@@ -11,6 +11,7 @@ from small_factory import ColourBackend, settings_of
 
 from caploom.captioning.backend import load_backend
 from caploom.cli import main
+from caploom.common.settings import _warn_renamed
 from caploom.config.factory import Factory
 from caploom.errors import ExportError, StoreError
 from caploom.exports.export import export_training_set
@@ -81,16 +82,23 @@ def test_nothing_leaves_the_folder(sets, tmp_path, format_name):
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "out"]
 
 
-def test_seed_json_is_a_list_of_image_and_caption_with_the_users_own_paths(sets, tmp_path):
+def test_released_json_is_a_list_of_image_and_caption_with_the_users_own_paths(sets, tmp_path):
     rows = sets.hard()
-    export_training_set(sets.finished(rows), "seed-json", tmp_path / "out")
+    export_training_set(sets.finished(rows), "released-json", tmp_path / "out")
     assert loaded(tmp_path / "out" / "merged.json") == pairs_of(rows)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"merged.json", "export.json"}
 
 
-def test_seed_json_has_one_file_a_captioner_when_asked(sets, tmp_path):
+def test_seed_json_is_an_old_name_that_still_works_and_warns(sets, tmp_path, caplog):
+    _warn_renamed.cache_clear()
+    made = export_training_set(sets.finished(sets.plain()), "seed-json", tmp_path / "out")
+    assert (made.format, made.files.keys()) == ("released-json", {"merged.json"})
+    assert caplog.messages == ['The export format "seed-json" is deprecated: write "released-json", its new name.']
+
+
+def test_released_json_has_one_file_a_captioner_when_asked(sets, tmp_path):
     rows = sets.plain()
-    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "out", per_captioner=True)
+    made = export_training_set(sets.finished(rows), "released-json", tmp_path / "out", per_captioner=True)
     assert sorted(made.files) == [f"captioners/{name}.json" for name in ("llava-1.5", "otter", "raw")] + ["merged.json"]
     for index, source in enumerate(("raw", "llava-1.5", "otter")):
         assert loaded(tmp_path / "out" / "captioners" / f"{source}.json") == [
@@ -121,7 +129,7 @@ def test_blips_paths_below_an_image_root_open_from_there_and_no_other_image_is_i
 
 def test_one_per_image_draws_with_the_mixes_weights(sets, tmp_path):
     rows = sets.plain(200)
-    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "a", one_per_image=True)
+    made = export_training_set(sets.finished(rows), "released-json", tmp_path / "a", one_per_image=True)
     entries = loaded(tmp_path / "a" / "merged.json")
     assert [entry["image"] for entry in entries] == [row["image"] for row in rows]
     drawn = Counter(entry["caption"].split(" says ")[0] for entry in entries)
@@ -129,7 +137,7 @@ def test_one_per_image_draws_with_the_mixes_weights(sets, tmp_path):
     assert drawn["raw"] == pytest.approx(120, abs=28)
     assert drawn["otter"] == pytest.approx(40, abs=23)
     assert made.rows.reasons == {"not_drawn": 400}
-    export_training_set(sets.finished(rows), "seed-json", tmp_path / "b", one_per_image=True, seed=1)
+    export_training_set(sets.finished(rows), "released-json", tmp_path / "b", one_per_image=True, seed=1)
     assert loaded(tmp_path / "b" / "merged.json") != entries
 
 
@@ -140,7 +148,7 @@ def test_rows_of_one_image_that_follow_each_other_are_one_image(sets, tmp_path):
         for row in rows
         for caption, source in zip(row["captions"], row["sources"], strict=True)
     ]
-    made = export_training_set(sets.finished(one_a_caption), "seed-json", tmp_path / "out", one_per_image=True)
+    made = export_training_set(sets.finished(one_a_caption), "released-json", tmp_path / "out", one_per_image=True)
     assert (made.images, made.rows.rows_out, made.rows.rows_in) == (6, 6, 18)
 
 
@@ -158,7 +166,7 @@ def test_blank_captions_and_images_without_one_are_left_out(sets, tmp_path):
 
 def test_what_the_mix_never_draws_is_left_out_and_counted(sets, tmp_path):
     rows = [{**row, "weights": [0.0, 0.5, 0.5]} for row in sets.plain(4)]
-    made = export_training_set(sets.finished(rows), "seed-json", tmp_path / "out")
+    made = export_training_set(sets.finished(rows), "released-json", tmp_path / "out")
     assert made.rows.reasons == {"never_drawn": 4}
     said = Counter(entry["caption"].split(" says ")[0] for entry in loaded(tmp_path / "out" / "merged.json"))
     assert said == {"llava-1.5": 4, "otter": 4}
@@ -202,7 +210,11 @@ def test_the_check_of_images_can_be_made_cheaper(sets, tmp_path):
             r'Export format blip: symlink: there is no key "symlink" here; allowed: .*image_root',
         ),
         ("webdataset", {"samples_a_tar": 0}, r"samples_a_tar: 0 is wrong: input should be greater than 0"),
-        ("seed-json", {"check": "maybe"}, r"check: 'maybe' is wrong: input should be 'content', 'exists' or 'none'"),
+        (
+            "released-json",
+            {"check": "maybe"},
+            r"check: 'maybe' is wrong: input should be 'content', 'exists' or 'none'",
+        ),
         ("blip", {"image_root": "/nowhere/at/all"}, r"/nowhere/at/all: this image root is no folder"),
     ],
 )
@@ -219,7 +231,7 @@ def test_a_folder_with_something_in_it_is_refused_and_an_empty_one_is_taken(sets
     out.mkdir()
     export_training_set(training_set, "blip", out)
     with pytest.raises(ExportError, match="name a folder that is new or empty"):
-        export_training_set(training_set, "seed-json", out)
+        export_training_set(training_set, "released-json", out)
     assert not (out / "merged.json").exists()
 
 
@@ -245,7 +257,7 @@ def test_an_export_to_object_storage_is_that_of_a_folder_and_its_manifest_comes_
 def test_what_a_killed_export_left_in_object_storage_is_written_over(sets, s3, monkeypatch):
     training_set, there = sets.finished(sets.plain(3)), f"s3://{s3[1]}/out"
     Bucket(there).write("images/left-over", b"half")
-    export_training_set(training_set, "seed-json", there)
+    export_training_set(training_set, "released-json", there)
     assert sorted(Bucket(there).list("")) == ["export.json", "merged.json"]
 
 
@@ -256,7 +268,7 @@ def test_denied_uploads_and_symbolic_links_to_object_storage_are_sentences(sets,
         export_training_set(training_set, "hf-imagefolder", f"s3://{name}/out", symlink=True)
     server.code, server.spoil = "AccessDenied", lambda method, path: 403 if method == "PUT" else None
     with pytest.raises(StoreError, match=r"the storage denies it .*credentials in the environment"):
-        export_training_set(training_set, "seed-json", f"s3://{name}/out")
+        export_training_set(training_set, "released-json", f"s3://{name}/out")
 
 
 def test_a_place_where_no_folder_can_be_is_a_sentence(sets, tmp_path):
@@ -282,7 +294,7 @@ def test_nothing_left_to_export_is_refused_with_the_reasons(sets, tmp_path):
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(sets, small_disk):
     rows = [sets.row(sets.picture(number), [f"{number} " + "word " * 4_000], ["raw"]) for number in range(100)]
     training_set = sets.finished(rows)
-    for format_name in ("seed-json", "webdataset"):
+    for format_name in ("released-json", "webdataset"):
         with pytest.raises(ExportError, match=r"cannot be written \(no space left on device\); make room"):
             export_training_set(training_set, format_name, small_disk / "out")
         assert not list(small_disk.iterdir())
@@ -318,16 +330,16 @@ def test_the_command_exports_a_recipes_training_set(write_source, write_config, 
     def call(*arguments):
         return CliRunner().invoke(main, ["export", str(config), *arguments, "--out", str(tmp_path / "out")])
 
-    early = call("sheared", "--format", "seed-json")
+    early = call("sheared", "--format", "released-json")
     assert early.exit_code == 2
     assert "first" in early.output and "Traceback" not in early.output
     merged(Factory.from_yaml(config), ColourBackend)
-    wrong = call("sheared", "--format", "seed-json", "--symlink")
+    wrong = call("sheared", "--format", "released-json", "--symlink")
     assert wrong.exit_code == 2
     assert 'there is no key "symlink" here' in wrong.output
-    result = call("sheared", "--format", "seed-json", "--per-captioner")
+    result = call("sheared", "--format", "released-json", "--per-captioner")
     assert result.exit_code == 0, result.output
-    assert "10 captions of 5 images as seed-json." in result.output
+    assert "10 captions of 5 images as released-json." in result.output
     raw = loaded(tmp_path / "out" / "captioners" / "raw.json")
     assert sorted(entry["caption"] for entry in raw) == [f"photo {number}" for number in range(5)]
     assert sorted(entry["image"] for entry in raw) == [f"{number:04d}.png" for number in range(5)]
@@ -359,7 +371,7 @@ def test_images_inside_a_pack_are_exported_as_files_of_their_own(write_source, m
 def test_what_one_factory_exports_another_imports(write_source, make_factory, tmp_path):
     source = write_source(5)
     training_set = merged(make_factory(source), ColourBackend)
-    export_training_set(training_set, "seed-json", tmp_path / "out", per_captioner=True)
+    export_training_set(training_set, "released-json", tmp_path / "out", per_captioner=True)
     folder = tmp_path / "out" / "captioners"
     images = str(source / "images")
     again = make_factory(

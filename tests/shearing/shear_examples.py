@@ -21,7 +21,7 @@ EXAMPLES = [
     ("strip_boilerplate", "In this picture, we can see two cats.", "two cats."),
     ("drop_repeats", "A dog and a cat and a cat and a cat and", "A dog and a cat"),
     ("none", "A dog runs. It is happy.", "A dog runs. It is happy."),
-    ("seed_release", "A view of St. Peter's Square in Rome. It is big.", "A view of St"),
+    ("paper_release", "A view of St. Peter's Square in Rome. It is big.", "A view of St"),
 ]
 RAW_WORDS = 4
 """Words of the raw caption in the examples of `match_raw`."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from nasty_texts import NASTY, TEXTS
 from shear_examples import CORPUS_WORDS, EXAMPLES, RAW_WORDS
 
+from caploom.common.settings import _warn_renamed
 from caploom.errors import ConfigError
 from caploom.shearing.apply import shear_span
 from caploom.shearing.rule import Row
@@ -27,7 +28,7 @@ STEPS = [
     {"sentences": 2},
     "random_sentence",
     "none",
-    {"seed_release": 4},
+    {"paper_release": 4},
 ]
 SHEARS = [[step] for step in STEPS] + [["strip_boilerplate", "first_sentence", {"max_tokens": 30, "tokenizer": "clip"}]]
 
@@ -171,9 +172,20 @@ def test_max_tokens_is_as_long_as_clip_s_tokenizer_allows(text, tokens):
         assert clip_count(longer.strip()) > tokens
 
 
-def test_seed_release_keeps_what_the_release_would_empty():
-    assert sheared(".5 metres of rope. Yes", ["seed_release"]) == ".5 metres of rope. Yes"
-    assert sheared("word " * 50, [{"seed_release": 3}]) == "word word word"
+def test_paper_release_keeps_what_the_release_would_empty():
+    assert sheared(".5 metres of rope. Yes", ["paper_release"]) == ".5 metres of rope. Yes"
+    assert sheared("word " * 50, [{"paper_release": 3}]) == "word word word"
+
+
+@pytest.mark.parametrize("old", ["seed_release", {"seed_release": 3}])
+def test_the_old_name_of_paper_release_is_recorded_as_ever_and_warns(old, caplog):
+    _warn_renamed.cache_clear()
+    before = ShearStep.model_validate(old)
+    new = ShearStep.model_validate("paper_release" if isinstance(old, str) else {"paper_release": 3})
+    assert caplog.messages == ['The shear rule "seed_release" is deprecated: write "paper_release", its new name.']
+    assert before == new == ShearStep.model_validate(new.model_dump())
+    assert new.fingerprinted()["rule"] == "seed_release"  # so that stores made before stay valid
+    assert len(caplog.messages) == 1
 
 
 def test_random_sentence_draws_every_sentence_of_some_image_and_the_same_one_again():
