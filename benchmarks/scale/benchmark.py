@@ -46,7 +46,7 @@ class Scale:
 
     size = 40_000
     quick_size = 400
-    tiny_size = 8
+    tiny_size = 4
     packages = ("duckdb", "dagster")
 
     def __init__(self, parts: str = ",".join(_PARTS)) -> None:
