@@ -13,10 +13,8 @@ import caploom.captioning.transformers_backend  # noqa: F401 - its own imports a
 from benchmarks.child import Done, Job
 from caploom.captioning.backend import Backend, load_backend
 from caploom.config.factory import Factory
-from caploom.stages.captions import caption_shard
-from caploom.stages.raw_pairs import check_raw_pairs
-from caploom.stages.captions import check_captions
-from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.captions import caption_shard, check_captions
+from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard
 from caploom.stages.shards import create_new_shards
 
 CAPTIONERS: dict[str, dict[str, Any]] = {
