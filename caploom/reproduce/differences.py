@@ -218,7 +218,8 @@ def changed_values(before: Any, after: Any, key: str = "") -> Iterator[tuple[str
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from changed_values(one, other, f"{key}[{number}]")
     elif type(before) is not type(after) or before != after:
-        yield (key or "value", *("absent" if value is _ABSENT else quoted(value) for value in (before, after)))
+        then, now = ("absent" if value is _ABSENT else quoted(value) for value in (before, after))
+        yield key or "value", then, now
 
 
 def _as_recorded(plan: Plan) -> Any:
