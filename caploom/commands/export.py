@@ -15,14 +15,16 @@ _FOLDER = click.Path(path_type=Path)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe")
 @click.option("--format", "format_name", required=True, help=f"One of {', '.join(EXPORTS)}.")
-@click.option("--out", required=True, help="Folder to make, or URL; new or empty.")
-@click.option("--check", help="Of the image files: content (default), exists or none. Not where images are exported.")
+@click.option("--out", required=True, help="Folder to create, or URL; new or empty.")
+@click.option(
+    "--check", help="How image files are checked: content (default), exists or none. Not where images are exported."
+)
 @click.option("--one-per-image", is_flag=True, default=None, help="One drawn caption of each image, instead of all.")
-@click.option("--seed", type=int, help="Of the draw; 0 unless said.")
+@click.option("--seed", type=int, help="Seed of the draw; 0 by default.")
 @click.option("--per-captioner", is_flag=True, default=None, help="released-json: also one file per captioner.")
 @click.option("--image-root", type=_FOLDER, help="blip: the folder that image paths are relative to.")
-@click.option("--samples-a-tar", type=int, help="webdataset: images in a tar; 10000 unless said.")
-@click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic instead of hard links.")
+@click.option("--samples-a-tar", type=int, help="webdataset: images per tar; 10000 by default.")
+@click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic links instead of hard links.")
 @user_errors
 def export(config: Path, recipe: str, format_name: str, out: str, **options: Any) -> None:
     """Write a recipe's training set in a format that another tool reads.

@@ -113,7 +113,7 @@ def test_when_all_die_the_run_ends_and_says_what_is_kept(numbered_images, open_e
             other.die()
 
         threading.Thread(target=kill).start()
-        with pytest.raises(CaptionerError, match="the endpoints do not answer any more"):
+        with pytest.raises(CaptionerError, match="the endpoints do not answer any longer"):
             for each in backend.caption(numbered_images(200)):
                 kept += [item.ref.image for item in each.captioned]
                 assert not each.failed
@@ -155,8 +155,8 @@ def test_the_addresses_are_no_part_of_the_captioner():
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ([], "must name at least one, and each once"),
-        (["http://a/v1", "http://a/v1"], "must name at least one, and each once"),
+        ([], "must have at least one, and no duplicates"),
+        (["http://a/v1", "http://a/v1"], "must have at least one, and no duplicates"),
         (["http://a/v1", "ftp://b"], "must be an http"),
         (["http://me:secret@a/v1"], "without user or password"),
     ],

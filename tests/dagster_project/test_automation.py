@@ -91,7 +91,7 @@ def test_each_can_be_switched_off_and_retraining_on(write):
 @pytest.mark.parametrize(
     ("automation", "sentence"),
     [
-        ({"retrain": {"cron": "now and then"}}, "automation.retrain.cron: 'now and then' is no time: write hourly,"),
+        ({"retrain": {"cron": "now and then"}}, "automation.retrain.cron: 'now and then' is not a time: write hourly,"),
         ({"timezone": "Mars/North"}, "automation.timezone: there is no time zone 'Mars/North'"),
         ({"retrain": {"recipes": ["bth"]}}, 'automation.retrain.recipes: there is no recipe "bth"'),
     ],

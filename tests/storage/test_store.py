@@ -102,7 +102,7 @@ def test_a_missing_artifact_says_what_makes_it(store):
 def test_a_file_that_is_gone_is_said(store):
     artifact = store.make(plan(), write)
     (artifact.folder / "thing.txt").unlink()
-    with pytest.raises(StoreError, match=r"thing\.txt: the manifest beside it names this file and it is gone"):
+    with pytest.raises(StoreError, match=r"thing\.txt: the manifest next to it names this file but it is gone"):
         artifact.file("thing.txt")
 
 
