@@ -106,7 +106,7 @@ def test_weights_trained_with_another_activation_are_refused() -> None:
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path, tiny: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match=r"it holds none of model\.safetensors"):
+    with pytest.raises(TrainingError, match=r"it contains none of model\.safetensors"):
         start_model(tiny, str(tmp_path / "empty"), seed=0)
 
 
