@@ -139,11 +139,15 @@ def test_imagenet_needs_a_thousand_folders_called_by_their_ids(factory_of, tmp_p
         ({"root": "/nowhere/at/all"}, SourceError, "there is no such folder; correct `root`"),
         ({"labels": "/nowhere.csv"}, SourceError, "/nowhere.csv: there is no such file; correct `labels`"),
         ({"classes": {"apple": "apple"}}, EvaluationError, r'`classes` has no name for "bus" .and 5 others'),
-        ({"root": "owl"}, EvaluationError, "has 0 classes and needs at least two; `root` must be a folder of class"),
-        ({"classes": {"a": "x", "b": "x"}}, ConfigError, 'two classes are called "x"'),
+        ({"root": "owl"}, EvaluationError, "has 0 classes but needs at least two; `root` must be a folder of class"),
+        ({"classes": {"a": "x", "b": "x"}}, ConfigError, 'two classes have the name "x"'),
         ({"templates": ["a photo"]}, ConfigError, r'the template "a photo" must have "\{\}" once'),
         ({"templates": []}, ConfigError, "at least one template is needed"),
-        ({"templates": "imagenet"}, ConfigError, '"imagenet" is no list of templates; allowed: openai-imagenet, sim'),
+        (
+            {"templates": "imagenet"},
+            ConfigError,
+            '"imagenet" is not a list of templates; allowed: openai-imagenet, sim',
+        ),
         ({"protocol": "coco-5k"}, ConfigError, 'there is no key "protocol" here'),
     ],
 )

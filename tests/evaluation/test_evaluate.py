@@ -145,5 +145,5 @@ def test_checkpoint_that_is_not_there_and_file_that_holds_no_pairs_are_refused(
 ) -> None:
     with pytest.raises(StoreError, match="no checkpoint"):
         evaluate_checkpoint(tmp_path / "nowhere", pairs, out=out, device="cpu")
-    with pytest.raises(EvaluationError, match="these are no evaluation pairs"):
+    with pytest.raises(EvaluationError, match="these are not evaluation pairs"):
         evaluate_checkpoint(checkpoint, tmp_path / "tiny.json", out=out, device="cpu")
