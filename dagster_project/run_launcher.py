@@ -75,7 +75,5 @@ def _is_alive(pid: int) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and _OF_A_RUN in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
-    except (
-        psutil.AccessDenied
-    ):  # another user's process: not the run's, which is ours, unless the daemon runs as another user
+    except psutil.AccessDenied:  # another user's process: not the run's, unless the daemon runs as another user
         return True

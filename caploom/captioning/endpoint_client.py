@@ -219,9 +219,7 @@ class EndpointClient:
 
     def _garbage(self, body: bytes) -> NoReturn:
         shown = self._message(body.decode(errors="replace"))
-        raise EndpointFault(
-            GARBAGE, f"the server's answer is not a chat completion ({shown or 'it is empty'})."
-        ) from None
+        raise EndpointFault(GARBAGE, f"the server's answer is not a chat completion ({shown or 'empty'}).") from None
 
     def _fault_of_status(self, status: int, message: str) -> Exception:
         said = f"the server answers {status}: {message or 'nothing more'}"

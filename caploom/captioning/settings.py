@@ -47,9 +47,7 @@ class DecodingSettings(Settings):
     temperature: PositiveFloat = Field(default=1.0, description="Used only when sampling.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; used only when sampling.")
     no_repeat_ngram_size: int = Field(default=0, ge=0)
-    repetition_penalty: PositiveFloat = Field(
-        default=1.0, description="Above 1, words that were already generated become unlikely."
-    )
+    repetition_penalty: PositiveFloat = Field(default=1.0, description="Above 1, repeated words become unlikely.")
     length_penalty: float = Field(default=1.0, description="For beam search; without beams it has no effect.")
     num_beams: PositiveInt = Field(default=1, description="Beams of a beam search; 1 is greedy decoding or sampling.")
     stop_strings: list[str] = Field(
@@ -64,9 +62,7 @@ class DecodingSettings(Settings):
     @model_validator(mode="after")
     def _sampling_is_meant(self) -> Self:
         if not self.sample and (self.temperature != 1.0 or self.top_p != 1.0):
-            raise ValueError(
-                "temperature and top_p have no effect in greedy decoding: set sample: true or leave them out"
-            )
+            raise ValueError("temperature and top_p need sampling: set sample: true or leave them out")
         if self.sample and self.num_beams > 1:
             raise ValueError("sample: true and num_beams above 1 exclude each other: leave one out")
         if self.num_beams > 1 and (self.stop_at == "shear" or self.stop_strings):
@@ -172,8 +168,7 @@ class TransformersCaptioner(PromptedSettings):
         default="auto", description="`auto` keeps the dtype that the weights are stored in."
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
-        default="none",
-        description="Weights in 8 or 4 bits with bitsandbytes, for a GPU too small for the full model.",
+        default="none", description="Weights in 8 or 4 bits with bitsandbytes, for GPUs too small for the full model."
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         default="auto", description="`auto` is SDPA where the model has it."
@@ -220,19 +215,14 @@ class EndpointCaptioner(PromptedSettings):
         description="Base of the API, such as `http://127.0.0.1:8000/v1`; or a list, of servers with the same model."
     )
     api_key_env: str | None = Field(
-        default=None,
-        description="Name of the environment variable that holds the key; the key itself is written nowhere.",
+        default=None, description="Name of the environment variable with the key, which itself is written nowhere."
     )
     system_prompt: str | None = Field(default=None)
     concurrency: PositiveInt = Field(default=32, description="Requests in flight.")
     timeout: PositiveFloat = Field(default=120.0, description="Seconds after which a request is abandoned and retried.")
     retries: int = Field(default=5, ge=0, description="Retries after 429, 5xx and timeouts, with growing pauses.")
-    image_side: PositiveInt = Field(
-        default=1024, description="Images with a longer side are scaled down to it, in pixels."
-    )
-    image_format: Literal["jpeg", "png"] = Field(
-        default="jpeg", description="How images are encoded: JPEG (95) or PNG."
-    )
+    image_side: PositiveInt = Field(default=1024, description="Larger images are scaled down to it; in pixels.")
+    image_format: Literal["jpeg", "png"] = Field(default="jpeg", description="JPEG (quality 95) or PNG.")
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
         description="Additional fields of the request, such as vLLM's `repetition_penalty`; null removes a default.",

@@ -16,9 +16,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.argument("recipe")
 @click.option("--format", "format_name", required=True, help=f"One of {', '.join(EXPORTS)}.")
 @click.option("--out", required=True, help="Folder to create, or URL; new or empty.")
-@click.option(
-    "--check", help="How image files are checked: content (default), exists or none. Not where images are exported."
-)
+@click.option("--check", help="Check of image files: content (default), exists or none; not for exported images.")
 @click.option("--one-per-image", is_flag=True, default=None, help="One drawn caption of each image, instead of all.")
 @click.option("--seed", type=int, help="Seed of the draw; 0 by default.")
 @click.option("--per-captioner", is_flag=True, default=None, help="released-json: also one file per captioner.")

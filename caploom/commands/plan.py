@@ -22,9 +22,7 @@ from caploom.commands.user_errors import user_errors
 @click.option(
     "--gpus-per-machine", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: for machine hours."
 )
-@click.option(
-    "--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: price of a GPU for an hour, in any currency."
-)
+@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: price of a GPU hour, any currency.")
 @user_errors
 def plan(
     config: Path | None,

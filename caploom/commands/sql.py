@@ -16,9 +16,7 @@ from caploom.commands.user_errors import user_errors
 @click.argument("query", required=False)
 @click.option("--json", "form", flag_value="json", help="Print one JSON record per row.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum rows of a printed table."
-)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of rows shown.")
 @click.option("--tables", is_flag=True, help="List the tables with their columns, instead of a query.")
 @user_errors
 def sql(config: Path, query: str | None, form: str | None, limit: int, tables: bool) -> None:

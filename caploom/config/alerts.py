@@ -21,9 +21,7 @@ class AlertKind(StrEnum):
 def _is_a_variable(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         # The value is not repeated: it may be the secret itself.
-        raise ValueError(
-            "write the name of an environment variable: its value is a secret and does not belong in the YAML"
-        )
+        raise ValueError("write the name of an environment variable: its value is a secret, not for the YAML")
     return name
 
 

@@ -32,9 +32,7 @@ class RetrainSettings(Settings):
         "of `cron`; `growth`: when the training set has grown by `growth_percent`.",
     )
     cron: Cron = Field(default="nightly", description="`hourly`, `nightly` (2:00), `weekly`, or a cron line.")
-    growth_percent: PositiveFloat = Field(
-        default=10, description="Growth over the images that the last checkpoint was trained on."
-    )
+    growth_percent: PositiveFloat = Field(default=10, description="Growth since the last checkpoint.")
     recipes: list[str] | Literal["all"] = Field(default="all", description="The recipes that are retrained.")
 
 
@@ -42,9 +40,7 @@ class RetrySettings(Settings):
     """When images that a captioner failed on are retried; its `max_attempts` is the limit per image."""
 
     cron: Cron = Field(default="nightly", description="As in `retrain`.")
-    shards_per_run: PositiveInt = Field(
-        default=100, description="Maximum number of shards with failures that one run retries."
-    )
+    shards_per_run: PositiveInt = Field(default=100, description="Maximum number of shards that one run retries.")
 
 
 class AutomationSettings(Settings):
@@ -55,9 +51,7 @@ class AutomationSettings(Settings):
     merge: bool = Field(default=True, description="Sheared captions and training sets follow new captions.")
     report: bool = Field(default=True, description="The report follows new measurements.")
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
-    retry_failures: RetrySettings | None = Field(
-        default_factory=RetrySettings, description="null: never automatically."
-    )
+    retry_failures: RetrySettings | None = Field(default_factory=RetrySettings, description="null: only by hand.")
     interval_seconds: PositiveInt = Field(default=30, description="Minimum time between two ticks of the daemon.")
     timezone: str = Field(default="UTC", description="Time zone of all times here, such as Europe/Berlin.")
 

@@ -59,17 +59,13 @@ class FactoryConfig(Settings):
         default_factory=IngestSettings, description="Limits for incoming images and raw captions."
     )
     duplicates: DuplicateSettings = Field(
-        default_factory=DuplicateSettings,
-        description="Pictures that are near-duplicates of others, or of an evaluation set's.",
+        default_factory=DuplicateSettings, description="Near-duplicates of other pictures, or of an evaluation set's."
     )
     automation: AutomationSettings | None = Field(
-        default=None,
-        description="What happens automatically; by default everything with an inbox, and nothing without.",
+        default=None, description="What happens automatically; by default everything with an inbox, else nothing."
     )
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where faults are reported.")
-    freshness: FreshnessSettings = Field(
-        default_factory=FreshnessSettings, description="How old its artifacts may get."
-    )
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old artifacts may get.")
     shard_size: PositiveInt = Field(default=10_000, description="Rows of the source per shard, the unit of work.")
     executor: Executor = Field(
         default_factory=LocalExecutor,

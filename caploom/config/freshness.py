@@ -30,9 +30,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 class Window(Settings):
     """Two spans since the newest of a stage's results: after the first it is a warning, after the second a fault."""
 
-    warn: Duration | None = Field(
-        default=None, description="A shorter span than `fail`; without it there is no warning."
-    )
+    warn: Duration | None = Field(default=None, description="A shorter span than `fail`; by default, no warning.")
     fail: Duration = Field(description="Such as 12h, 7d or 2w.")
 
     @model_validator(mode="before")

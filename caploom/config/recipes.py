@@ -29,9 +29,7 @@ class RecipeSettings(Settings):
     mix: MixSettings = Field(
         default_factory=MixSettings, description="How training draws among an image's captions; `uniform` by default."
     )
-    filters: list[FilterStep] = Field(
-        default=[], description="Filters that drop captions before the mix, in this order."
-    )
+    filters: list[FilterStep] = Field(default=[], description="Filters of captions before the mix, in this order.")
     trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
     finetune: FinetuneSettings | None = Field(

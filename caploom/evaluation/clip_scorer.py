@@ -57,9 +57,7 @@ class ClipScorer:
                     of_images = features[owner[start : start + self._batch_size]]
                     scores[some] = (of_texts * of_images).sum(dim=1).float().cpu().numpy()
                 if np.isnan(scores[rows]).any():
-                    raise TrainingError(
-                        "The scoring model's outputs are not numbers: its weights are damaged; name others."
-                    )
+                    raise TrainingError("The scorer's outputs are not numbers: its weights are damaged; name others.")
         return scores
 
     def _blocks(self, captions: pa.Table) -> Iterator[list[tuple[str, str, list[int]]]]:

@@ -18,9 +18,7 @@ from caploom.errors import EvaluationError
 
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE = 240, 4096  # a block of 4 MB stays in a processor's cache; 240 counts fit a byte
 _PAIRS_AT_ONCE = 4096  # pairs computed again at once
-_ROUNDING = (
-    2e-6  # of a float32 product of unit vectors of up to 1,024 dimensions; more than ten times the observed error
-)
+_ROUNDING = 2e-6  # of a float32 product of unit vectors of up to 1,024 dimensions; ten times the observed error
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ class ClassificationSet(Settings):
         description="Folder of class folders; with `labels`, the folder that image paths start from."
     )
     labels: Annotated[Path | None, BeforeValidator(resolve_path)] = Field(
-        default=None,
-        description="`.json` (`[{image, label}, ...]`), `.csv` or `.tsv`, where the classes are not folders.",
+        default=None, description="`.json` (`[{image, label}, ...]`), `.csv` or `.tsv`, where classes are not folders."
     )
     classes: Literal["imagenet"] | dict[str, str] | None = Field(
         default=None,

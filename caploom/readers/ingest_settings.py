@@ -21,8 +21,7 @@ class IngestSettings(Settings):
     max_caption_words: PositiveInt | None = Field(default=None, description="Words of a raw caption, at most.")
     min_caption_characters: NonNegativeInt = Field(default=0, description="Characters of a raw caption, at least.")
     max_caption_characters: PositiveInt = Field(
-        default=100_000,
-        description="Characters of a raw caption, at most; a page of text is not a caption, and no captioner reads it.",
+        default=100_000, description="Characters of a raw caption, at most; a page of text is not a caption."
     )
     refuse_captions: list[str] = Field(
         default=[], description="Regular expressions; a raw caption in which one is found is refused."

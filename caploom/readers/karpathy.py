@@ -36,8 +36,7 @@ class KarpathyReader(Settings):
         default="test", description="Which images: `train`, `val`, `test`; or a list, such as `[train, restval]`."
     )
     captions_per_image: Literal["all"] | PositiveInt = Field(
-        default="all",
-        description="`all`, or the number of first captions taken per image; an image with fewer is a failed row.",
+        default="all", description="`all`, or the number of captions used per image; an image with fewer fails."
     )
 
     @property

@@ -19,9 +19,7 @@ class PictureBookReader(Settings):
     split: Literal["training", "evaluation"] = "training"
     scenes: PositiveInt = Field(description="How many pictures.")
     seed: int = 0
-    mismatched: float = Field(
-        default=0.2, ge=0, le=1, description="Fraction of raw captions that are another picture's."
-    )
+    mismatched: float = Field(default=0.2, ge=0, le=1, description="Fraction of wrong raw captions.")
 
     @property
     def attribution(self) -> str:

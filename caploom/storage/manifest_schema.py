@@ -16,9 +16,7 @@ _DEFAULTS_OF_THE_WRITER = ("caploom_version", "manifest_version")
 def manifest_schema() -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) that every `manifest.json` of this version satisfies."""
     schema = Manifest.model_json_schema(mode="serialization")
-    for (
-        name
-    ) in _DEFAULTS_OF_THE_WRITER:  # defaults describe this release's output, and the schema is independent of releases
+    for name in _DEFAULTS_OF_THE_WRITER:  # they describe this release, but the schema is independent of releases
         schema["properties"][name].pop("default", None)
     schema["properties"]["manifest_version"]["const"] = MANIFEST_VERSION
     schema["required"] = ["manifest_version", *schema["required"]]

@@ -252,6 +252,4 @@ def _explained(uri: str) -> Iterator[None]:
         if not is_url(uri):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise SourceError(
-            f"{uri}: the storage refused or failed ({lines[0]}); check address and permissions."
-        ) from None
+        raise SourceError(f"{uri}: the storage refused or failed ({lines[0]}); check URL and permissions.") from None

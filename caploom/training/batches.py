@@ -103,9 +103,7 @@ class BatchStream:
     def _judge(self, step: int, part: "_Part") -> None:
         if not part.failed:
             return
-        met = min(
-            self._seen, self._rows
-        )  # at most: in the next epoch this process sees some known rows and some new ones
+        met = min(self._seen, self._rows)  # at most: in the next epoch some rows are known and some new
         too_many = met >= min(_BEFORE_JUDGING, self._per_epoch) and len(self._failed) > self._max_failed_share * met
         if len(part.failed) == part.rows or too_many:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.failures.items()))

@@ -178,9 +178,7 @@ def load_blip(folder: Path) -> BlipModel:
         return BlipModel(network.eval(), tokenizer, PreprocessCfg(**preprocessing), config["max_text_length"])
     except Exception as error:  # transformers, torch and safetensors each raise their own kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(
-            f"{folder}: this is not a complete BLIP checkpoint ({reason}); train the recipe again."
-        ) from error
+        raise StoreError(f"{folder}: this is not a complete BLIP checkpoint ({reason}); retrain the recipe.") from error
 
 
 def _of_architecture(file: Path) -> BlipModel:

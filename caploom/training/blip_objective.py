@@ -22,9 +22,7 @@ from caploom.training.objective import StepContext
 from caploom.training.settings import BlipTrainerSettings
 
 _TEMPERATURES = (0.001, 0.5)
-_SOFTENING = (
-    0.1  # fraction of the steps in which soft labels reach their full weight; the original takes the first epoch
-)
+_SOFTENING = 0.1  # fraction of the steps until soft labels have their full weight; the first epoch in the original
 
 
 class BlipObjective:

@@ -84,9 +84,7 @@ class ImageDecoder:
         else:
             width, height = int(side * width / height), side
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # the warning that Pillow's memory is read-only: it is only read
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's memory is read-only, and it is only read
             pixels = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None]
         mode = self.preprocessing.interpolation
         resized = interpolate(pixels, size=(height, width), mode=mode, antialias=True, align_corners=False)[0]

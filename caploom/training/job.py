@@ -68,7 +68,5 @@ class TrainingResult(_Message):
     threads: int | None = Field(default=None, description="Threads per process on a CPU: sums depend on their number.")
     resumed_from: int = Field(default=0, description="Steps done by an earlier process.")
     failures: dict[str, int] = Field(default={}, description="Unusable rows, by reason.")
-    truncated_share: float = Field(
-        default=0.0, description="Fraction of the drawn texts that were cut at the context's length."
-    )
+    truncated_share: float = Field(default=0.0, description="Fraction of texts cut at the context's length.")
     notes: list[str] = Field(default=[], description="Notes for people, one sentence each.")

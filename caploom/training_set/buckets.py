@@ -235,9 +235,7 @@ def _ordered_images(images: pa.RecordBatch, seed: int) -> tuple[pa.RecordBatch, 
     words = digest_words(digests_of(images.column("digest")))
     keys = order_keys(words[:, 0], seed)
     order = np.argsort(keys)
-    if np.any(
-        keys[order][1:] == keys[order][:-1]
-    ):  # an image with several pairs, or two images with equal leading digits
+    if np.any(keys[order][1:] == keys[order][:-1]):  # an image with several pairs, or two with equal leading digits
         order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
     changes = np.any(words[order][1:] != words[order][:-1], axis=1)
     number_of = np.empty(len(order), np.int64)

@@ -47,9 +47,7 @@ class MixSettings(Settings):
 
     strategy: Literal["uniform", "raw_probability", "concatenate", "weights", "multi_positive"] = "uniform"
     raw_probability: float | None = Field(default=None, ge=0, le=1)
-    weights: dict[str, float] | None = Field(
-        default=None, description="Weights of `raw` and of every captioner; 0 is allowed."
-    )
+    weights: dict[str, float] | None = Field(default=None, description="Of `raw` and of all captioners; 0 is allowed.")
     multi_positive: PositiveInt | None = Field(
         default=None, description="Captions of an image per step, including the raw one; 5 by default."
     )
