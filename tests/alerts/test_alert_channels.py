@@ -171,7 +171,7 @@ def test_links_lead_to_the_ui_where_it_is_known(monkeypatch):
     [
         ({"webhook": {"url_from_env": "https://hooks.example/x"}}, "name of an environment variable"),
         ({"webhook": {"url": "https://hooks.example/x"}}, "url"),
-        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "no mail address"),
+        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "not a mail address"),
         ({"email": {"to": [], "sender": "c@x.org", "host": "h"}}, "to"),
         ({"on": ["weather"]}, "on"),
         ({"ui_url": "ui.example"}, "begin with http"),

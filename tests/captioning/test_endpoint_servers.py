@@ -140,7 +140,7 @@ def test_servers_with_different_models_are_refused(open_endpoint, monkeypatch):
             open_endpoint([one.url, other.url])
         assert str(caught.value) == (
             f'{other.url}: it does not have the model "tiny-llava", which {one.url} has; one captioner is one model: '
-            "start it there or take the address out of `url`. It has: tiny-otter."
+            "start it there or remove the address from `url`. It has: tiny-otter."
         )
 
 

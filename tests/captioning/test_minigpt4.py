@@ -167,7 +167,7 @@ def damaged(files, tmp_path, part, change):
         ),
         ("projection", lambda t: t.update({"llama_proj.weight": torch.zeros(50, 128)}), "takes 48"),
         ("projection", lambda t: t.update({"llama_proj.weight": torch.zeros(48, 4 * 176)}), "without Q-Former"),
-        ("projection", lambda t: t.update({"llama_model.lora_A": torch.zeros(1)}), "also holds llama_model.lora_A"),
+        ("projection", lambda t: t.update({"llama_model.lora_A": torch.zeros(1)}), "also has llama_model.lora_A"),
     ],
 )
 def test_a_file_that_is_not_the_published_one_is_named_with_what_is_wrong(files, tmp_path, part, change, words):
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_the_published_one_is_named_with_what_is_wrong(files,
 def test_a_file_that_could_run_code_is_refused(files, tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"model": {"llama_proj.weight": print}}, path)
-    with pytest.raises(CaptionerError, match="holds tensors alone"):
+    with pytest.raises(CaptionerError, match="of tensors alone"):
         convert_minigpt4(replace(files, projection=path), tmp_path / "out")
 
 

@@ -126,10 +126,12 @@ def test_imagenet_needs_a_thousand_folders_called_by_their_ids(factory_of, tmp_p
     assert set_classes(artifact).names[:2] == ("tench", "goldfish")
     assert read_table(artifact.file("images.parquet"))["label"].to_pylist() == [2]
     (root / "n00000000").rename(root / "tench")
-    with pytest.raises(EvaluationError, match=r'needs 1,000 class folders .* are 1,000, and "tench" is no WordNet id'):
+    with pytest.raises(
+        EvaluationError, match=r'needs 1,000 class folders .* are 1,000, and "tench" is not a WordNet id'
+    ):
         evaluation_set(factory_of(settings), "set")
     (root / "tench").rmdir()
-    with pytest.raises(EvaluationError, match="and there are 999;"):
+    with pytest.raises(EvaluationError, match="but there are 999;"):
         evaluation_set(factory_of(settings), "set")
 
 

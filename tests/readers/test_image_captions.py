@@ -104,7 +104,7 @@ def test_a_file_of_another_form_is_refused_by_name(read, name, text):
 
 
 def test_a_missing_root_or_file_is_refused_by_name(tmp_path):
-    with pytest.raises(SourceError, match="image root is no folder"):
+    with pytest.raises(SourceError, match="image root is not a folder"):
         list(ImageCaptionsReader(root=tmp_path / "none", captions=tmp_path / "c.json").rows())
     with pytest.raises(SourceError, match="there is no such file"):
         list(ImageCaptionsReader(root=tmp_path, captions=tmp_path / "c.json").rows())

@@ -77,7 +77,7 @@ def test_names_that_share_a_beginning_keep_their_own_texts(write, folder):
         ({"x.svg": "<svg/>", "x.txt": "a dog"}, "svg_not_accepted", "'x.svg': SVG is a vector format"),
         ({"x.jpg": "x", "x.txt": b"caf\xe9"}, "undecodable_text", "x.txt': it is not UTF-8"),
         ({"x.jpg": "x", "x.txt": b"a" * (16 * 2**20 + 1)}, "text_too_long", "longer than 16 MiB"),
-        ({"x.pdf": "x"}, "not_an_image", "'x.pdf': by its name it is no image"),
+        ({"x.pdf": "x"}, "not_an_image", "'x.pdf': by its name it is not an image"),
         ({"x#row=1:y.jpg": "x", "x#row=1:y.txt": "a"}, "unusable_name", "rename it"),
     ],
 )

@@ -272,7 +272,7 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
 @pytest.mark.parametrize("status", [401, 403])
 def test_google_s_denials_are_one_sentence_too(gs, monkeypatch, httpserver_of, status, capfd):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", httpserver_of(status, {"error": {"message": "No access for you."}}))
-    with pytest.raises(StoreError, match=r"gs://.* the storage denies it .*check that the credentials") as raised:
+    with pytest.raises(StoreError, match=r"gs://.* the storage denies access .*check that the credentials") as raised:
         open_store(f"gs://{gs}/factory")
     assert "\n" not in str(raised.value)
     assert "Traceback" not in capfd.readouterr().err
@@ -289,7 +289,7 @@ def test_google_s_storage_is_told_to_create_only_what_is_not_there(gs, monkeypat
 
 
 def test_a_bucket_that_is_not_there_is_named(s3):
-    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct the address"):
+    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; create it, or correct the address"):
         open_store("s3://nowhere-at-all/factory")
 
 

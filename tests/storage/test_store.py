@@ -90,7 +90,7 @@ def test_rows_that_do_not_add_up_are_never_written(store):
 def test_a_damaged_manifest_is_said_with_its_file(store):
     artifact = store.make(plan(), write)
     (artifact.folder / MANIFEST).write_text('{"kind": 3')
-    with pytest.raises(StoreError, match=r"manifest\.json: it is no manifest"):
+    with pytest.raises(StoreError, match=r"manifest\.json: it is not a manifest"):
         store.find(plan())
 
 
