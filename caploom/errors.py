@@ -2,7 +2,7 @@
 
 
 class CaploomError(Exception):
-    """Base of every error that a person can mend; its message is shown without a traceback."""
+    """Base of every error that a person can fix; its message is shown without a traceback."""
 
 
 class ConfigError(CaploomError):
@@ -30,11 +30,11 @@ class ClusterError(CaploomError):
 
 
 class CanaryError(CaptionerError):
-    """A captioner says other things in a batch than of the same images alone: its batches cannot be trusted."""
+    """A captioner's output for a batch differs from its output for the same images one by one."""
 
 
 class TrainingError(CaploomError):
-    """Training cannot start or go on: no usable rows, an unknown architecture, a loss that is not a number."""
+    """Training cannot start or continue: no usable rows, an unknown architecture, a loss that is not a number."""
 
 
 class EvaluationError(CaploomError):

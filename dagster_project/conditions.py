@@ -1,7 +1,7 @@
-"""When assets are materialized by themselves: Dagster's declarative automation, in the words of the factory.
+"""When assets are materialized automatically: Dagster's declarative automation, in the factory's terms.
 
-A condition says of each partition whether it is to be made now. None makes what a person's edit of the YAML made stale:
-that may cost many GPU hours, and is asked for by a person.
+A condition decides for each partition whether to make it now. None remakes what an edit of the YAML made stale: that
+may cost many GPU hours, so a person requests it.
 """
 
 import dagster as dg
@@ -16,7 +16,7 @@ _STAGES = 4  # from the raw pairs to the training sets
 def caption_new_shards() -> dg.AutomationCondition:
     """A shard that is ingested and has no captions.
 
-    Not one whose captioning failed: the run was tried again already, and a person has been told.
+    Shards whose captioning failed are excluded: the run was already retried, and a person was notified.
     """
     condition: dg.AutomationCondition = (
         _C.missing().with_label("the shard has no captions of this captioner")
@@ -30,7 +30,7 @@ def caption_new_shards() -> dg.AutomationCondition:
 
 
 def follow_new_captions() -> dg.AutomationCondition:
-    """What is made of captions (or of raw pairs), once all that it is made of is there and at rest."""
+    """Assets made from captions (or raw pairs), once all their inputs are there and none is being made."""
     some_input = _C.any_deps_match(~_C.missing()).ignore(_EDITS)
     never_made = _C.missing() & ~_C.execution_failed() & some_input
     updated = _C.any_deps_match(_C.newly_updated()).ignore(_EDITS).since_last_handled()
@@ -54,13 +54,13 @@ def follow_new_measurements() -> dg.AutomationCondition:
 
 
 def _unsettled(stages: int) -> dg.AutomationCondition:
-    """That something upstream, so many stages up, is missing, at work, or about to be: a merge would come too early."""
+    """Something up to that many stages upstream is missing, running, or requested, so a merge would be too early."""
     here = _C.missing() | _C.in_progress() | _C.will_be_requested()
     above = here | _unsettled(stages - 1) if stages > 1 else here
     return _C.any_deps_match(above).ignore(_EDITS)
 
 
 def _refused() -> dg.AutomationCondition:
-    """That a blocking check of what it is made of has failed."""
+    """A blocking check of an input has failed."""
     failed = _C.any_checks_match(_C.check_failed(), blocking_only=True).with_label("a blocking check has failed")
     return _C.any_deps_match(failed).ignore(_EDITS)

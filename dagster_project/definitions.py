@@ -1,6 +1,6 @@
 """The code location: the asset graph of one factory's YAML, named by the environment variable CAPLOOM_CONFIG.
 
-Without it, the graph is that of the embedded demo.
+Without it, the graph is the embedded demo's.
 """
 
 import os
@@ -82,5 +82,5 @@ def configured_path() -> Path:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `workspace.yaml` loads."""
+    """The definitions that `workspace.yaml` loads."""
     return definitions_of(configured_path())

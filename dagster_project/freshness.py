@@ -1,4 +1,4 @@
-"""The YAML's `freshness` as Dagster's policies; Dagster's own daemon looks at them, twice a minute."""
+"""The YAML's `freshness` as Dagster's policies; Dagster's own daemon evaluates them, twice a minute."""
 
 import dagster as dg
 
@@ -7,7 +7,7 @@ from caploom.config.freshness import Window
 
 
 def freshness_of(config: FactoryConfig, stage: str) -> dg.FreshnessPolicy | None:
-    """The policy of a stage's assets; None where the YAML sets none."""
+    """The policy of a stage's assets; None where the YAML has none."""
     window: Window | None = getattr(config.freshness, stage)
     if window is None:
         return None

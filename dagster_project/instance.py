@@ -1,4 +1,4 @@
-"""The Dagster instance of a factory: it lies in the factory's store, so that the UI shows what a headless run made."""
+"""The Dagster instance of a factory, in the factory's store, so that the UI shows the results of headless runs."""
 
 import os
 from pathlib import Path
@@ -19,13 +19,13 @@ concurrency:
 run_launcher:
   module: dagster_project.run_launcher
   class: WatchedRunLauncher
-# A run whose process was killed is found dead and launched again; one that failed by itself is not.
+# A run whose process was killed is detected and launched again; a run that failed by itself is not.
 run_monitoring:
   enabled: true
   poll_interval_seconds: 30
   start_timeout_seconds: 180
   free_slots_after_run_end_seconds: 30
-# A code server that is being started again does not cost the runs that wait in the queue.
+# A restart of the code server does not fail the runs in the queue.
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
@@ -38,7 +38,7 @@ run_retries:
 
 
 def instance_home(config: FactoryConfig) -> Path:
-    """The instance's folder, made with its settings when missing (a file that is there is the user's and stays)."""
+    """The instance's folder, created with its settings when missing (an existing file is the user's and stays)."""
     home = open_store(config.store).root / "dagster"
     home.mkdir(exist_ok=True)
     settings = home / "dagster.yaml"

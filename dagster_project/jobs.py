@@ -1,4 +1,4 @@
-"""The jobs that runs are launched as: captions by shard, experiments by recipe, the report over all."""
+"""The jobs of runs: captions by shard, experiments by recipe, the report over all."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ REPORT = "report"
 
 
 def factory_jobs(config: FactoryConfig) -> list[Any]:
-    """The jobs; after `ingest_shards`, a part of the next, they are run in this order and are then the whole graph."""
+    """The jobs; after `ingest_shards`, a part of the next one, they make up the whole graph, in this order."""
     captions = dg.AssetSelection.assets(*(["captions", captioner] for captioner in config.captioners))
     raw_pairs = dg.AssetSelection.assets("raw_pairs")
     experiments = dg.AssetSelection.assets("sheared_captions", "training_set", "checkpoint", "retrieval_metrics")
     return [
-        dg.define_asset_job(INGEST_SHARDS, selection=raw_pairs, description="Ingests shards, and captions none."),
+        dg.define_asset_job(INGEST_SHARDS, selection=raw_pairs, description="Ingests shards, without captioning."),
         dg.define_asset_job(
             CAPTION_SHARDS,
             selection=raw_pairs | captions if config.captioners else raw_pairs,

@@ -14,7 +14,7 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 
 def recipe_partitions(config: FactoryConfig) -> dg.StaticPartitionsDefinition:
-    """One partition a recipe and seed of the YAML."""
+    """One partition per recipe and seed of the YAML."""
     return dg.StaticPartitionsDefinition(recipe_names(config))
 
 

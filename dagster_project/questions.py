@@ -1,4 +1,4 @@
-"""The job `ask`: the questions of the `caploom` command from the UI's launchpad, answered in the run's log."""
+"""The job `ask`: questions of the `caploom` command from the UI's launchpad, answered in the run's log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ ASK = "ask"
 
 
 class Question(dg.Config):
-    """What the launchpad asks."""
+    """The launchpad's fields."""
 
     question: str = Field(
         default="status",
-        description="status, lineage, why, trace, diff, plan or reproduce, as of the command `caploom`.",
+        description="status, lineage, why, trace, diff, plan or reproduce, as in the command `caploom`.",
     )
     arguments: list[str] = Field(
         default=[],
         description=(
-            'What the command takes behind the YAML: lineage ["checkpoint [four-captioners]"]; '
+            'The command\'s arguments after the YAML: lineage ["checkpoint [four-captioners]"]; '
             'why ["four-captioners", "r1_i2t"]; trace ["<image id or path>"]; diff ["raw-only", "four-captioners"]; '
             'reproduce ["training_set/four-captioners"]; none for status and plan.'
         ),
@@ -41,7 +41,7 @@ def answer(factory: Factory, question: str, arguments: Sequence[str]) -> str:
     takes, give = _ANSWERS[question]
     if len(arguments) != len(takes):
         wanted = " and ".join(takes) or "nothing"
-        raise CaploomError(f"{question} takes {wanted} as `arguments`, and got {len(arguments)}.")
+        raise CaploomError(f"{question} takes {wanted} as `arguments`, but got {len(arguments)}.")
     return give(factory, *arguments)
 
 
@@ -106,7 +106,7 @@ _ANSWERS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "plan": ((), _plan),
     "reproduce": (("an artifact",), _reproduce),
 }
-"""What each question takes, and who answers it."""
+"""Each question's arguments and function."""
 
 
 @dg.op(

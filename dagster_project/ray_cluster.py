@@ -12,7 +12,7 @@ from caploom.common.ray_cluster import connecting, init_options
 
 @contextmanager
 def ray_of_the_run(executor: RayExecutor, context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Connected to the YAML's cluster while the block lasts; raises `ClusterError` as `connected` does."""
+    """Connected to the YAML's cluster while the block lasts; raises `ClusterError` like `connected`."""
     with connecting(executor) as ray:
         resource = _resource(executor)
         resource.connect(context)
@@ -26,7 +26,7 @@ def _resource(executor: RayExecutor) -> Any:
     from dagster_ray import LocalRay
 
     class Cluster(LocalRay):
-        """A cluster that is there already, or one of this machine's own."""
+        """An existing cluster, or one of this machine alone."""
 
         @property
         def ray_address(self) -> Any:

@@ -1,6 +1,6 @@
-"""Serves the factory's reports beside the Dagster UI, read-only: a page of the UI cannot open a file of the disk.
+"""Serves the factory's reports next to the Dagster UI, read-only: a page of the UI cannot open a file on the disk.
 
-Only files that a finished artifact's manifest names are served, and only such as a report shows or links to.
+Only files that a finished artifact's manifest names are served, and only types that a report shows or links to.
 """
 
 import http.server
@@ -35,7 +35,7 @@ def reports_url() -> str | None:
 
 @contextmanager
 def serving_reports(root: Path | str, host: str) -> Iterator[str]:
-    """Serve the reports of the store at `root` on a free port of the host; gives the address of the newest report."""
+    """Serve the reports of the store at `root` on a free port of the host; returns the address of the newest report."""
     handler = type("_ReportsOf", (_Reports,), {"store": open_store(root)})
     server = http.server.ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
@@ -57,15 +57,15 @@ class _Reports(http.server.BaseHTTPRequestHandler):
     server_version = "caploom"
 
     def do_GET(self) -> None:
-        """A file, or the way to the newest report."""
+        """A file, or a redirect to the newest report."""
         self._answer(body=True)
 
     def do_HEAD(self) -> None:
-        """The same without the file."""
+        """The same without the content."""
         self._answer(body=False)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal is the UI's."""
+        """Log nothing: the terminal is the UI's."""
 
     def _answer(self, *, body: bool) -> None:
         address = unquote(urlsplit(self.path).path).strip("/")
@@ -99,7 +99,7 @@ class _Reports(http.server.BaseHTTPRequestHandler):
 
 
 def newest_report(store: Store) -> str | None:
-    """The address of the report that was made last."""
+    """The address of the newest report."""
     reports = store.list(KIND)
     return max(reports, key=lambda report: report.manifest.started).manifest.address if reports else None
 
@@ -107,7 +107,7 @@ def newest_report(store: Store) -> str | None:
 def served_file(store: Store, name: str) -> Path | None:
     """The file that may be served under a name relative to the store, or None.
 
-    A file of a finished artifact: its manifest, or one that the manifest names. Nothing else of the disk has a name.
+    A file of a finished artifact: its manifest, or one that the manifest names. Nothing else on the disk is served.
     """
     parts = PurePosixPath(name).parts
     if PurePosixPath(name).suffix not in _TYPES or any(part.startswith(".") for part in parts):

@@ -1,4 +1,4 @@
-"""Which recipes are trained again, and why: what the schedule and the sensor of retraining ask."""
+"""Which recipes are retrained, and why: shared by the schedule and the sensor of retraining."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from dagster_project.tags import automatic_tags, recipe_tags
 
 
 def growths(factory: Factory) -> Iterator[Growth]:
-    """The growth of the training set of each recipe that is trained again by itself, where there is one."""
+    """The growth of the training set of each recipe that is retrained automatically, where there is one."""
     chosen = factory.config.automation_settings.retrain.recipes
     for recipe in factory.config.expanded_recipes():
         if chosen == "all" or recipe.name in chosen:
@@ -20,7 +20,7 @@ def growths(factory: Factory) -> Iterator[Growth]:
 
 
 def retraining_request(factory: Factory, growth: Growth) -> dg.RunRequest:
-    """The run that trains a recipe on its present training set; asked for twice, it is launched once."""
+    """The run that trains a recipe on its present training set; requested twice, it is launched once."""
     return dg.RunRequest(
         run_key=f"{growth.recipe} on {growth.training_set}",
         partition_key=growth.recipe,
@@ -29,7 +29,7 @@ def retraining_request(factory: Factory, growth: Growth) -> dg.RunRequest:
 
 
 def why(growth: Growth) -> str:
-    """How a training set has grown, in words."""
+    """A training set's growth in words."""
     if growth.trained_images is None:
         return f"{growth.recipe} has {growth.images:,} images and was never trained"
     return (

@@ -1,6 +1,6 @@
 """A headless run of the whole graph, in this process: `python -m dagster_project.run --config FILE`.
 
-Cuts new rows into shards, captions the shards, runs every recipe, writes the report, and prints it. One failing recipe
+Splits new rows into shards, captions these, runs every recipe, writes the report, and prints it. One failing recipe
 doesn't stop the others; the exit code is 0 only if everything was materialized.
 """
 
@@ -34,7 +34,7 @@ from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.tags import captioner_tags, recipe_tags
 
-# Dagster's own log has a line for each of its steps' states: a person at a terminal wants the bars and the failures.
+# Dagster's own log has a line per step state, but a person at a terminal needs the progress bars and the failures.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -55,7 +55,7 @@ class HeadlessRun:
             self._experiment()
 
     def run_captions(self) -> list[str]:
-        """Its beginning alone: cut, ingest and caption; returns the names of all shards."""
+        """Only the first stages: shard, ingest and caption; returns the names of all shards."""
         with only_headless_run(instance_home(self._config), self._instance):
             return self._caption()
 
@@ -64,7 +64,7 @@ class HeadlessRun:
         shards = shard_names(self.factory)
         if not shards:
             raise CaploomError(
-                "There are no rows, so nothing is to be captioned; check `pairs` or `inbox` in the YAML."
+                "There are no rows, so there is nothing to caption; check `pairs` or `inbox` in the YAML."
             )
         for first, last in self._ranges(set(shards)):
             self._execute(CAPTION_SHARDS, tags=shard_range_tags(first, last))
@@ -74,7 +74,7 @@ class HeadlessRun:
         sheared: set[tuple[str, str]] = set()
         for recipe in self._config.expanded_recipes():
             for captioner in recipe.captioners:
-                if (captioner, recipe.shear) not in sheared:  # recipes share what is sheared alike
+                if (captioner, recipe.shear) not in sheared:  # recipes with equal shears share the result
                     self._shear(captioner, recipe.shear)
                 sheared.add((captioner, recipe.shear))
             self._execute(RUN_RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
@@ -125,8 +125,8 @@ class HeadlessRun:
         """Remember what failed; raises `CaploomError` when the run was interrupted."""
         failed = [event for event in result.all_events if event.is_step_failure]
         if any(_was_interrupted(event) for event in failed):
-            # Dagster ends the step alone: who ends the whole run means the recipes after it too.
-            raise CaploomError(f"{where}: interrupted. Run it again: what was finished is kept.")
+            # Dagster ends only the step, but a person who interrupts the run also means the following recipes.
+            raise CaploomError(f"{where}: interrupted. Run it again: finished artifacts are kept.")
         self.failures += [f"{where}: {event.step_key}: {_reason(event)}" for event in failed]
         if not result.success and not failed:
             self.failures.append(f"{where}: the run failed outside its steps; see run {result.run_id} in the UI.")
@@ -138,7 +138,7 @@ def _was_interrupted(event: dg.DagsterEvent) -> bool:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """Why a step failed: a user's mistake in its sentence, a bug with its traceback."""
+    """Why a step failed: a user's mistake as its message, a bug with its traceback."""
     data: Any = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return str(data.user_failure_data.description)
@@ -151,7 +151,7 @@ def _reason(event: dg.DagsterEvent) -> str:
     "path",
     type=click.Path(path_type=Path),
     default=DEMO_CONFIG,
-    help="The factory's YAML; the demo's if left out.",
+    help="The factory's YAML; by default the demo's.",
 )
 @click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
 def main(path: Path, seeds: str | None) -> None:

@@ -1,7 +1,7 @@
-"""Dagster's default launcher of runs, which also says whether the process that carries a run out is alive.
+"""Dagster's default run launcher, which can also check whether the process of a run is alive.
 
-Without that a run whose code server was killed, and then the run's process as well, would count as at work for ever and
-keep its place in the pool.
+Without that, a run whose code server was killed, and then the run's process as well, would count as running forever and
+keep its slot in the pool.
 """
 
 import json
@@ -18,21 +18,21 @@ from dagster._grpc.types import GetCurrentRunsResult
 from dagster._serdes import deserialize_value
 
 _HERE = {"localhost", "127.0.0.1", "::1"}
-# The code server starts the process of a run by Python's multiprocessing: another program has taken the number over
-# when its command does not say so. Times of start would say it more precisely, but they move with the clock.
+# The code server starts a run's process by Python's multiprocessing: if its command does not show that, another program
+# has taken over the number. Start times would be more precise, but they shift with the clock.
 _OF_A_RUN = "multiprocessing"
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """Runs on the code server, as by default; Dagster's run monitoring finds those whose process is gone.
+    """Runs on the code server, as by default; Dagster's run monitoring finds runs whose process is gone.
 
-    A code server on another machine (or in another container) is asked which runs it has; when nobody can say, a run is
-    taken to be at work.
+    A code server on another machine (or in another container) is asked for its runs; without an answer, a run counts
+    as running.
     """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """That runs are watched."""
+        """Whether runs can be monitored: always."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
@@ -46,7 +46,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, f"process {process} is gone; it was killed")
 
     def _process_of(self, run: dg.DagsterRun) -> int | None:
-        """The number of the run's process, as its code server wrote it down; None until then."""
+        """The number of the run's process, as recorded by its code server; None until then."""
         events = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         for event in events:
             said = event.dagster_event.event_specific_data if event.dagster_event else None
@@ -56,7 +56,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
 
 def _as_its_server_says(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckRunHealthResult:
-    """A server that was started again has none of its earlier runs: their processes died with its container."""
+    """A restarted server has none of its earlier runs: their processes died with its container."""
     if not server.get("port"):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     client = DagsterGrpcClient(host=server["host"], port=server["port"], use_ssl=bool(server.get("use_ssl")))
@@ -66,7 +66,7 @@ def _as_its_server_says(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckR
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     if said.serializable_error_info is not None or run.run_id in said.current_runs:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-    return CheckRunHealthResult(WorkerStatus.FAILED, f"the code server at {server['host']} has it no more")
+    return CheckRunHealthResult(WorkerStatus.FAILED, f"the code server at {server['host']} no longer has it")
 
 
 def _is_alive(pid: int) -> bool:
@@ -75,5 +75,5 @@ def _is_alive(pid: int) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and _OF_A_RUN in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # another user's: not the run's, which is ours, unless the daemon runs as another one
+    except psutil.AccessDenied:  # another user's process: not the run's, unless the daemon runs as another user
         return True

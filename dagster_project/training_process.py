@@ -1,4 +1,4 @@
-"""The trainer's process as Dagster starts it: what it reports goes through Dagster Pipes into the run's log as well.
+"""The trainer's process as Dagster starts it: its reports also go through Dagster Pipes into the run's log.
 
 `accelerate launch -m dagster_project.training_process FOLDER`; see `caploom.training.process`.
 """
@@ -16,13 +16,13 @@ from caploom.training.process import run
 def _say(pipes: PipesContext, event: TrainingEvent) -> None:
     pipes.log.info(
         f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
-        f"{event.samples_per_second:,.0f} samples a second, {event.data_wait_share:.0%} of the time waiting for data, "
-        f"{event.seconds_left:,.0f} s left"
+        f"{event.samples_per_second:,.0f} samples per second, {event.data_wait_share:.0%} of the time waiting for "
+        f"data, {event.seconds_left:,.0f} s left"
     )
 
 
 def main(folder: Path) -> int:
-    """Train; the first process alone speaks to Dagster."""
+    """Train; only the first process reports to Dagster."""
     if os.environ.get("RANK", "0") != "0":
         return run(folder)
     with open_dagster_pipes() as pipes:

@@ -1,4 +1,4 @@
-"""What an alert says, and how it is written for people. Names and sentences may hold anything a user's file held."""
+"""What an alert says, as text for people. Names and sentences may contain anything that a user's files contain."""
 
 import os
 import unicodedata
@@ -11,7 +11,7 @@ from caploom.config.alerts import AlertKind, AlertSettings
 
 UI_VARIABLE = "CAPLOOM_UI_URL"
 MOST_LISTED = 20
-"""Alerts that one message spells out; of the others it says how many there are."""
+"""Alerts that one message spells out; the others are only counted."""
 
 _TITLE, _SENTENCE = 150, 600  # characters
 
@@ -21,14 +21,14 @@ class Alert:
     """Something that went wrong.
 
     Attributes:
-        kind: of which sort.
-        factory: whose it is.
+        kind: the kind of alert.
+        factory: the factory's name.
         title: a few words.
         sentence: what happened.
         time: when, ISO 8601 with the zone.
-        asset: which one, with slashes, if one is meant.
-        partition: of the asset.
-        run_id: of the run.
+        asset: the asset's key with slashes, if it is about one.
+        partition: the asset's partition.
+        run_id: the run.
         url: a page of the UI about it.
     """
 
@@ -43,13 +43,13 @@ class Alert:
     url: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """As JSON values, every text plain and of bounded length."""
+        """As JSON values, with every text plain and bounded in length."""
         told = {key: plain(value) if isinstance(value, str) else value for key, value in asdict(self).items()}
         return {**told, "title": plain(self.title, _TITLE)}
 
 
 def ui_page(settings: AlertSettings, *, run_id: str | None = None, asset: str | None = None) -> str | None:
-    """The UI's page about a run or an asset; None where nobody said where the UI is."""
+    """The UI's page about a run or an asset; None when the UI's address is not configured."""
     root = settings.ui_url or os.environ.get(UI_VARIABLE, "").rstrip("/")
     if not root.startswith(("http://", "https://")):
         return None
@@ -59,7 +59,7 @@ def ui_page(settings: AlertSettings, *, run_id: str | None = None, asset: str | 
 
 
 def plain(text: str, limit: int = _SENTENCE) -> str:
-    """A text on one line without control characters or marks that turn its direction, cut to a length."""
+    """A text on one line, without control characters or text direction marks, cut to a length."""
     spoken = "".join(" " if unicodedata.category(each) in _UNSPOKEN else each for each in text)
     line = " ".join(spoken.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
@@ -76,7 +76,7 @@ def subject_of(alerts: Sequence[Alert]) -> str:
 
 
 def lines_of(alert: Alert) -> list[str]:
-    """An alert in a few lines: what, its sentence, where to look."""
+    """An alert in a few lines: its title, its sentence and where to look."""
     told = alert.fields()
     of = " ".join(part for part in (told["asset"], f"[{told['partition']}]" if told["partition"] else None) if part)
     head = f"{told['title']} ({of})" if of else told["title"]
@@ -84,7 +84,7 @@ def lines_of(alert: Alert) -> list[str]:
 
 
 def text_of(alerts: Sequence[Alert]) -> str:
-    """A message about all of them, an alert a paragraph."""
+    """A message about all of them, one paragraph per alert."""
     paragraphs = ["\n".join(lines_of(alert)) for alert in alerts[:MOST_LISTED]]
     more = len(alerts) - MOST_LISTED
     return "\n\n".join([*paragraphs, *([f"And {more:,} more."] if more > 0 else [])])

@@ -1,4 +1,4 @@
-"""One message about some alerts, to each channel; a channel's fault stops no other."""
+"""Sends one message about some alerts to each channel; a fault of one channel does not stop the others."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ LOG = logging.getLogger("caploom.alerts")
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a message on one channel; `fault` is None where it was delivered."""
+    """The outcome of a message on one channel; `fault` is None when it was delivered."""
 
     channel: str
     fault: str | None = None
 
 
 def deliver(alerts: Sequence[Alert], settings: AlertSettings, channels: Sequence[str] | None = None) -> list[Delivery]:
-    """Send one message about the alerts to the channels that are switched on, or to these of them."""
+    """Send one message about the alerts to the channels that are switched on, or only to the given ones."""
     wanted = [each for each in settings.channels if channels is None or each in channels]
     return [_deliver(channel, alerts, settings) for channel in wanted] if alerts else []
 

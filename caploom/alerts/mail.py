@@ -12,7 +12,7 @@ from caploom.config.alerts import EmailSettings
 
 
 def send(alerts: Sequence[Alert], settings: EmailSettings) -> None:
-    """Send one mail about all alerts; raises `ChannelFault` when the server does not take it for everybody."""
+    """Send one mail about all alerts; raises `ChannelFault` unless the server accepts it for every recipient."""
     message = mail_of(alerts, settings)
     try:
         with smtplib.SMTP(settings.host, settings.port, timeout=settings.timeout_seconds) as server:
@@ -20,7 +20,7 @@ def send(alerts: Sequence[Alert], settings: EmailSettings) -> None:
                 server.starttls(context=ssl.create_default_context())
             if settings.user_from_env is not None and settings.password_from_env is not None:
                 server.login(secret(settings.user_from_env), secret(settings.password_from_env))
-            server.send_message(message)  # who is refused while others are not will not be reached by trying again
+            server.send_message(message)  # a retry will not reach a recipient who is refused while others are accepted
     except smtplib.SMTPAuthenticationError as error:
         raise ChannelFault(f"The mail server refused the user's name or password ({error.smtp_code}).") from None
     except smtplib.SMTPResponseException as error:
@@ -31,14 +31,14 @@ def send(alerts: Sequence[Alert], settings: EmailSettings) -> None:
         raise ChannelFault("The mail server refused every recipient: correct `to`.") from None
     except ssl.SSLCertVerificationError:
         raise ChannelFault(
-            f"The mail server's certificate is not {settings.host}'s, or nobody vouches for it."
+            f"The mail server's certificate is not {settings.host}'s, or no trusted authority signed it."
         ) from None
     except (OSError, smtplib.SMTPException) as error:
         raise ChannelFault(f"The mail server cannot be reached ({type(error).__name__}).", passing=True) from None
 
 
 def mail_of(alerts: Sequence[Alert], settings: EmailSettings) -> EmailMessage:
-    """The mail: plain text, its subject a line that holds no other header."""
+    """The mail: plain text, with a subject of one line, which cannot inject another header."""
     message = EmailMessage()
     message["Subject"] = subject_of(alerts)
     message["From"] = settings.sender

@@ -1,7 +1,7 @@
-"""Which alerts are still to be delivered, and which have been said: kept in the store, so that each is said once.
+"""Alerts to be delivered and alerts already sent, kept in the store so that each is sent once.
 
-An alert is written down under a key before anything is sent, a channel at a time it is sent, and what a channel took is
-written down at once: a process killed between sending and writing may say one message twice, and never loses one.
+An alert is recorded under a key before anything is sent, then sent to one channel at a time, and each delivery is
+recorded at once: a process killed between sending and recording may repeat one message, and never loses one.
 """
 
 import json
@@ -33,9 +33,9 @@ create index if not exists waiting on deliveries (channel, state);
 
 
 def alert_once(store_root: Path, key: str, alert: Alert, settings: AlertSettings) -> list[Delivery]:
-    """Say something unless it was said under this key before; returns what was delivered just now, if anything was.
+    """Send an alert unless one was sent under this key before; return the deliveries of this call.
 
-    What a channel does not take waits for `deliver_waiting`. Raises `StoreError` when the store cannot be written.
+    Alerts that a channel refuses wait for `deliver_waiting`. Raises `StoreError` when the store cannot be written.
 
     Example:
         >>> alert = Alert(AlertKind.INBOX, "cc3m", "No disk space", "Free 2 GB.", "2026-11-23T09:00:00+00:00")
@@ -48,9 +48,9 @@ def alert_once(store_root: Path, key: str, alert: Alert, settings: AlertSettings
 
 
 def remember(store_root: Path, alerts: Mapping[str, Alert], settings: AlertSettings) -> int:
-    """Put alerts down to be delivered, by their keys, and return how many are new.
+    """Record alerts for delivery, by their keys, and return how many are new.
 
-    Of kinds that the YAML does not name, none is; a key that is known already is not put down again.
+    Alerts of kinds that the YAML does not name, and keys that are already known, are skipped.
     """
     wanted = {key: alert for key, alert in alerts.items() if alert.kind in settings.on}
     if not wanted or not settings.channels:
@@ -70,9 +70,9 @@ def remember(store_root: Path, alerts: Mapping[str, Alert], settings: AlertSetti
 
 
 def deliver_waiting(store_root: Path, settings: AlertSettings) -> list[Delivery]:
-    """Send what waits, one message a channel. A channel that failed too often is given up, with a line in the log.
+    """Send waiting alerts, one message per channel; after too many failures they are dropped, with a line in the log.
 
-    Nothing is sent while another process does.
+    Nothing is sent while another process is sending.
     """
     if not (store_root / FILE).exists():
         return []
@@ -103,7 +103,7 @@ def _deliver_to(channel: str, store_root: Path, settings: AlertSettings) -> list
             )
     if given_up:
         LOG.warning(
-            "%s alerts are given up on the channel %s after %s attempts: %s",
+            "%s alerts are dropped on the channel %s after %s attempts: %s",
             len(given_up),
             channel,
             settings.attempts,
@@ -127,6 +127,6 @@ def _opened(store_root: Path) -> Iterator[sqlite3.Connection]:
                 yield database
     except sqlite3.Error as error:
         raise StoreError(
-            f"{store_root / FILE}: alerts cannot be kept there ({error}); make room, or delete the file and with it "
-            "what was said before."
+            f"{store_root / FILE}: alerts cannot be stored there ({error}); make room, or delete the file and with it "
+            "the record of alerts already sent."
         ) from None

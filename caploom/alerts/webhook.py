@@ -1,7 +1,7 @@
 """Alerts to an HTTP endpoint.
 
-The address is a secret, and so is nothing said here that holds it. The standard library posts it because it logs
-nothing: urllib3 and httpx write the address into the log when they try again.
+The address is a secret, so nothing here ever prints it. The standard library posts because it logs nothing: urllib3
+and httpx write the address into the log when they retry.
 """
 
 import http.client
@@ -22,14 +22,14 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An endpoint that sends elsewhere is refused: the token is not for strangers."""
+    """An endpoint that redirects elsewhere is refused: the token must not reach another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def post(alerts: Sequence[Alert], settings: WebhookSettings) -> None:
-    """Send one message about all alerts; raises `ChannelFault` when the endpoint does not take it."""
+    """Send one message about all alerts; raises `ChannelFault` when the endpoint does not accept it."""
     request = _request(alerts, settings)
     for attempt in range(settings.retries + 1):
         try:
@@ -49,12 +49,12 @@ def _request(alerts: Sequence[Alert], settings: WebhookSettings) -> urllib.reque
     except ValueError:
         known = False
     if not known or not url.isascii() or any(each.isspace() for each in url):
-        raise ChannelFault(f"The variable {settings.url_from_env} holds no http or https address.")
+        raise ChannelFault(f"The variable {settings.url_from_env} is not an http or https address.")
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "caploom"}
     if settings.token_from_env is not None:
         token = secret(settings.token_from_env)
         if not token.isascii() or not token.isprintable():
-            raise ChannelFault(f"The variable {settings.token_from_env} holds what no header can carry.")
+            raise ChannelFault(f"The variable {settings.token_from_env} contains characters that no header can carry.")
         headers["Authorization"] = f"Bearer {token}"
     body = slack_body(alerts) if settings.format == "slack" else json_body(alerts)
     return urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
@@ -84,7 +84,7 @@ def json_body(alerts: Sequence[Alert]) -> dict[str, Any]:
 
 
 def slack_body(alerts: Sequence[Alert]) -> dict[str, Any]:
-    """A text as Slack and Mattermost show it; nothing in it is markup or calls anybody."""
+    """A text as Slack and Mattermost show it; nothing in it is markup or mentions anyone."""
     text = f"{subject_of(alerts)}\n{text_of(alerts)}"
     for mark, spelled in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("@", "@\u200b"), ("`", "'")):
         text = text.replace(mark, spelled)

@@ -1,4 +1,4 @@
-"""What every captioner backend does: take images, give each back once, captioned or failed."""
+"""The interface of captioner backends: they take images, and return each once, captioned or failed."""
 
 import re
 from collections.abc import Generator, Iterable, Sequence
@@ -18,10 +18,10 @@ _TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image to caption: its identity, where it lies, and what the user calls it.
+    """An image to caption: its identity, its location, and the user's name for it.
 
-    `raw_caption` is one that the image came with, and `width` and `height` are in pixels as ingested. `pixels` is the
-    image where somebody has decoded it already.
+    `raw_caption` is one that the image came with; `width` and `height` are in pixels as ingested. `pixels` is the image
+    if it is already decoded.
     """
 
     image_id: str
@@ -39,9 +39,9 @@ class ImageRef:
         return decode_image(read_identified_image(self.path, self.image_id), self.image)
 
     def prompted(self, prompt: str) -> str:
-        """The captioner's prompt for this image, its raw caption filled in without tags.
+        """The captioner's prompt for this image, with its raw caption filled in without tags.
 
-        Web captions hold HTML; and one that holds `<image>` or `<|im_end|>` must not be taken for the prompt's own.
+        Web captions contain HTML, and an `<image>` or `<|im_end|>` in one must not be taken for the prompt's own.
         """
         return prompt.replace(RAW_CAPTION, _TAG.sub(" ", self.raw_caption))
 
@@ -51,10 +51,10 @@ FinishReason = Literal["stop", "length", "shear", "imported"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a captioner said of one image: the whole text, its new tokens, and why it ended.
+    """A captioner's output for one image: the whole text, its new tokens, and why it ended.
 
-    `stop`: its end token or a stop string; `length`: the token cap; `shear`: no shear needs more; `imported`: it was
-    there already. `tokens` is None where nobody counted them.
+    `stop`: its end token or a stop string; `length`: the token cap; `shear`: no shear needs more; `imported`: it
+    existed before. `tokens` is None where they were not counted.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """An image's generation, and its share of the seconds that the model spent."""
+    """An image's generation, and its share of the model's seconds."""
 
     ref: ImageRef
     generation: Generation
@@ -73,7 +73,7 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why an image has no caption: a short word to count by, and a sentence."""
+    """An image without a caption, and why: a short word to count by, and a sentence."""
 
     ref: ImageRef
     reason: str
@@ -82,7 +82,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some images' results."""
+    """The results of some images."""
 
     captioned: Sequence[Captioned]
     failed: Sequence[Failed]
@@ -105,22 +105,22 @@ class Backend(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the manifest records beyond the settings: the hub's commit, a file's rows that found their image."""
+        """Facts for the manifest beyond the settings: the hub's commit, a file's rows that matched an image."""
         ...
 
     def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
-        """Caption images, in whatever order and chunks; every one comes back once.
+        """Caption images, in any order and chunks; every image comes back once.
 
         Raises `CaptionerError` when the captioner as a whole is broken; an image at fault is a `Failed`.
         """
         ...
 
     def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow] | None:
-        """What these images' texts are in one batch and alone; None where nothing is batched."""
+        """The texts of these images in one batch and alone; None where nothing is batched."""
         ...
 
     def close(self) -> None:
-        """Let weights, processes and connections go."""
+        """Release weights, processes and connections."""
         ...
 
 
@@ -134,7 +134,7 @@ BACKENDS = {
 def load_backend(settings: CaptionerSettings, store: Store) -> Backend:
     """Load the captioner; raises `CaptionerError` saying what its folder lacks or why it does not load.
 
-    `store` is the factory's, where captions at hand find the identities of ingested images.
+    `store` is the factory's, in which imported captions find the identities of ingested images.
 
     Example:
         >>> backend = load_backend(factory.config.captioners["colours"], factory.store)
@@ -149,7 +149,7 @@ def load_backend(settings: CaptionerSettings, store: Store) -> Backend:
 
 
 def settled(ref: ImageRef, generation: Generation, seconds: float) -> Captioned | Failed:
-    """The result of one generation: a captioner that said nothing is a failure."""
+    """The result of one generation: an empty caption is a failure."""
     if generation.text.strip():
         return Captioned(ref, generation, seconds)
-    return Failed(ref, "empty_caption", f"{ref.image}: the captioner said nothing.")
+    return Failed(ref, "empty_caption", f"{ref.image}: the captioner returned an empty caption.")

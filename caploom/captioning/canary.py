@@ -1,7 +1,7 @@
-"""The canary: before a captioner's first shard, a batch must say what its images say alone.
+"""The canary: before a captioner's first shard, a batch must give the same texts as its images alone.
 
 Wrong padding makes batched texts wrong, silently and fluently. Both sides are greedy. Where they differ, the single run
-must have been undecided at that token within the noise of the dtype; else the batch is wrong.
+must have been undecided at that token within the noise of the dtype; otherwise the batch is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 IMAGES = 8
 _CANDIDATES = 64
-_NOISE = 4  # in units of the model's precision at the largest score: what another order of summing may change
+_NOISE = 4  # in units of the model's precision at the largest score: the effect of another order of summation
 
 
 class CanaryModel(Protocol):
-    """What the canary asks of a model."""
+    """The interface of a model for the canary."""
 
     @property
     def end_tokens(self) -> Sequence[int]:
@@ -35,7 +35,7 @@ class CanaryModel(Protocol):
         ...
 
     def length(self, ref: ImageRef) -> float:
-        """How long an image's prompt is."""
+        """The length of an image's prompt."""
         ...
 
     def prepare(self, images: "Sequence[Image]", refs: Sequence[ImageRef]) -> Any:
@@ -52,7 +52,7 @@ class CanaryModel(Protocol):
 
 
 def compare_batched_with_single(model: CanaryModel, refs: Sequence[ImageRef]) -> list[CanaryRow]:
-    """Greedy texts of up to eight readable images, batched and alone, the images' prompts as different as they come."""
+    """Greedy texts of up to eight readable images, batched and alone, with prompts as different as possible."""
     opened = _spread(model, refs)
     if not opened:
         return []
@@ -68,7 +68,7 @@ def compare_batched_with_single(model: CanaryModel, refs: Sequence[ImageRef]) ->
 
 
 def _spread(model: CanaryModel, refs: Sequence[ImageRef]) -> "list[tuple[ImageRef, Image]]":
-    """Of the first images, eight from the shortest to the longest prompt: only where they differ is there padding."""
+    """Eight of the first images, from the shortest to the longest prompt: only different lengths need padding."""
     ordered = sorted(refs[:_CANDIDATES], key=model.length)
     step = max(len(ordered) // IMAGES, 1)
     preferred = ordered[::step] + [ref for place, ref in enumerate(ordered) if place % step]
@@ -87,7 +87,7 @@ def _readable(refs: Sequence[ImageRef]) -> "Iterator[tuple[ImageRef, Image]]":
         try:
             yield ref, decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path)
         except ImageFault:
-            continue  # the shard's own run reports it
+            continue  # captioning the shard reports it
 
 
 def _until_end(tokens: torch.Tensor, end_tokens: Sequence[int]) -> torch.Tensor:
@@ -101,7 +101,7 @@ def _within_noise(
     length = min(len(batched), len(single), len(scores))
     differ = (batched[:length] != single[:length]).nonzero()
     if not len(differ):
-        return True  # only the padding behind the end differs
+        return True  # only the padding after the end differs
     step = int(differ[0])
     said = scores[step][0].float()
     gap = said[single[step]] - said[batched[step]]

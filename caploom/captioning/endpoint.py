@@ -1,7 +1,7 @@
 """Captions from a server that speaks OpenAI's protocol: vLLM, SGLang, Ollama, `transformers serve`, or a paid one.
 
-Many requests are in flight at once: such a server joins them into its batches and lets a text that is done make room
-for the next, which a batch in this process cannot.
+Many requests are in flight at once: such a server joins them into batches and replaces a finished text by the next
+one, which a batch in this process cannot.
 """
 
 import queue
@@ -20,7 +20,7 @@ from caploom.images.decode import ImageFault
 from caploom.storage.store import Store
 
 IN_A_ROW = 8
-"""So many images without a caption between them, and it is the server's fault and not the images'."""
+"""After this many images in a row without a caption, the server is at fault, and not the images."""
 
 _NO_ANSWER = {ERROR, TIMEOUT, GARBAGE}
 _PROBE_SIDE = 224
@@ -28,7 +28,7 @@ _PROBE_SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A task that is done: what came of it, and when it began and ended, by the monotonic clock."""
+    """A finished task: its result, and when it began and ended, by the monotonic clock."""
 
     ref: ImageRef
     answer: Generation | Failed | BaseException
@@ -37,10 +37,10 @@ class _Done:
 
 
 class EndpointBackend:
-    """See `Backend`. A thread for each request in flight decodes its image, asks, and waits for the answer.
+    """See `Backend`. A thread per request in flight decodes its image, sends it, and waits for the answer.
 
-    `CaptionerError` when the key is not set, when nothing answers at the url, when the server wants another key, model
-    or address, when it refuses images altogether, and when it has stopped answering.
+    `CaptionerError` when the key is not set, when nothing answers at the url, when the server rejects the key, model or
+    address, when it refuses all images, and when it has stopped answering.
     """
 
     def __init__(self, settings: EndpointCaptioner, store: Store) -> None:
@@ -49,7 +49,7 @@ class EndpointBackend:
         self._settings = settings
         self._client = open_endpoint_client(settings)
         self._kept = 0
-        # Images since the last caption that got no answer, and images refused before any was captioned.
+        # Unanswered images since the last caption, and images refused before any was captioned.
         self._unanswered = 0
         self._refused = 0
         self._takes_images = False
@@ -61,8 +61,8 @@ class EndpointBackend:
         """
         pool = _ThreadPool(self._settings.concurrency, self._caption_one)
         since = time.monotonic()
-        # Failures that may turn out to be the server's: they are their images' once it captions one that it was asked
-        # about later.
+        # Failures that may turn out to be the server's: they count as the images' once it captions an image that was
+        # sent later.
         held: list[tuple[float, Failed]] = []
         try:
             for batch in pool.results(refs):
@@ -82,7 +82,7 @@ class EndpointBackend:
             yield Chunk([], [failure for _, failure in held])
 
     def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow] | None:
-        """None: what is batched with what is the server's business."""
+        """None: the server decides what is batched."""
         return None
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class EndpointBackend:
         if self._unanswered >= IN_A_ROW:
             self._unanswered = 0
             return CaptionerError(
-                f"{url}: the endpoint{'s do' if many else ' does'} not answer any more "
+                f"{url}: the endpoint{'s do' if many else ' does'} not answer any longer "
                 f"({held[-1][1].detail.rstrip('.')}); {self._kept:,} captions of this run are kept: run it again when "
                 f"{'one of them' if many else 'it'} is back."
             )
@@ -148,7 +148,7 @@ class EndpointBackend:
         return None
 
     def _refusal_of_any_image(self) -> str | None:
-        """What the server says against an image that nothing is wrong with, when it refuses that too."""
+        """The server's objection to an image without faults, if it refuses that too."""
         from PIL import Image
 
         probe = Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), "grey")

@@ -1,6 +1,6 @@
-"""One image's question to an OpenAI-compatible server: how it is asked, how the answer is read, and what can go wrong.
+"""One image's request to an OpenAI-compatible server: how it is sent, how the answer is read, and what can go wrong.
 
-Answers are read from their bytes and not from the client library's types: a server may answer anything.
+Answers are parsed from their bytes and not by the client library's types: a server may answer anything.
 """
 
 import base64
@@ -30,12 +30,12 @@ REFUSED, GARBAGE, ERROR, TIMEOUT = "endpoint_refused", "endpoint_garbage", "endp
 _CONNECT_SECONDS = 10.0
 _LONGEST_MESSAGE = 300
 _NO_KEY = "unused"
-# Beginning with so much of the key, a word is the key half masked ("sk-abcdefgh****wxyz"), as some servers echo it.
+# A word that begins with this much of the key is the half-masked key ("sk-abcdefgh****wxyz") that some servers echo.
 _TELLING_PART = 8
 _LARGEST_COUNT = 2**31
-# The key, the model or the address is wrong, or nobody pays: no image would fare better. 3xx is another address.
+# The key, the model or the address is wrong, or the account is empty: no image would succeed. 3xx is a redirect.
 _WRONG_FOR_ALL = {401, 402, 403, 404, 405, 410, *range(300, 400)}
-# The client has tried these again already.
+# The client has already retried these.
 _PASSING = {408, 409, 429}
 
 
@@ -50,7 +50,7 @@ class EndpointFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What one event of a stream adds. `is_answer`: it belongs to a chat completion at all."""
+    """The content of one event of a stream. `is_answer`: it belongs to a chat completion at all."""
 
     text: str
     finish_reason: str | None
@@ -59,10 +59,10 @@ class _Chunk:
 
 
 class EndpointClient:
-    """Asks one server about one image at a time; many threads may share it.
+    """Sends one image at a time to one server; many threads may share it.
 
-    `url` is the server's, one of the settings'; `retries` are tries of this server, the settings' unless given. Making
-    one raises `CaptionerError` when the key's environment variable is not set or nothing answers at the url.
+    `url` is the server's, one of the settings'; `retries` are the retries of this server, by default the settings'. The
+    constructor raises `CaptionerError` when the key's environment variable is not set or nothing answers at the url.
     """
 
     def __init__(self, settings: EndpointCaptioner, url: str, *, retries: int | None = None) -> None:
@@ -78,12 +78,12 @@ class EndpointClient:
                 base_url=url,
                 max_retries=self._retries,
                 timeout=openai.Timeout(settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)),
-                # A redirect to another host would take the prompt and the images along, and the key with some clients.
+                # A redirect would send the prompt and the images to another host, and with some clients the key too.
                 http_client=openai.DefaultHttpxClient(follow_redirects=False),
             )
         except (ValueError, ImportError) as error:
-            raise CaptionerError(f"{url}: no connection can be made to it ({error}).") from None
-        # Some versions of the client let a stream's errors through as their httpx (or its successor) raised them.
+            raise CaptionerError(f"{url}: the connection fails ({error}).") from None
+        # Some versions of the client pass on a stream's errors as their httpx (or its successor) raised them.
         transport = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
         self._broken_stream = (openai.APIError, transport.RequestError)
         self._late_stream = (openai.APITimeoutError, transport.TimeoutException)
@@ -94,9 +94,9 @@ class EndpointClient:
         self._client.close()
 
     def ask(self, ref: ImageRef, image: "Image") -> Generation:
-        """What the model says of an image (RGB, of any size; it is scaled down in place).
+        """The model's answer for an image (RGB, of any size; it is scaled down in place).
 
-        Raises `EndpointFault` for what is this image's trouble or may pass, `ImageFault` when the image cannot be sent,
+        Raises `EndpointFault` for faults of this image and temporary ones, `ImageFault` when the image cannot be sent,
         and `CaptionerError` when the server would answer no image: a wrong key, model or address.
         """
         import openai
@@ -112,7 +112,7 @@ class EndpointClient:
         except openai.APIError as error:
             cause = error.__cause__ or error
             fault = EndpointFault(ERROR, f"the connection to the server failed ({self._message(str(cause))}).")
-        # Outside the handlers: the server's own words, which may hold the key, are not chained to what is raised.
+        # Outside the handlers, so that the server's own words, which may contain the key, are not chained to the error.
         raise fault
 
     def _fields(self, ref: ImageRef, image: "Image") -> dict[str, Any]:
@@ -152,7 +152,7 @@ class EndpointClient:
             text = choice["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             self._garbage(body)
-        # A model that spent its tokens on reasoning, or refuses, has said nothing.
+        # A model that spent its tokens on reasoning, or refuses, returns no text.
         if text is None:
             text = ""
         if not isinstance(text, str):
@@ -162,9 +162,9 @@ class EndpointClient:
         return Generation(text.strip(), _tokens(answer), "length" if reason == "length" and not ended else "stop")
 
     def _streamed(self, fields: Mapping[str, Any]) -> Generation:
-        """Read a text as it grows, and hang up as soon as no shear needs more of it."""
+        """Read a text as it arrives, and hang up as soon as no shear needs more of it."""
         for left in range(self._retries, -1, -1):
-            # Until the stream begins, the client tries again itself; a stream that breaks off it leaves to us.
+            # Until the stream begins, the client retries by itself; a stream that breaks off is left to us.
             client = self._client.with_options(max_retries=left)
             deadline = time.monotonic() + self._settings.timeout
             with client.chat.completions.create(
@@ -191,12 +191,12 @@ class EndpointClient:
             if ended:
                 return Generation(_readable(text).strip(), tokens, "stop")
             if chunk.text and is_settled(text.lstrip(), self._settings.stops):
-                # What follows the last word may be why it is settled: it stays.
+                # The characters after the last word may be why it is settled: they stay.
                 return Generation(_readable(text).lstrip(), tokens, "shear")
             if time.monotonic() > deadline:
                 raise EndpointFault(TIMEOUT, f"the answer took more than {self._settings.timeout:g} seconds.")
         if not is_answer:
-            raise EndpointFault(GARBAGE, "the server answered a request to stream with no text and no end.")
+            raise EndpointFault(GARBAGE, "the server's stream has neither a text nor an end.")
         return Generation(_readable(text).strip(), tokens, "length" if reason == "length" else "stop")
 
     def _chunks(self, stream: "openai.Stream[Any]") -> Iterator[_Chunk]:
@@ -210,7 +210,7 @@ class EndpointClient:
             garbage = self._message(str(error))
         else:
             return
-        raise EndpointFault(GARBAGE, f"the server's stream is no chat completion ({garbage}).")
+        raise EndpointFault(GARBAGE, f"the server's stream is not a chat completion ({garbage}).")
 
     def _until_stop_string(self, text: str) -> tuple[str, bool]:
         """The text before the first stop string, which some servers leave in, and whether there was one."""
@@ -219,10 +219,10 @@ class EndpointClient:
 
     def _garbage(self, body: bytes) -> NoReturn:
         shown = self._message(body.decode(errors="replace"))
-        raise EndpointFault(GARBAGE, f"the server's answer is no chat completion ({shown or 'it is empty'}).") from None
+        raise EndpointFault(GARBAGE, f"the server's answer is not a chat completion ({shown or 'empty'}).") from None
 
     def _fault_of_status(self, status: int, message: str) -> Exception:
-        said = f"the server says {status}: {message or 'nothing more'}"
+        said = f"the server answers {status}: {message or 'nothing more'}"
         if status in _WRONG_FOR_ALL:
             return CaptionerError(f"{self._url}: {said}; {self._advice(status)}.")
         if status >= 500 or status in _PASSING:
@@ -241,13 +241,13 @@ class EndpointClient:
             )
             return f'put a key that may use "{settings.model}" into {where}'
         if status == 402:
-            return "the account behind the key has nothing left to pay with"
+            return "the account of the key is out of credit: top it up"
         models = self.models()[:10] if status == 404 else []
         has = f"; it has: {', '.join(models)}" if models else ""
         return f'correct the captioner\'s `url` or its `model`, "{settings.model}"{has}'
 
     def models(self) -> list[str]:
-        """What the server says that it has; nothing when it does not say."""
+        """The models that the server lists; empty when it lists none."""
         import openai
 
         try:
@@ -262,11 +262,11 @@ class EndpointClient:
         try:
             self._quickly().models.with_raw_response.list()
         except openai.APIStatusError:
-            return  # somebody is there
+            return  # a server is there
         except (openai.APIConnectionError, ValueError) as error:
             cause = error.__cause__ or error
             if isinstance(error, openai.APITimeoutError) and not isinstance(cause, connect_timeout):
-                return  # busy, or not made to list its models: the first images will tell
+                return  # busy, or unable to list its models: the first images will show
             why = self._message(str(cause))
         else:
             return
@@ -299,7 +299,7 @@ class EndpointClient:
 
 
 def request_seed(image_id: str, seed: int) -> int:
-    """The seed of an image's request: 31 bits that follow from both, so that a resumed run draws the same."""
+    """The seed of an image's request: 31 bits derived from both, so that a resumed run draws the same."""
     return int.from_bytes(hashlib.sha256(f"{image_id}\n{seed}".encode()).digest()[:4], "big") >> 1
 
 
@@ -311,7 +311,7 @@ def _key(settings: EndpointCaptioner, url: str) -> str | None:
         raise CaptionerError(f"{url}: the environment variable {settings.api_key_env} is not set; put the key into it.")
     if not (key.isascii() and key.isprintable()):
         raise CaptionerError(
-            f"{url}: the environment variable {settings.api_key_env} holds characters that no key has; "
+            f"{url}: the environment variable {settings.api_key_env} contains characters that no key has; "
             "put the bare key into it."
         )
     return key
@@ -330,7 +330,7 @@ def _data_uri(ref: ImageRef, image: "Image", settings: EndpointCaptioner) -> str
     except OSError as error:
         raise ImageFault(
             "unsendable_image",
-            f"{ref.image}: {image.width} x {image.height} pixels do not become a {settings.image_format} ({error}).",
+            f"{ref.image}: {image.width} x {image.height} pixels cannot become a {settings.image_format} ({error}).",
         ) from None
     return f"data:image/{settings.image_format};base64,{base64.b64encode(file.getvalue()).decode()}"
 
@@ -346,5 +346,5 @@ def _tokens(answer: Mapping[str, Any]) -> int | None:
 
 
 def _readable(text: str) -> str:
-    """The text with halves of characters joined, and lone halves, which no file can hold, replaced."""
+    """The text with surrogate pairs joined, and lone surrogates, which no file can contain, replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Several servers that hold the same model, asked as if they were one: by load, and without those that are down."""
+"""Balances requests between several servers with the same model, by load, leaving out those that are down."""
 
 import logging
 import threading
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _IN_A_ROW = 2
-"""Questions without an answer, and a server counts as down: one alone may have been too much for it."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds until a server that is down is asked again
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 8.0  # seconds before the next question when all are down
+"""After this many unanswered requests a server counts as down: a single one may have been too much for it."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds until a server that is down is tried again
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 8.0  # seconds before the next request when all are down
 
 
 @dataclass
 class _Server:
-    """One of the servers; `client` is None as long as nothing has answered there."""
+    """One of the servers; `client` is None until something answers there."""
 
     url: str
     pause: float
@@ -36,10 +36,9 @@ class _Server:
 
 
 class EndpointServers:
-    """Like an `EndpointClient`; each question goes to the server that has the fewest, of those that are not down.
+    """Like an `EndpointClient`; each request goes to the least busy server that is not down.
 
-    Making one raises `CaptionerError` when none of them answers, or when the captioner's model is on some and not on
-    others.
+    The constructor raises `CaptionerError` when none of them answers, or when only some have the captioner's model.
     """
 
     def __init__(self, settings: EndpointCaptioner) -> None:
@@ -51,17 +50,17 @@ class EndpointServers:
             self.close()
             raise next(fault for fault in faults if fault is not None)
         for fault in filter(None, faults):
-            logging.getLogger(__name__).warning("%s The other servers do its work until it is there.", fault)
+            logging.getLogger(__name__).warning("%s The other servers do its work until it answers.", fault)
         self._refuse_other_models()
 
     def ask(self, ref: ImageRef, image: "Image") -> Generation:
-        """See `EndpointClient.ask`. What one server does not answer is asked of another."""
+        """See `EndpointClient.ask`. A request that one server does not answer goes to another."""
         fault = EndpointFault(ERROR, "no server answers.")
         tried: list[_Server] = []
         for attempt in range(self._settings.retries + len(self._servers)):
             server = self._next(tried)
             tried.append(server)
-            if server.asleep_until > time.monotonic():  # and so are all the others
+            if server.asleep_until > time.monotonic():  # and so are all others
                 time.sleep(min(_SHORTEST_WAIT * 2**attempt, _LONGEST_WAIT))
             try:
                 with self._counted(server):
@@ -87,11 +86,11 @@ class EndpointServers:
                 server.client.close()
 
     def _open(self, server: _Server) -> CaptionerError | None:
-        """Connect to a server; why not, when it isn't there."""
+        """Connect to a server; returns the fault when that fails."""
         with server.lock:
             if server.client is None:
                 try:
-                    # Another server is the better second try.
+                    # The second try should go to another server.
                     server.client = EndpointClient(self._settings, server.url, retries=0)
                 except CaptionerError as error:
                     self._missed(server, times=_IN_A_ROW)
@@ -101,18 +100,18 @@ class EndpointServers:
     def _refuse_other_models(self) -> None:
         model = self._settings.model
         listed = {each.url: each.client.models() for each in self._servers if each.client is not None}
-        listed = {url: names for url, names in listed.items() if names}  # not every server says what it has
+        listed = {url: names for url, names in listed.items() if names}  # not every server lists its models
         having = [url for url, names in listed.items() if model in names]
         lacking = [url for url, names in listed.items() if model not in names]
         if having and lacking:
             self.close()
             raise CaptionerError(
                 f'{lacking[0]}: it does not have the model "{model}", which {having[0]} has; one captioner is one '
-                f"model: start it there or take the address out of `url`. It has: {', '.join(listed[lacking[0]][:10])}."
+                f"model: start it there or remove the address from `url`. It has: {', '.join(listed[lacking[0]][:10])}."
             )
 
     def _next(self, tried: Sequence[_Server]) -> _Server:
-        """Of those awake the one least tried, and then with the fewest questions; else who awakes first."""
+        """The available server with the fewest attempts and then requests; otherwise the one available first."""
         now = time.monotonic()
         with self._lock:
             awake = [each for each in self._servers if each.asleep_until <= now]
@@ -135,7 +134,7 @@ class EndpointServers:
             server.unanswered, server.pause, server.asleep_until = 0, _FIRST_PAUSE, 0.0
 
     def _missed(self, server: _Server, times: int = 1) -> None:
-        """Count questions without an answer; after some, the server is left out for a while, each time for longer."""
+        """Count unanswered requests; after some, the server is left out for a while, each time for longer."""
         with self._lock:
             server.unanswered += times
             if server.unanswered >= _IN_A_ROW and server.asleep_until <= time.monotonic():

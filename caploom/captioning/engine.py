@@ -1,4 +1,4 @@
-"""Runs a model over images in batches: decoding ahead of the generation, and a failing image that fails alone."""
+"""Runs a model over images in batches: decodes ahead of the generation, and isolates failing images."""
 
 import time
 from collections import deque
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SORTED_BATCHES = 16  # batches that are sorted by length together
 _MAX_BATCH_PIXELS = 300_000_000  # of the decoded images of a batch: about 0.9 GB
-_HOPELESS = 64  # images in a row that the model fails on, after which it is the model's fault and not theirs
+_HOPELESS = 64  # consecutive failed images, after which the model is at fault and not they
 
 
 class BatchModel(Protocol):
@@ -27,15 +27,15 @@ class BatchModel(Protocol):
     device: str
 
     def prepare(self, images: "Sequence[Image]", refs: Sequence[ImageRef]) -> Any:
-        """Make the model's inputs of RGB images. Runs in other threads, ahead of `generate`."""
+        """Make the model's inputs from RGB images. Runs in other threads, ahead of `generate`."""
         ...
 
     def generate(self, prepared: Any) -> list[Generation]:
-        """One generation for each image, in their order. Raises whatever the model raises."""
+        """One generation per image, in their order. Raises whatever the model raises."""
         ...
 
     def length(self, ref: ImageRef) -> float:
-        """About how long the image's prompt is, in tokens; 0 when all are alike. Only the speed depends on it."""
+        """The approximate length of an image's prompt in tokens, or 0 when all are equal; it affects only the speed."""
         ...
 
     def free_memory(self) -> None:
@@ -45,7 +45,7 @@ class BatchModel(Protocol):
 
 @dataclass
 class _Batch:
-    """A batch whose images were opened: those that could be, their inputs or why there are none, and those at fault."""
+    """A batch of opened images: the readable ones with their inputs or the error, and the faulty ones."""
 
     refs: list[ImageRef]
     prepared: Any = None
@@ -54,7 +54,7 @@ class _Batch:
 
 
 class BatchEngine:
-    """Captions with one model. `batch_size` shrinks for good when the memory does not hold a batch."""
+    """Captions with one model. `batch_size` shrinks permanently when a batch does not fit in memory."""
 
     def __init__(self, model: BatchModel, batch_size: int, prefetch: int = 2) -> None:
         self._model = model
@@ -63,7 +63,7 @@ class BatchEngine:
         self._failures_in_a_row = 0
 
     def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
-        """Caption images; every image comes back once, captioned or failed, tied to the image it was made from.
+        """Caption images; every image comes back once, captioned or failed, with the caption of that very image.
 
         Images whose prompts are of about the same length share a batch. Raises `CaptionerError` when the model fails on
         everything.
@@ -78,7 +78,7 @@ class BatchEngine:
         while window := list(islice(refs, self.batch_size)):
             if any(self._model.length(ref) for ref in window):
                 window += islice(refs, self.batch_size * (SORTED_BATCHES - 1))
-                # Longest first: a batch that does not fit shows itself early.
+                # Longest first, so that a batch that does not fit in memory fails early.
                 window.sort(key=self._model.length, reverse=True)
             batch: list[ImageRef] = []
             pixels = 0
@@ -120,16 +120,16 @@ class BatchEngine:
         if images:
             try:
                 batch.prepared = self._model.prepare(images, batch.refs)
-            # A processor raises what it likes on a strange image: `_finish` finds out which one it is.
+            # A processor may raise anything on a strange image: `_finish` finds out which one it is.
             except Exception as error:  # noqa: BLE001
                 batch.error = error
         return batch
 
     def _finish(self, batch: _Batch) -> Chunk:
-        """Generate for a batch; when it fails, for its halves, so that in the end the image at fault stands alone."""
+        """Generate for a batch; when it fails, for its halves, until the faulty image is alone."""
         if not batch.refs:
             return Chunk([], batch.failed)
-        if len(batch.refs) > self.batch_size:  # it was made before the memory ran out
+        if len(batch.refs) > self.batch_size:  # it was prepared before the memory ran out
             return self._in_halves(batch)
         started = time.perf_counter()
         generations, error = self._generate(batch)
@@ -161,9 +161,9 @@ class BatchEngine:
             return self._model.generate(batch.prepared), None
         except CaptionerError:
             raise
-        # A model raises what it likes: it becomes a smaller batch, and at last one image's failure row.
+        # A model may raise anything: the batch is halved, and finally one image becomes a failure row.
         except Exception as error:  # noqa: BLE001
-            # The frames of the traceback hold the batch's tensors, which a smaller batch needs the memory of.
+            # The traceback's frames hold the batch's tensors, whose memory a smaller batch needs.
             return [], error.with_traceback(None)
         finally:
             batch.prepared = None
@@ -187,6 +187,6 @@ def _chunk(batch: _Batch, generations: Sequence[Generation], seconds: float) -> 
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch says so in several classes and words, and this module does not import it."""
+    """Whether memory ran out; torch has several errors and messages for it, and this module does not import it."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words

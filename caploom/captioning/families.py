@@ -1,4 +1,4 @@
-"""What differs between families of models: how the processor is called, and which of the output's tokens are new."""
+"""The differences between families of models: how the processor is called, and which output tokens are new."""
 
 import inspect
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ IMAGE = "<image>"
 
 
 class Family:
-    """Most families: one processor call, one image a prompt."""
+    """Most families: one processor call, one image per prompt."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.model = model
         self.processor = processor
-        # A decoder goes on from the last position of the prompt: padding must stand before it. An encoder looks at the
-        # prompt's positions from the left: padding must stand behind it (Florence-2; BLIP-2 and InstructBLIP with T5).
+        # A decoder continues from the prompt's last position, so it is padded on the left. An encoder counts
+        # positions from the left, so it is padded on the right (Florence-2; BLIP-2 and InstructBLIP with T5).
         processor.tokenizer.padding_side = "right" if self.speaker.config.is_encoder_decoder else "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
@@ -50,9 +50,9 @@ class Family:
 
     def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
         """The model's inputs of a batch."""
-        # A chat template often writes the token that begins a text, and the tokenizer must not write it again.
+        # A chat template often writes the start token, and the tokenizer must not write it again.
         begun = {"add_special_tokens": False} if self._has_begun(prompts[0]) else {}
-        # One list of images a prompt: given a flat one, SmolVLM's and Gemma 3's take all images for the first prompt's.
+        # One list of images per prompt: of a flat list, SmolVLM and Gemma 3 assign all images to the first prompt.
         nested = [[image] for image in images]
         return self.processor(images=nested, text=list(prompts), padding=True, return_tensors="pt", **begun)
 
@@ -61,7 +61,7 @@ class Family:
         return self.model.generate(**inputs, **options)
 
     def new_tokens(self, output: torch.Tensor, inputs: BatchFeature) -> torch.Tensor:
-        """Of what `generate` returned, the new tokens alone. Shapes: (batch, all) to (batch, new)."""
+        """Only the new tokens of what `generate` returned. Shapes: (batch, all) to (batch, new)."""
         # An encoder-decoder's output begins with the decoder's start token; the prompt is not in it.
         known = 1 if self.speaker.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         return output[:, known:]
@@ -83,7 +83,7 @@ class Idefics(Family):
         for image, prompt in zip(images, prompts, strict=True):
             before, after = _around_image(prompt)
             for text in (before, after):
-                # The processor would fetch it and show it: a raw caption of the web must not decide on that.
+                # The processor would download and show it: a raw caption from the web must not cause that.
                 if " " not in text.strip(" ") and urlparse(text.strip(" ")).netloc:
                     raise ValueError(f"the prompt is nothing but a web address ({text.strip()})")
             interleaved.append([part for part in (before, image, after) if part])
@@ -91,7 +91,7 @@ class Idefics(Family):
 
 
 class Blip(Family):
-    """BLIP: its `generate` overwrites the first token of each row and drops the last, whatever they are."""
+    """BLIP: its `generate` overwrites the first token of each row and drops the last, unconditionally."""
 
     @property
     def speaker(self) -> PreTrainedModel:
@@ -121,17 +121,17 @@ class Blip(Family):
 
 
 class Blip2(Family):
-    """BLIP-2, which puts the image before the prompt; and MiniGPT-4, whose prompt says with `<image>` where it goes.
+    """BLIP-2, which puts the image before the prompt; and MiniGPT-4, whose prompt marks its position with `<image>`.
 
     MiniGPT-4 is BLIP-2's ViT-g and Q-Former with a LLaMA (Vicuna). As in its release, the texts before and after the
-    image are tokenized each for itself.
+    image are tokenized separately.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         super().__init__(model, processor)
         if model.config.image_token_id is None:
             raise ValueError("its configuration names no image token: take a newer revision of the weights")
-        # Processors saved by older versions lack it, and then leave the image out of the prompt without a word.
+        # Processors saved by older versions lack it, and then silently leave the image out of the prompt.
         processor.num_query_tokens = model.config.num_query_tokens
 
     @property
@@ -179,7 +179,7 @@ FAMILIES: dict[str, str] = {
     "instructblip": f"{__name__}:InstructBlip",
     "qwen": "caploom.captioning.qwen_vl_v1:QwenVL",
 }
-"""Families with ways of their own, `model_type` of the model's configuration to "module:Class"."""
+"""Families that need special code: the configuration's `model_type` to "module:Class"."""
 
 
 def family_class(model_type: str) -> type[Family]:
@@ -192,7 +192,7 @@ def family_class(model_type: str) -> type[Family]:
 
 
 def _check_options(processor: ProcessorMixin, options: dict[str, Any]) -> None:
-    """Raises `ValueError` on an option that the processor does not have, which it would ignore without a word."""
+    """Raise `ValueError` for an option that the processor does not have, which it would silently ignore."""
     known = getattr(getattr(processor.image_processor, "valid_kwargs", None), "__annotations__", {})
     known = {*known, *inspect.signature(type(processor).__init__).parameters}
     for name in options:

@@ -1,4 +1,4 @@
-"""What makes a captioner the same captioner: the fingerprint that its captions are kept under."""
+"""The identity of a captioner: the fingerprint under which its captions are stored."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from caploom.captioning.settings import DEMO_PREFIX, CaptionerSettings, Imported
 from caploom.common.hashing import fingerprint, model_content
 
 BACKEND_VERSION = "2"
-"""Part of every fingerprint: raise it when the backends' code makes another text of the same settings."""
+"""Part of every fingerprint: raise it when the backends' code changes the texts of unchanged settings."""
 
 _DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "captioners"
 
 
 def model_location(settings: TransformersCaptioner) -> str:
-    """What `from_pretrained` is given: the folder of a local or demo model, or the hub's id."""
+    """The argument of `from_pretrained`: the folder of a local or demo model, or the hub's id."""
     if settings.model.startswith(DEMO_PREFIX):
         return str(_DEMO_FOLDER / settings.model.removeprefix(DEMO_PREFIX))
     return settings.model
@@ -21,8 +21,8 @@ def model_location(settings: TransformersCaptioner) -> str:
 def captioner_fingerprint(settings: CaptionerSettings) -> str:
     """Hash of model, revision, prompt, decoding and seed.
 
-    Of a local model, and of a file of captions, the content counts and not the name: moved weights are the same
-    captioner, retrained ones another.
+    For a local model or a file of captions the content counts and not the name: moved weights are the same captioner,
+    retrained ones another.
 
     Example:
         >>> settings = factory.config.captioners["colours"]

@@ -1,4 +1,4 @@
-"""The `import` backend: captions that exist already, joined to the ingested images by identity and not by name."""
+"""The `import` backend: existing captions, joined to the ingested images by identity and not by name."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ class ImportBackend:
     """The captions of a file, found by the identity of the image that each row names.
 
     A row's image is known by the path of an ingested pair, else by its bytes. `facts` counts the file's rows: `rows` =
-    `matched_rows` + those `unmatched`, by reason; and names the rules of `rewrite` that begin no path.
+    `matched_rows` + those `unmatched`, by reason; and names the rules of `rewrite` that match no path.
     """
 
     device = "file"
 
     def __init__(self, settings: ImportedCaptions, store: Store) -> None:
-        """Read the whole file; raises `CaptionerError` when it cannot be, or when no row names an ingested image."""
+        """Read the whole file; raises `CaptionerError` when that fails, or when no row names an ingested image."""
         self.facts: dict[str, Any] = {}
         self._settings = settings
         self._rewriting = Rewriting(sorted(settings.rewrite.items(), key=_longest_first))
@@ -41,7 +41,7 @@ class ImportBackend:
             on_failure.pop_all()
 
     def caption(self, refs: Iterable[ImageRef]) -> Generator[Chunk, None, None]:
-        """Give each image the first caption that the file has of it; an image without one is a `Failed`."""
+        """Give each image the first caption that the file has for it; an image without one is a `Failed`."""
         self._match()
         remaining = iter(refs)
         while window := list(islice(remaining, _WINDOW)):
@@ -50,7 +50,7 @@ class ImportBackend:
             captions = self._rows.captions_of([ref.image_id for ref in window])
             for ref, caption in zip(window, captions, strict=True):
                 if caption is None:
-                    detail = f"{ref.image}: {self._settings.captions.name} holds no usable caption of this image."
+                    detail = f"{ref.image}: {self._settings.captions.name} has no usable caption of this image."
                     failed.append(Failed(ref, "not_in_import", detail))
                 else:
                     captioned.append(Captioned(ref, Generation(caption, None, "imported"), 0.0))
@@ -61,7 +61,7 @@ class ImportBackend:
         return None
 
     def close(self) -> None:
-        """Let the temporary database go."""
+        """Delete the temporary database."""
         self._rows.close()
 
     def unmatched(self) -> Iterator[dict[str, Any]]:
@@ -101,12 +101,12 @@ class ImportBackend:
         if first is None:
             bad = next(self.unmatched(), None)
             why = f" ({bad['detail']})" if bad else ""
-            return f"{file}: it holds no row that names an image{why}; correct the file, `image_key` or `captions`."
+            return f"{file}: it has no row that names an image{why}; correct the file, `image_key` or `captions`."
         row, image = first
         became = os.path.normpath(self._settings.root / self._rewriting(image))
         return (
             f"{file}: none of its {self.facts['rows']:,} rows gives an ingested image its caption: {image!r} of row "
-            f"{row} became {became!r}, and an ingested image lies at {ingested!r}; correct `root` or `rewrite`."
+            f"{row} became {became!r}, and an ingested image is at {ingested!r}; correct `root` or `rewrite`."
         )
 
 

@@ -1,6 +1,6 @@
-"""The rows of a file of captions, and which ingested image each one speaks of.
+"""The rows of a file of captions, and the ingested image of each.
 
-They lie in a temporary DuckDB database, never all in Python: a file of millions of rows takes bounded memory.
+They are in a temporary DuckDB database, never all in Python: a file of millions of rows takes bounded memory.
 """
 
 import stat
@@ -26,7 +26,7 @@ from caploom.storage.tables import read_table
 RAW_PAIRS = "raw_pairs"
 """The kind of artifact whose tables have the names and identities of ingested images."""
 
-_PAGE = 50_000  # rows that Python holds at a time
+_PAGE = 50_000  # rows in Python's memory at a time
 _MEMORY = "1GB"  # beyond it DuckDB works on the disk
 _HASHED = pa.schema(
     [
@@ -37,7 +37,7 @@ _HASHED = pa.schema(
     ]
 )
 
-# A path at which two versions of the source saw different images tells nothing: its file is hashed.
+# A path at which two versions of the source had different images is ambiguous: its file is hashed.
 _IDENTIFY_BY_PATH = """
 create or replace table by_path as
 select row, places.image_id from rows join (
@@ -47,7 +47,7 @@ select row, places.image_id from rows join (
 _UNIDENTIFIED = """
 select row, path from rows anti join by_path using (row) anti join hashed using (row) where reason is null order by row
 """
-# Why each row counts (reason is null) or does not. `first`: the first row of the same image.
+# Why each row is used (reason is null) or not. `first`: the first row of the same image.
 _MATCH = """
 create or replace table matches as
 with known as (
@@ -95,7 +95,7 @@ class ImportedRows:
                 self._insert("rows", _table(page))
 
     def match(self) -> bool:
-        """Find each row's image among those ingested; returns False when none were ingested since the last time.
+        """Find each row's image among the ingested ones; returns False when none were ingested since the last call.
 
         Raises `StoreError` when ingested pairs cannot be read, or the temporary folder is full.
         """
@@ -111,7 +111,7 @@ class ImportedRows:
         return True
 
     def counts(self) -> dict[str | None, int]:
-        """How many rows there are of each reason; None is of those that give an image its caption."""
+        """The number of rows per reason; None stands for rows that give an image its caption."""
         query = "select reason, count(*) from matches group by reason order by reason"
         return dict(self._database.execute(query).fetchall())
 
@@ -134,13 +134,13 @@ class ImportedRows:
         for page in self._pages(query):
             for row, image, reason, detail, first in page:
                 if reason == "repeated_image":
-                    detail = f"{self._where(row)}: the same image stands in row {first} already, and the first counts."
+                    detail = f"{self._where(row)}: the same image is already in row {first}, and the first counts."
                 elif reason == "not_ingested":
                     detail = f"{self._where(row)}: its image is in no ingested pair."
                 yield row, image, reason, detail
 
     def first_named(self) -> tuple[int, str] | None:
-        """The first row that names an image at all, and how."""
+        """The first row that names an image, and the name."""
         found = self._database.execute("select row, image from rows where image <> '' order by row limit 1").fetchall()
         return found[0] if found else None
 
@@ -155,7 +155,7 @@ class ImportedRows:
             self._insert("ingested", read_table(file, ["path", "image_id"]))
 
     def _identify_by_content(self) -> None:
-        """Hash the files that the rows name and no ingested pair does, if they can be copies of an ingested image."""
+        """Hash files that only the rows name, and no ingested pair, if they can be copies of an ingested image."""
         sizes: set[int] | None = None
         for number, page in enumerate(self._pages(_UNIDENTIFIED)):
             if number == 0:
@@ -188,7 +188,7 @@ class ImportedRows:
         self._database.unregister("new_rows")
 
     def _pages(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
-        # A cursor of its own: the open result must not stand in the way of the next query.
+        # A separate cursor: the open result must not block the next query.
         with self._database.cursor() as cursor:
             cursor.execute(query)
             while page := cursor.fetchmany(_PAGE):
@@ -197,18 +197,18 @@ class ImportedRows:
 
 @contextmanager
 def _room_for_it(file: str) -> Iterator[None]:
-    """DuckDB tells a full disk as any of three errors."""
+    """Turn any of DuckDB's three errors for a full disk into a `StoreError`."""
     try:
         yield
     except (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException) as error:
         raise StoreError(
-            f"{file}: its rows cannot be kept in the temporary folder {tempfile.gettempdir()} "
+            f"{file}: its rows cannot be stored in the temporary folder {tempfile.gettempdir()} "
             f"({str(error).splitlines()[0]}); make room there or name another folder in TMPDIR."
         ) from None
 
 
 def _ingested_files(store: Store) -> list[Path]:
-    # A hidden folder is an artifact that a process is writing, or was killed while writing: it counts for nothing.
+    # A hidden folder is an unfinished artifact, of a running or a killed process: it is ignored.
     store.refresh(RAW_PAIRS)
     found = store.path(RAW_PAIRS).glob(f"*/*/[!.]*/{MANIFEST}")
     root = store.root.resolve()
@@ -223,14 +223,14 @@ def _table(rows: Sequence[SourceRow]) -> pa.Table:
 
 
 def _size(location: Location) -> int:
-    """Bytes of an image; raises `OSError` when its file is gone."""
+    """The size of an image in bytes; raises `OSError` when its file is gone."""
     return location.length if location.length is not None else Path(location.uri).stat().st_size
 
 
 def _may_be_one_of(path: Path, sizes: set[int] | None) -> bool:
-    """Whether a file must be read: not when no ingested image has as many bytes."""
+    """Whether a file must be read: not when no ingested image has the same size."""
     try:
         found = path.stat()
     except OSError:
-        return True  # reading it says why
+        return True  # reading it will report why
     return sizes is None or not stat.S_ISREG(found.st_mode) or found.st_size == 0 or found.st_size in sizes

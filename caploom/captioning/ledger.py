@@ -1,7 +1,7 @@
-"""The ledger: every caption ever made, unsheared, found again by image identity and captioner's fingerprint.
+"""The ledger: every caption ever made, unsheared, found by image identity and the captioner's fingerprint.
 
-Finished shards' captions lie in the `captions` artifacts; those of a shard under way lie in parts beside them, each
-written whole or not at all. Together they are the ledger of a captioner. Parts are swept once their shard is done.
+Finished shards' captions are in the `captions` artifacts; those of a shard in progress are in parts next to them, each
+written completely or not at all. Together they are a captioner's ledger. Parts are deleted once their shard is done.
 """
 
 import glob
@@ -32,9 +32,9 @@ _WRITE_INTERVAL = 0.25  # seconds: a tiny model's batches share a part, a large 
 
 
 class Ledger:
-    """The captions of one captioner's fingerprint, whatever the captioner was called when they were made.
+    """The captions of one captioner's fingerprint, whatever the captioner's name was when they were made.
 
-    Keys are images; where the prompt quotes the raw caption, image and pair (`pair_ids`, beside `image_ids`).
+    Keys are images; where the prompt quotes the raw caption, image and pair (`pair_ids`, parallel to `image_ids`).
     """
 
     def __init__(self, store: Store, captioner: str, fingerprint: str) -> None:
@@ -45,16 +45,16 @@ class Ledger:
         self._pending = store.path(f"{KIND}/{captioner}/{fingerprint}/{_PENDING}")
 
     def find(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> pa.Table:
-        """The captions (schema CAPTIONS) that these images have already, one an image."""
-        # Two runs may both have captioned an image: one of the rows is taken, whole.
+        """The existing captions (schema CAPTIONS) of these images, one per image."""
+        # Two runs may both have captioned an image: one of the rows is taken, unmixed.
         query = f"select distinct on (image_id) {', '.join(CAPTIONS.names)} from known semi join wanted using"
-        # Nothing may be missed here: what another machine had under way may be finished, and its parts gone, since.
+        # Nothing may be missed: another machine may meanwhile have finished a shard and deleted its parts.
         table = self._ask(query, CAPTIONS.names, image_ids, pair_ids, self._store.refresh)
         table = CAPTIONS.empty_table() if table is None else table.cast(CAPTIONS)
         return table.set_column(1, CAPTIONS.field("captioner"), pa.array([self._captioner] * len(table), pa.string()))
 
     def missing(self, image_ids: Sequence[str], pair_ids: Sequence[str] | None = None) -> list[str]:
-        """Of these images, those that have no caption yet, in the given order."""
+        """The ones of these images that have no caption yet, in the given order."""
         query = "select image_id from wanted anti join known using"
         found = self._ask(query, ["image_id"], image_ids, pair_ids, self._store.refresh_throttled)
         if found is None:
@@ -70,12 +70,12 @@ class Ledger:
         pair_ids: Sequence[str] | None,
         refresh: Callable[..., None],
     ) -> pa.Table | None:
-        """The answer to a query that joins `known` captions and `wanted` keys; None when nothing is known at all."""
+        """The answer to a query that joins `known` captions and `wanted` keys; None when no caption is known at all."""
         wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
         keys = ", ".join(wanted.column_names)
         read = list(dict.fromkeys([*columns, *wanted.column_names]))
-        # Parts first: another run sweeps its parts once their artifact is finished, so a part that is gone by the time
-        # it is read is in an artifact by the time those are listed; and artifacts stay.
+        # Parts first: another run deletes its parts once their artifact is finished, so a part that is gone when it is
+        # read is in an artifact when those are listed; and artifacts stay.
         parts = self._parts(read)
         finished = self._finished(image_ids, refresh)
         if not finished and not len(parts):
@@ -89,12 +89,12 @@ class Ledger:
             return connection.sql(f"{known} {query} ({keys})", params=[finished] if finished else []).to_arrow_table()
 
     def _parts(self, columns: list[str]) -> pa.Table:
-        """The captions of shards under way, of any run."""
+        """The captions of shards in progress, of any run."""
         tables = [pa.schema([CAPTIONS.field(name) for name in columns]).empty_table()]
         for address in self._addresses():
             pattern = f"{address}/{_PENDING}/*/*.parquet"
             self._store.pull_shared(pattern)
-            # The glob module passes over folders that vanish under it, where pathlib raises.
+            # The glob module skips folders that vanish meanwhile, where pathlib raises.
             for path in glob.iglob(f"{glob.escape(str(self._store.path('')))}/{pattern}"):  # noqa: PTH207
                 with suppress(FileNotFoundError):
                     tables.append(pq.read_table(path, columns=columns, partitioning=None))
@@ -110,11 +110,11 @@ class Ledger:
         return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
 
     def _addresses(self) -> list[str]:
-        """What the shards of this fingerprint lie below, by each name that its captioner had."""
+        """The folders of this fingerprint's shards, one per name that its captioner had."""
         return [f"{KIND}/{name}/{self._fingerprint}" for name in self._store.folders(KIND)]
 
     def append(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep some captions, whatever happens next; raises `StoreError` when the disk is full."""
+        """Store some captions durably; raises `StoreError` when the disk is full."""
         if not rows:
             return
         data = io.BytesIO()
@@ -125,11 +125,11 @@ class Ledger:
             self._store.put_shared(folder / f"{uuid.uuid4().hex}.parquet", data.getvalue())
 
     def under_way(self, shard: str) -> Path:
-        """The folder of what is kept of a shard until it is finished."""
+        """The folder of a shard's parts until it is finished."""
         return self._pending / shard
 
     def kept_of(self, shard: str) -> set[str]:
-        """The images that parts of this shard have captions of."""
+        """The images with captions in parts of this shard."""
         self._bring(shard, "*.parquet")
         kept: set[str] = set()
         for path in self.under_way(shard).glob("*.parquet"):
@@ -137,7 +137,7 @@ class Ledger:
         return kept
 
     def mark(self, shard: str, name: str) -> int:
-        """Leave a mark beside the parts of a shard; how many of this name there were before. They go with the parts."""
+        """Leave a mark next to a shard's parts, deleted with them; returns how many of this name there were before."""
         self._bring(shard, f"{name}-*")
         folder = self.under_way(shard)
         before = sum(1 for _ in folder.glob(f"{name}-*"))
@@ -146,7 +146,7 @@ class Ledger:
         return before
 
     def sweep(self, shard: str) -> None:
-        """Delete the parts of a shard whose artifact is finished (it holds the same rows)."""
+        """Delete the parts of a shard whose artifact is finished (it has the same rows)."""
         self._store.delete_shared(self.under_way(shard))
 
     def _bring(self, shard: str, pattern: str) -> None:
@@ -155,7 +155,7 @@ class Ledger:
 
     @contextmanager
     def claimed(self, shard: str) -> Iterator[None]:
-        """Only one run at a time captions a shard: another one waits, and then finds its work done."""
+        """Let only one run at a time caption a shard: another one waits, and then finds the work done."""
         self._pending.mkdir(parents=True, exist_ok=True)
         busy = f"captions/{self._captioner} [{shard}]: another run is captioning this shard; waiting for it."
         with one_at_a_time(self._pending / f"{shard}.lock", busy):
@@ -163,7 +163,7 @@ class Ledger:
 
 
 class LedgerWriter:
-    """Appends a shard's captions beside the generation, a part at most every quarter of a second.
+    """Appends a shard's captions in the background, a part at most every quarter of a second.
 
     A killed process loses no more than that. A failed write is raised by the next `append`, or when the block ends.
     """
@@ -180,7 +180,7 @@ class LedgerWriter:
         return self
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Have these captions kept soon; raises the `StoreError` of an earlier write."""
+        """Store these captions soon; raises the `StoreError` of an earlier write."""
         self._waiting += rows
         if self._writing is not None:
             if not self._writing.done():

@@ -1,8 +1,8 @@
-"""MiniGPT-4 as a model folder that transformers loads, made of the checkpoint files that its authors published.
+"""MiniGPT-4 as a model folder that transformers loads, made from the checkpoint files that its authors published.
 
 MiniGPT-4 is BLIP-2's vision transformer and Q-Former, one linear projection, and Vicuna. transformers has no port of
 it, but `Blip2ForConditionalGeneration` with LLaMA as its language model is that very architecture. One thing differs:
-the layer norm behind the vision transformer adds 1e-6 to the variance, as in all BLIP-2 models of transformers, where
+the layer norm after the vision transformer adds 1e-6 to the variance, as in all BLIP-2 models of transformers, where
 the original adds 1e-5.
 """
 
@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class MiniGPT4Files:
-    """Where the published parts lie: three checkpoint files, and Vicuna's folder in Hugging Face's format."""
+    """The paths of the published parts: three checkpoint files, and Vicuna's folder in Hugging Face's format."""
 
     vit: Path
     qformer: Path
@@ -50,18 +50,18 @@ class MiniGPT4Files:
 def convert_minigpt4(
     files: MiniGPT4Files, out: Path, *, dtype: DType = "float16", say: Say = lambda step: None
 ) -> None:
-    """Write the model folder `out`, whole or not at all; `say` is told each step.
+    """Write the model folder `out`, completely or not at all; `say` is called with each step.
 
     `dtype` is that of the weights; the Q-Former keeps float32, in which it is published and in which transformers runs
-    it. Raises `CaptionerError` when a file is missing, is another than it should be, or they do not belong together,
-    and when `out` holds something already.
+    it. Raises `CaptionerError` when a file is missing, is the wrong one, or they do not belong together, and when
+    `out` is not empty.
     """
     from transformers.utils import logging
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CaptionerError(f"{out}: it is there already and not an empty folder; name another one for the model.")
+        raise CaptionerError(f"{out}: it exists and is not an empty folder; name another folder for the model.")
     text_config, tokenizer = _open_vicuna(files.vicuna)
-    logging.disable_progress_bar()  # its bar for each weight would interrupt the lines of the steps
+    logging.disable_progress_bar()  # its bar per weight would interrupt the lines of the steps
     parts = _Parts(files, getattr(torch, dtype), say)
     model = parts.vision_and_qformer(text_config)
     parts.projection(model)
@@ -72,7 +72,7 @@ def convert_minigpt4(
 
 
 class _Parts:
-    """The model as its parts are filled in: one checkpoint is in memory at a time."""
+    """The model, whose parts are filled in with one checkpoint in memory at a time."""
 
     def __init__(self, files: MiniGPT4Files, dtype: torch.dtype, say: Say) -> None:
         self._files, self._dtype, self._say = files, dtype, say
@@ -125,7 +125,7 @@ class _Parts:
         )
         if checkpoint.untaken():
             raise CaptionerError(
-                f"{checkpoint.path}: it also holds {_summary(checkpoint.untaken())}, which MiniGPT-4 for Vicuna does "
+                f"{checkpoint.path}: it also has {_summary(checkpoint.untaken())}, which MiniGPT-4 for Vicuna does "
                 "not have; give its published checkpoint."
             )
 
@@ -151,7 +151,7 @@ class _Parts:
 
 
 def _teach_image_token(model: "Blip2ForConditionalGeneration", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Make room for `<image>`: on the way in the image's features take its place, on the way out it is never said."""
+    """Make room for `<image>`: in the input the image's features replace it, and the output never contains it."""
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     known = model.config.text_config.vocab_size
@@ -160,7 +160,7 @@ def _teach_image_token(model: "Blip2ForConditionalGeneration", tokenizer: "PreTr
         language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
             language_model.get_input_embeddings().weight[known:] = 0
-            # A head's row of zeros would score 0, which is not low for LLaMA. `<unk>` it has learnt never to say.
+            # A head's row of zeros would score 0, which is not low for LLaMA. It has learnt never to generate `<unk>`.
             head = language_model.get_output_embeddings().weight
             head[known:] = head[tokenizer.unk_token_id or 0]
         model.config.text_config.vocab_size = len(tokenizer)
@@ -195,12 +195,12 @@ def _open_vicuna(folder: Path) -> "tuple[Any, PreTrainedTokenizerBase]":
 
     if not (folder / "config.json").is_file():
         raise CaptionerError(
-            f"{folder}: it has no config.json, so it is no model in Hugging Face's format; give Vicuna's folder."
+            f"{folder}: it has no config.json, so it is not a model in Hugging Face's format; give Vicuna's folder."
         )
     _check_sentencepiece(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        # `legacy`, now and in the folder: as in the original, the text behind the image is tokenized as if a text began
+        # `legacy`, now and in the folder: as in the original, the text after the image is tokenized as if a text began
         # there ("▁</Img>", not "</Img>").
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, legacy=True, add_bos_token=True)
         tokenizer.init_kwargs["legacy"] = True
@@ -211,9 +211,7 @@ def _open_vicuna(folder: Path) -> "tuple[Any, PreTrainedTokenizerBase]":
     if config.model_type != "llama":
         raise CaptionerError(f"{folder}: it is a {config.model_type} model; MiniGPT-4 needs Vicuna, a llama model.")
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise CaptionerError(
-            f"{folder}: its tokenizer has no token that begins or ends a text; take the tokenizer files of Vicuna."
-        )
+        raise CaptionerError(f"{folder}: its tokenizer has no start or end token; use Vicuna's tokenizer files.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # as the original does
     return config, tokenizer
@@ -225,7 +223,7 @@ def _check_sentencepiece(folder: Path) -> None:
         return
     try:
         import_module("sentencepiece.sentencepiece_model_pb2")
-    # Where sentencepiece is too new for the protobuf that is installed, protobuf says so in an error of its own.
+    # Where sentencepiece is too new for the installed protobuf, protobuf raises an error of its own.
     except Exception as error:
         raise CaptionerError(
             f"{folder}: its tokenizer.model needs sentencepiece ({_first_line(error)}); install it with pip install "
@@ -235,12 +233,12 @@ def _check_sentencepiece(folder: Path) -> None:
 
 @contextmanager
 def _whole_folder(out: Path) -> "Iterator[Path]":
-    """A folder to write to that becomes `out` when all is written, and goes when something fails."""
+    """A folder to write to that becomes `out` when everything is written, and is deleted when something fails."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp's is for its maker alone
+        folder.chmod(0o755)  # mkdtemp's folder is readable by its owner alone
         folder.replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

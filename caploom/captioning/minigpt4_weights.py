@@ -1,8 +1,8 @@
 """MiniGPT-4's published checkpoint files as the weights of transformers' BLIP-2: sizes, names, shapes.
 
-The files and the names in them are those of LAVIS and MiniGPT-4. Their shapes say every size but these, which all
+The files and the names in them are those of LAVIS and MiniGPT-4. Their shapes give every size except these, which all
 published files share: heads of the vision transformer are 88 wide and those of the Q-Former 64, every second layer of
-the Q-Former looks at the image, and the vision transformer's last block is not used (BLIP-2 reads what goes into it).
+the Q-Former attends to the image, and the vision transformer's last block is not used (BLIP-2 reads its input).
 """
 
 import pickle
@@ -33,8 +33,8 @@ _VISION_NAMES = {
 class Checkpoint:
     """The tensors of one checkpoint file, each taken by its name in the file.
 
-    `holds` says for people what file it should be ("EVA ViT-g weights"). Raises `CaptionerError` when there is no such
-    file, or it is no file of `torch.save` that holds tensors alone: nothing else is ever unpickled.
+    `holds` names the expected content for people ("EVA ViT-g weights"). Raises `CaptionerError` when there is no such
+    file, or it is not a `torch.save` file of tensors alone: nothing else is ever unpickled.
     """
 
     def __init__(self, path: Path, holds: str) -> None:
@@ -47,7 +47,7 @@ class Checkpoint:
         """A tensor, which must have that shape; raises `CaptionerError` naming it when it is missing or another."""
         if name not in self._tensors:
             raise CaptionerError(
-                f"{self.path}: it has no tensor {name}, so it does not hold {self.holds}; give the published file."
+                f"{self.path}: it has no tensor {name}, so it does not contain {self.holds}; give the published file."
             )
         tensor = self._tensors[name]
         if shape is not None and tuple(tensor.shape) != tuple(shape):
@@ -59,7 +59,7 @@ class Checkpoint:
         return tensor
 
     def numbered(self, pattern: str) -> int:
-        """How many layers there are: one more than the highest number that the pattern's group finds in a name."""
+        """The number of layers: one more than the highest number that the pattern's group finds in a name."""
         return 1 + max(int(match[1]) for name in self._tensors if (match := re.match(pattern, name)))
 
     def untaken(self) -> list[str]:
@@ -74,7 +74,7 @@ def vision_sizes(vit: Checkpoint) -> dict[str, int]:
     side = round((positions - 1) ** 0.5)
     if side * side != positions - 1:
         raise CaptionerError(
-            f"{vit.path}: its tensor pos_embed has {positions} positions, which is no square of patches and one more; "
+            f"{vit.path}: its tensor pos_embed has {positions} positions, which is not a square of patches plus one; "
             "give the published file."
         )
     return {
@@ -144,12 +144,12 @@ def _read(path: Path, holds: str) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CaptionerError(
-            f"{path}: it is no checkpoint of torch that holds tensors alone ({reason}); give the file with {holds}."
+            f"{path}: it is not a torch checkpoint of tensors alone ({reason}); give the file with {holds}."
         ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CaptionerError(f"{path}: it holds no mapping of names to tensors; give the file with {holds}.")
+        raise CaptionerError(f"{path}: it is not a mapping of names to tensors; give the file with {holds}.")
     return loaded
 
 
@@ -166,7 +166,7 @@ def _of_dimensions(checkpoint: Checkpoint, name: str, dimensions: int) -> tuple[
 def _heads(checkpoint: Checkpoint, width: int, head_width: int) -> int:
     if width % head_width:
         raise CaptionerError(
-            f"{checkpoint.path}: its width {width} is no multiple of {head_width}, the width of a head of the model "
+            f"{checkpoint.path}: its width {width} is not a multiple of {head_width}, the width of a head of the model "
             f"that {checkpoint.holds} belong to; give the published file."
         )
     return width // head_width

@@ -1,7 +1,7 @@
 """Qwen-VL v1, which is loaded with its repository's own code and opens the images itself.
 
-It has a tokenizer and no image processor: a prompt holds `<img>PATH</img>`, and the model's code opens PATH. That code
-was written for transformers 4.31; where today's cannot run it, a server that can is the way (`backend: openai`).
+It has a tokenizer and no image processor: a prompt contains `<img>PATH</img>`, and the model's code opens PATH. That
+code was written for transformers 4.31; where today's cannot run it, use a server that can (`backend: openai`).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _FOLDER = "image_folder"
 
 @dataclass(frozen=True, slots=True)
 class _TokenizerAlone:
-    """Stands where other families have a processor."""
+    """Takes the place of other families' processor."""
 
     tokenizer: PreTrainedTokenizerBase
 
@@ -37,21 +37,21 @@ class _TokenizerAlone:
 
 
 class QwenVL(Family):
-    """Qwen-VL v1: the decoded images of a batch are files in a folder that goes with the batch."""
+    """Qwen-VL v1: the decoded images of a batch are files in a temporary folder of the batch."""
 
     @classmethod
     def load(cls, location: str, common: dict[str, Any], options: dict[str, Any], **weights: Any) -> "QwenVL":
         """See `Family.load`; `options` go to the tokenizer."""
         tokenizer = AutoTokenizer.from_pretrained(location, **common, **options)
-        # Its weights were published in torch's own format alone, which is read without running what a pickle may hold.
+        # Its weights were published only in torch's own format, which is read without running a pickle's code.
         model = AutoModelForCausalLM.from_pretrained(location, **common, **{**weights, "use_safetensors": None})
-        if not model.can_generate():  # the class of 4.31's `PreTrainedModel` inherited it; today's names it itself
+        if not model.can_generate():  # in 4.31 `PreTrainedModel` inherited it; today a model must inherit it itself
             raise RuntimeError("its model does not generate: it does not inherit GenerationMixin")
         return cls(model, tokenizer)
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.pad_token_id is None:
-            # Its tokenizer has no padding token and none that ends a sentence, only `eod_id` that ends a document.
+            # Its tokenizer has neither a padding nor an end token, only `eod_id`, which ends a document.
             tokenizer.pad_token_id = getattr(tokenizer, "eod_id", tokenizer.eos_token_id)
         super().__init__(model, _TokenizerAlone(tokenizer))
 
@@ -68,7 +68,7 @@ class QwenVL(Family):
         pad = self.processor.tokenizer.pad_token_id
         ids = [[pad] * missing + row for missing, row in zip(padding, rows, strict=True)]
         mask = [[0] * missing + [1] * (longest - missing) for missing in padding]
-        # The folder goes with the batch, and goes away with it: a batch that is never generated leaves nothing behind.
+        # The folder is deleted with the batch: a batch that is never generated leaves nothing behind.
         return BatchFeature({"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), _FOLDER: folder})
 
     def generate(self, inputs: BatchFeature, **options: Any) -> Any:
@@ -82,5 +82,5 @@ def _with_path(prompt: str, path: Path) -> str:
         raise CaptionerError(f'The prompt "{prompt}" has no {_IMAGE_BEGINS}{PATH}</img>, where Qwen-VL sees the image.')
     if prompt.count(_IMAGE_BEGINS) > 1:
         # A raw caption in the prompt must not make the model open a file of its choice.
-        raise ValueError(f"the raw caption holds {_IMAGE_BEGINS}, which Qwen-VL takes for an image's path")
+        raise ValueError(f"the raw caption contains {_IMAGE_BEGINS}, which Qwen-VL takes for an image's path")
     return prompt.replace(PATH, str(path), 1)

@@ -1,4 +1,4 @@
-"""How often a shard's failures were asked to be redone: the one thing about captions that no configuration says."""
+"""How often retries of a shard's failures were requested: the only input of captions outside the configuration."""
 
 import json
 
@@ -7,7 +7,7 @@ from caploom.storage.store import Store
 
 
 def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str, *, listed: bool = False) -> int:
-    """How often, so far; 0 for almost every shard. `listed` says that the store's captions were refreshed before."""
+    """The number of requests so far; 0 for almost every shard. `listed`: the store's captions were refreshed before."""
     name = f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json"
     if not listed:
         store.pull_shared(name)
@@ -19,7 +19,7 @@ def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str, *,
 
 
 def ask_again(store: Store, captioner: str, fingerprint: str, shard: str) -> None:
-    """Ask once more: the shard's captions become a new artifact, made of the ledger and of the failures redone."""
+    """Request another retry: the shard's captions become a new artifact, from the ledger and the retried failures."""
     path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
     retries = retries_asked(store, captioner, fingerprint, shard) + 1
     store.put_shared(path, json.dumps({"retries": retries}).encode())

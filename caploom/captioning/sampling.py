@@ -10,7 +10,7 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWar
 class GumbelSampler(LogitsProcessor):  # type: ignore[misc]
     """Adds Gumbel noise to the warped logits, so that arg-max draws exactly from their softmax.
 
-    Each row has its own generator, seeded by (image, seed) and advanced one draw a step: the same image gets the same
+    Each row has its own generator, seeded by (image, seed) and advanced one draw per step: the same image gets the same
     text alone, in a batch, and after a resumed run. Source: Gumbel-max (Gumbel 1954; Maddison et al. 2014).
     """
 

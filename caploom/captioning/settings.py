@@ -1,4 +1,4 @@
-"""What a captioner is, as written in the factory's YAML: a model in this process, an endpoint, or captions at hand."""
+"""A captioner's settings in the factory's YAML: a model in this process, an endpoint, or existing captions."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def _model_location(value: Any, info: ValidationInfo) -> Any:
 
 
 class DecodingSettings(Settings):
-    """How text is generated; the defaults are the released code's cap and greedy search."""
+    """How text is generated; the defaults are the released code's cap and greedy decoding."""
 
     max_new_tokens: PositiveInt = Field(default=30, description="Cap on new tokens, in the captioner's own tokenizer.")
     min_new_tokens: int = Field(default=0, ge=0)
@@ -47,61 +47,61 @@ class DecodingSettings(Settings):
     temperature: PositiveFloat = Field(default=1.0, description="Used only when sampling.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; used only when sampling.")
     no_repeat_ngram_size: int = Field(default=0, ge=0)
-    repetition_penalty: PositiveFloat = Field(default=1.0, description="Above 1, words already said become unlikely.")
-    length_penalty: float = Field(default=1.0, description="Of beam search; without beams it changes nothing.")
-    num_beams: PositiveInt = Field(default=1, description="Beams of a beam search; 1 is greedy or sampled.")
+    repetition_penalty: PositiveFloat = Field(default=1.0, description="Above 1, repeated words become unlikely.")
+    length_penalty: float = Field(default=1.0, description="For beam search; without beams it has no effect.")
+    num_beams: PositiveInt = Field(default=1, description="Beams of a beam search; 1 is greedy decoding or sampling.")
     stop_strings: list[str] = Field(
-        default_factory=list, description="A text ends before the first of these, as MiniGPT-4's at `###`."
+        default_factory=list, description="A text ends before the first of these, for example `###` for MiniGPT-4."
     )
     stop_at: Literal["end", "shear"] = Field(
         default="end",
         description="`shear` stops a text as soon as nothing more of it can survive the shears of all recipes that use "
-        "this captioner (less to generate; the ledger then holds no more than that); `end` lets it end.",
+        "this captioner (less to generate; the ledger then has no more than that); `end` lets it end.",
     )
 
     @model_validator(mode="after")
     def _sampling_is_meant(self) -> Self:
         if not self.sample and (self.temperature != 1.0 or self.top_p != 1.0):
-            raise ValueError("temperature and top_p do nothing in greedy search: set sample: true or leave them out")
+            raise ValueError("temperature and top_p need sampling: set sample: true or leave them out")
         if self.sample and self.num_beams > 1:
             raise ValueError("sample: true and num_beams above 1 exclude each other: leave one out")
         if self.num_beams > 1 and (self.stop_at == "shear" or self.stop_strings):
-            raise ValueError("a beam search has no row to stop alone: leave stop_at and stop_strings out, or num_beams")
+            raise ValueError("a beam search cannot stop single rows: leave out stop_at and stop_strings, or num_beams")
         if any(not text for text in self.stop_strings):
-            raise ValueError("stop_strings holds an empty string, which every text contains: leave it out")
+            raise ValueError("stop_strings contains an empty string, which every text contains: leave it out")
         return self
 
 
 class CaptionerSettings(Settings):
-    """What all captioners have. A captioner's fingerprint is the hash of all that decides what it says."""
+    """The settings that all captioners have. A captioner's fingerprint is the hash of all that decides its texts."""
 
     backend: str
     max_attempts: PositiveInt = Field(
-        default=3, description="How often an image that fails is tried in all, `caploom retry` included."
+        default=3, description="Maximum number of attempts per image, including `caploom retry`."
     )
 
     @property
     def label(self) -> str:
-        """What the captioner is, for people: the model's id, or the file."""
+        """The captioner's name for people: the model's id, or the file."""
         raise NotImplementedError
 
     @property
     def kind(self) -> str:
-        """What runs it, as a tag for people."""
+        """The backend, as a tag for people."""
         return self.backend
 
     @property
     def needs_raw_caption(self) -> bool:
-        """Whether what it says depends on the image's raw caption."""
+        """Whether its texts depend on the image's raw caption."""
         return False
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it takes a place in the GPU's pool."""
+        """Whether it takes a slot of the GPU pool."""
         return False
 
     def fingerprinted(self) -> dict[str, Any]:
-        """All but what only decides where, how fast and how stubbornly it runs."""
+        """All settings except those that only decide where, how fast and how persistently it runs."""
         return self.model_dump(mode="json", exclude={"max_attempts", *self._not_fingerprinted()})
 
     def _not_fingerprinted(self) -> set[str]:
@@ -115,7 +115,7 @@ class PromptedSettings(CaptionerSettings):
         description="A Hugging Face hub id, a local folder (starting with `.`, `/` or `~`), or `demo:NAME`."
     )
     prompt: str = Field(
-        description="The raw prompt with the family's own image placeholder; with chat_template, the question alone. "
+        description="The raw prompt with the family's own image placeholder; with chat_template, only the question. "
         "`{raw_caption}` in it stands for the image's raw caption."
     )
     decoding: DecodingSettings = Field(default_factory=DecodingSettings)
@@ -141,12 +141,12 @@ class PromptedSettings(CaptionerSettings):
         return RAW_CAPTION in self.prompt
 
     def stopping_at(self, shears: list[list[ShearStep]]) -> Self:
-        """These settings with the shears whose needs decide when a text may stop; none, if one of them needs it all."""
+        """These settings with the shears that decide when a text may stop; none, if one needs the whole text."""
         stops = tuple(tuple(steps) for steps in shears) if can_settle(shears) else ()
         return self.model_copy(update={"stops": stops})
 
     def fingerprinted(self) -> dict[str, Any]:
-        """Where texts stop counts as what the shears need, not as the words `stop_at: shear`."""
+        """The shears' needs count for the fingerprint, and not the setting `stop_at: shear`."""
         identity = super().fingerprinted()
         identity["decoding"].pop("stop_at")
         if self.stops:
@@ -168,7 +168,7 @@ class TransformersCaptioner(PromptedSettings):
         default="auto", description="`auto` keeps the dtype that the weights are stored in."
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
-        default="none", description="Weights in 8 or 4 bits with bitsandbytes, for a GPU too small for the whole model."
+        default="none", description="Weights in 8 or 4 bits with bitsandbytes, for GPUs too small for the full model."
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         default="auto", description="`auto` is SDPA where the model has it."
@@ -176,7 +176,7 @@ class TransformersCaptioner(PromptedSettings):
     trust_remote_code: bool = Field(default=False, description="Run code from the model's repository; needs revision.")
     device: str | list[str] = Field(
         default="auto",
-        description="`auto` is every GPU of this machine, a worker each, else the CPU; or a device; or a list of them.",
+        description="`auto`: every GPU of this machine, with a worker each, else the CPU; or one device, or a list.",
     )
     device_map: Literal["none", "auto", "balanced", "sequential"] = Field(
         default="none", description="Spread one model that no single GPU can hold over all of them (accelerate)."
@@ -184,13 +184,13 @@ class TransformersCaptioner(PromptedSettings):
     memory_gb: PositiveFloat | None = Field(
         default=None, description="GPU memory in GB that weights and a batch need; checked before the model is loaded."
     )
-    batch_size: PositiveInt = Field(default=32, description="Images a batch; halved when memory runs out.")
+    batch_size: PositiveInt = Field(default=32, description="Images per batch; halved when memory runs out.")
     prefetch: int = Field(default=2, ge=0, description="Batches that are decoded and resized ahead of the generation.")
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if self.trust_remote_code and not self.revision and not self.model.startswith("/"):
-            raise ValueError("trust_remote_code: true runs the repository's code: pin its revision beside it")
+            raise ValueError("trust_remote_code: true runs the repository's code: pin its revision too")
         if self.device == []:
             raise ValueError("device is an empty list: name at least one device, or write auto")
         if self.device_map != "none" and self.device != "auto":
@@ -199,7 +199,7 @@ class TransformersCaptioner(PromptedSettings):
 
     @property
     def on_gpu(self) -> bool:
-        """It takes the GPU, when there is one."""
+        """It uses the GPU, when there is one."""
         return True
 
     def _not_fingerprinted(self) -> set[str]:
@@ -215,25 +215,23 @@ class EndpointCaptioner(PromptedSettings):
         description="Base of the API, such as `http://127.0.0.1:8000/v1`; or a list, of servers with the same model."
     )
     api_key_env: str | None = Field(
-        default=None, description="Name of the environment variable that holds the key; the key itself stands nowhere."
+        default=None, description="Name of the environment variable with the key, which itself is written nowhere."
     )
     system_prompt: str | None = Field(default=None)
     concurrency: PositiveInt = Field(default=32, description="Requests in flight.")
-    timeout: PositiveFloat = Field(
-        default=120.0, description="Seconds after which a request is given up and tried again."
-    )
-    retries: int = Field(default=5, ge=0, description="Further tries on 429, 5xx and time-outs, with growing pauses.")
-    image_side: PositiveInt = Field(default=1024, description="Longer images are scaled down to so many pixels.")
-    image_format: Literal["jpeg", "png"] = Field(default="jpeg", description="How images travel: JPEG (95) or PNG.")
+    timeout: PositiveFloat = Field(default=120.0, description="Seconds after which a request is abandoned and retried.")
+    retries: int = Field(default=5, ge=0, description="Retries after 429, 5xx and timeouts, with growing pauses.")
+    image_side: PositiveInt = Field(default=1024, description="Larger images are scaled down to it; in pixels.")
+    image_format: Literal["jpeg", "png"] = Field(default="jpeg", description="JPEG (quality 95) or PNG.")
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further fields of the request, such as vLLM's `repetition_penalty`; null leaves a usual one out.",
+        description="Additional fields of the request, such as vLLM's `repetition_penalty`; null removes a default.",
     )
 
     @field_validator("url")
     @classmethod
     def _are_addresses_without_a_password(cls, value: list[str]) -> list[str]:
-        # The value is not quoted: what should not stand in the YAML should not stand in a log either.
+        # The value is not quoted: what should not be in the YAML should not be in a log either.
         for url in value:
             if not re.fullmatch(r"https?://[^@\s/]+(/\S*)?", url):
                 raise ValueError(
@@ -241,7 +239,7 @@ class EndpointCaptioner(PromptedSettings):
                     "goes into the environment variable that api_key_env names)"
                 )
         if not value or len(set(value)) < len(value):
-            raise ValueError("a list of addresses must name at least one, and each once")
+            raise ValueError("a list of addresses must have at least one, and no duplicates")
         return value
 
     @model_validator(mode="after")
@@ -249,8 +247,8 @@ class EndpointCaptioner(PromptedSettings):
         for name in ("min_new_tokens", "no_repeat_ngram_size", "repetition_penalty", "length_penalty", "num_beams"):
             if getattr(self.decoding, name) != DecodingSettings.model_fields[name].default:
                 raise ValueError(
-                    f"decoding.{name} has no field in OpenAI's protocol: leave it out and put the server's own name "
-                    "for it into extra_body, such as vLLM's `repetition_penalty: 1.2`"
+                    f"decoding.{name} has no field in OpenAI's protocol: leave it out and use the server's own name "
+                    "for it in extra_body, such as vLLM's `repetition_penalty: 1.2`"
                 )
         for name in ("messages", "model", "n", "stream"):
             if name in self.extra_body:
@@ -262,7 +260,7 @@ class EndpointCaptioner(PromptedSettings):
 
 
 class ImportedCaptions(CaptionerSettings):
-    """Captions that exist already: the released code's JSON, one file per captioner."""
+    """Existing captions: the released code's JSON, one file per captioner."""
 
     backend: Literal["import"]
     captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(
@@ -273,10 +271,10 @@ class ImportedCaptions(CaptionerSettings):
     )
     rewrite: dict[str, str] = Field(
         default_factory=dict,
-        description="Beginning of a path in the file: what stands there instead, as `{/data/cc3m/: ''}`; longest wins.",
+        description="Prefixes of paths in the file and their replacements, as `{/data/cc3m/: ''}`; the longest wins.",
     )
-    image_key: str = Field(default="image", description="Key or column that holds the image's path.")
-    caption_key: str = Field(default="caption", description="Key or column that holds the caption.")
+    image_key: str = Field(default="image", description="Key or column of the image's path.")
+    caption_key: str = Field(default="caption", description="Key or column of the caption.")
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""Ends each row of a batch for itself: at a stop string, or when no shear needs more of it."""
+"""Ends each row of a batch separately: at a stop string, or when no shear needs more of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from caploom.captioning.backend import Generation
 from caploom.captioning.stopping import is_settled
 from caploom.shearing.settings import ShearStep
 
-_SENTENCE_ENDS = ".!?…。！？\n\ufffd"  # the last: bytes that are no whole letter yet, as of a CJK full stop
+_SENTENCE_ENDS = ".!?…。！？\n\ufffd"  # the last: incomplete characters, such as parts of a CJK full stop
 
 
 def tokens_that_may_settle(
@@ -18,7 +18,7 @@ def tokens_that_may_settle(
 ) -> torch.Tensor | None:
     """Which tokens of the vocabulary can end a sentence or a stop string: bool, shape (vocabulary,); None for no stops.
 
-    Rows are decoded and looked at only from such a token on, which keeps the look at every step cheap.
+    Rows are decoded and checked only at such tokens, which keeps the check at every step cheap.
     """
     if not stops and not stop_strings:
         return None
@@ -28,7 +28,7 @@ def tokens_that_may_settle(
 
 
 class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
-    """Watches one batch's generation, and afterwards reads its texts."""
+    """Watches one batch's generation, and then decodes its texts."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
         self._stops = stops
         self._stop_strings = stop_strings
         self._may_settle = may_settle
-        # A shear by length is settled by a count and not by a sign: rows are looked at from that count on.
+        # A shear by length is settled by a count and not by a character: rows are checked from that count on.
         counts = [value for steps in stops for step in steps for value in step.parameters.values()]
         self._always_from = min((value for value in counts if isinstance(value, int)), default=None)
         self._prompt_length: int | None = None
@@ -53,7 +53,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
 
     @property
     def watches(self) -> bool:
-        """Whether there is anything to end a row at."""
+        """Whether there is any reason to end a row early."""
         return self._may_settle is not None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
@@ -83,7 +83,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
         return "shear" if is_settled(text.lstrip(), self._stops) else None
 
     def read(self, new_tokens: torch.Tensor) -> list[Generation]:
-        """The texts of what was generated, shape (batch, new), each up to where its row ended."""
+        """The generated texts, from tokens of shape (batch, new), each up to where its row ended."""
         rows, reasons = [], []
         for number, row in enumerate(new_tokens.tolist()):
             end = self._ends[number] if self._ends else None

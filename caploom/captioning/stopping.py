@@ -1,7 +1,7 @@
-"""Shear-aware decoding: when nothing more of a text can survive the shears, it need not be generated.
+"""Shear-aware decoding: text that cannot survive the shears need not be generated.
 
-The released code generates 30 tokens for every image and throws away what follows the first full stop: measured, half
-of its decoding steps.
+The released code generates 30 tokens for every image and discards everything after the first full stop, which is
+half of its decoding steps, as measured.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from caploom.shearing.settings import ShearStep
 
 
 def is_settled(text: str, stops: Sequence[Sequence[ShearStep]]) -> bool:
-    """Whether every shear gives of `text` what it will give however the text goes on. No shears: never."""
+    """Whether every shear's result for `text` is the same for any continuation. Without shears: never."""
     return bool(stops) and all(_shear_is_settled(text, steps) for steps in stops)
 
 
 def can_settle(stops: Sequence[Sequence[ShearStep]]) -> bool:
-    """Whether there is a text that all these shears are settled by; a shear that keeps all never is."""
+    """Whether some text can settle all these shears; none settles a shear that keeps everything."""
     return bool(stops) and all(_shear_can_settle(steps) for steps in stops)
 
 
@@ -36,7 +36,7 @@ def _shear_is_settled(text: str, steps: Sequence[ShearStep]) -> bool:
             return True
         if not rule.grows:
             return False
-        # What this rule keeps so far is the beginning of what it will keep: the next rule may have enough of it.
+        # This rule's result so far is a prefix of its final result, which may be enough for the next rule.
         start, end = rule.function(text, **step.parameters)
         text = text[start:end]
     return False

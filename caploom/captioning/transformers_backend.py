@@ -1,6 +1,6 @@
 """Captions with any image-text-to-text model of transformers, in this process.
 
-One path for all sizes: the demo's tiny captioners and LLaVA-1.5-7B load and run through the same lines.
+One code path for all sizes: the demo's tiny captioners and LLaVA-1.5-7B load and run through the same lines.
 """
 
 import copy
@@ -34,7 +34,7 @@ _PIXELS_PER_TOKEN = 28 * 28
 
 
 def open_transformers(settings: TransformersCaptioner, store: Store) -> Backend:
-    """The model on its device, or one worker a device when there are several."""
+    """The model on its device, or one worker per device when there are several."""
     devices = _devices(settings)
     if len(devices) == 1:
         return TransformersBackend(settings, store, device=devices[0])
@@ -49,14 +49,14 @@ def _on_device(settings: TransformersCaptioner, device: str) -> Backend:
 
 @dataclass
 class Prepared:
-    """The inputs of a batch and the images that they are of."""
+    """The inputs of a batch and their images."""
 
     inputs: BatchFeature
     image_ids: list[str]
 
 
 class TransformersBackend:
-    """Batches, greedy or reproducibly sampled; see `Backend` and, for what the engine calls, `BatchModel`."""
+    """Batches, greedy or reproducibly sampled; see `Backend`, and `BatchModel` for what the engine calls."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class TransformersBackend:
         location = model_location(settings)
         _check_folder(location)
         _check_memory(settings, self.device)
-        transformers_logging.disable_progress_bar()  # its bar for each weight would interrupt the stage's own
+        transformers_logging.disable_progress_bar()  # its bar per weight would interrupt the stage's own
         self._family = _load(settings, location, family, self.device)
         self._model = self._family.model
-        # A fast tokenizer must not be used by two threads at once: batches are prepared with the family's.
+        # Two threads must not use one fast tokenizer: batches are prepared with the family's.
         self._tokenizer = copy.deepcopy(self._family.processor.tokenizer)
         self._end_tokens = self._family.end_tokens()
         self._stops = settings.stops if can_settle(settings.stops) else ()
@@ -85,7 +85,7 @@ class TransformersBackend:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The commit that the hub gave, the dtype, and the batch size that fitted."""
+        """The hub's commit, the dtype, and the batch size that fitted."""
         return {
             "commit": getattr(self._model.config, "_commit_hash", None),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -101,17 +101,17 @@ class TransformersBackend:
         return compare_batched_with_single(self, refs)
 
     def close(self) -> None:
-        """Let the weights go, the GPU's memory too."""
+        """Release the weights and the GPU's memory."""
         del self._model, self._family, self._engine
         self.free_memory()
 
     def free_memory(self) -> None:
-        """Give what torch keeps for later back to the GPU."""
+        """Return torch's cached memory to the GPU."""
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
     def length(self, ref: ImageRef) -> float:
-        """See `BatchModel.length`: the prompt's letters and, where the family's images differ, the image's pixels."""
+        """See `BatchModel.length`: the prompt's characters and, where it matters, the image's pixels."""
         if not self._lengths_differ:
             return 0.0
         return ref.width * ref.height / _PIXELS_PER_TOKEN + len(ref.prompted(self._prompt)) / 4
@@ -149,13 +149,13 @@ class TransformersBackend:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights that the text is generated with: others may be kept in float32, as BLIP-2's Q-Former."""
+        """The type of the weights that generate the text: others may be float32, such as BLIP-2's Q-Former."""
         dtype: torch.dtype = self._family.speaker.dtype
         return dtype
 
     @property
     def precision(self) -> float:
-        """The smallest relative difference that it tells apart; its own dtype's, or what quantizing leaves of it."""
+        """The smallest relative difference that it can represent: the dtype's, or that of the quantization."""
         computed = {"none": self.dtype, "8bit": torch.int8, "4bit": torch.bfloat16}[self._settings.quantization]
         return 1 / torch.iinfo(computed).max if computed is torch.int8 else torch.finfo(computed).eps
 
@@ -167,7 +167,7 @@ class TransformersBackend:
         inputs = prepared.inputs.to(self._model.device, dtype=self._model.dtype)
         output = self._family.generate(
             inputs,
-            # Sampling is arg-max over logits + Gumbel noise: exact, and the same whatever the batch.
+            # Sampling is arg-max over logits + Gumbel noise: exact, and independent of the batch.
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -230,7 +230,7 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         if not settings.trust_remote_code and "trust_remote_code=True" in str(error):
             raise CaptionerError(
-                f"{settings.model}: it comes with code of its own, which is not run unless you ask for it; read that "
+                f"{settings.model}: it comes with code of its own, which is not run unless you request it; read that "
                 "code, then write trust_remote_code: true and the revision that you read, or serve it and use backend: "
                 "openai."
             ) from None
@@ -281,7 +281,7 @@ def _devices(settings: TransformersCaptioner) -> list[str]:
 
 
 def _check_memory(settings: TransformersCaptioner, device: str) -> None:
-    """Say before minutes of loading that the GPU cannot hold it."""
+    """Raise before minutes of loading when the model does not fit on the GPU."""
     if settings.memory_gb is None or not device.startswith("cuda") or settings.device_map != "none":
         return
     free = torch.cuda.mem_get_info(device)[0] / 1e9
@@ -293,14 +293,14 @@ def _check_memory(settings: TransformersCaptioner, device: str) -> None:
 
 
 def _check_folder(location: str) -> None:
-    """Say plainly what a local model folder lacks (a hub id is left to the hub's own errors)."""
+    """Raise with what a local model folder lacks (a hub id is left to the hub's own errors)."""
     folder = Path(location)
     if not folder.is_absolute():
         return
     if not folder.is_dir():
         raise CaptionerError(f"{folder}: there is no such model folder; correct the captioner's `model`.")
     if _brings_code(folder):
-        return  # its own code says what it needs
+        return  # its own code decides what it needs
     needed = {
         "configuration": ("config.json",),
         "weights in safetensors": ("*.safetensors",),
@@ -319,4 +319,4 @@ def _brings_code(folder: Path) -> bool:
     try:
         return "auto_map" in json.loads((folder / "config.json").read_bytes())
     except (FileNotFoundError, ValueError, TypeError):
-        return False  # the checks and the loading behind this one say what is wrong with it
+        return False  # the following checks and the loading report its faults

@@ -1,4 +1,4 @@
-"""Several GPUs of one machine: one process a device, each with the model, sharing one stream of images."""
+"""Several GPUs of one machine: one process per device, each with the model, sharing one stream of images."""
 
 import multiprocessing
 import queue
@@ -14,15 +14,15 @@ from caploom.captioning.settings import TransformersCaptioner
 from caploom.errors import CaptionerError
 
 LoadOn = Callable[[TransformersCaptioner, str], Backend]
-"""Loads a captioner on a device, in whatever process it is called."""
+"""Loads a captioner on a device, in the calling process."""
 
-_PATIENCE = 0.5  # seconds between looks at whether the other side still lives
+_PATIENCE = 0.5  # seconds between checks that the other side is alive
 _END: tuple[str, list[ImageRef]] = ("end", [])
 
 
 @dataclass
 class _Worker:
-    """A worker's process, the queue of its tasks, and how many images it was given and has not given back."""
+    """A worker's process, the queue of its tasks, and the number of its unfinished images."""
 
     process: BaseProcess
     tasks: Any
@@ -33,7 +33,7 @@ class _Worker:
 class WorkerPool:
     """Workers that each hold the model on a device of their own; see `Backend`.
 
-    Work is handed out a batch at a time to whoever has the least. Raises `CaptionerError` when a worker dies.
+    Each batch goes to the worker with the least work. Raises `CaptionerError` when a worker dies.
     """
 
     def __init__(self, settings: TransformersCaptioner, devices: Sequence[str], load: LoadOn) -> None:
@@ -41,7 +41,7 @@ class WorkerPool:
         self._load = load
         self._devices = devices
         self.device = ", ".join(devices)
-        # As much as a worker's engine takes before it gives anything back, and a batch to go on with.
+        # As much as a worker's engine takes before it returns anything, and one batch more.
         self._enough = settings.batch_size * (SORTED_BATCHES + settings.prefetch + 2)
         self._workers: list[_Worker] = []
         self._start()
@@ -64,11 +64,11 @@ class WorkerPool:
             while any(worker.under_way for worker in self._workers):
                 yield self._receive_chunk()
         except BaseException:
-            self.close()  # whoever stopped in the middle leaves workers with work that nobody waits for
+            self.close()  # a caller that stopped early leaves workers with work that nobody waits for
             raise
 
     def canary(self, refs: Sequence[ImageRef]) -> list[CanaryRow]:
-        """See `Backend.canary`: one of the workers is asked."""
+        """See `Backend.canary`: one of the workers runs it."""
         self._workers[0].tasks.put(("canary", list(refs[:64])))
         rows: list[CanaryRow] = self._receive()[1]
         return rows
@@ -101,7 +101,7 @@ class WorkerPool:
             raise
 
     def _hand_out(self, pieces: Iterator[list[ImageRef]]) -> bool:
-        """Give batches to the workers until all have enough; False when there are no more."""
+        """Hand batches to the workers until all have enough; False when there are no more."""
         while True:
             idlest = min(self._workers, key=lambda worker: worker.under_way)
             if idlest.under_way >= self._enough:
@@ -119,7 +119,7 @@ class WorkerPool:
         return chunk
 
     def _receive(self) -> tuple[int, Any]:
-        """A worker's number and what it says; raises the error that it says, or the `CaptionerError` of its death."""
+        """A worker's number and its report; raises the error that it reports, or a `CaptionerError` when it died."""
         while True:
             try:
                 number, said = self._results.get(timeout=_PATIENCE)
@@ -135,7 +135,7 @@ class WorkerPool:
             if not worker.process.is_alive():
                 raise CaptionerError(
                     f"{self._settings.label}: the worker {worker.process.name} died (exit code "
-                    f"{worker.process.exitcode}; -9 is often the memory running out); what was captioned is kept: run "
+                    f"{worker.process.exitcode}; -9 often means that memory ran out); its captions are kept: run "
                     "again, with a smaller batch_size if need be."
                 )
 
@@ -146,7 +146,7 @@ def _pieces(refs: Iterator[ImageRef], size: int) -> Iterator[list[ImageRef]]:
 
 
 def _work(number: int, settings: TransformersCaptioner, device: str, load: LoadOn, tasks: Any, results: Any) -> None:
-    """A worker's life: load, say what it is, then caption what comes until the pool or its process ends."""
+    """A worker's main loop: load, report facts, then caption until the pool or its process ends."""
     try:
         backend = load(settings, device)
         results.put((number, backend.facts))
@@ -157,14 +157,14 @@ def _work(number: int, settings: TransformersCaptioner, device: str, load: LoadO
         return
     except CaptionerError as error:
         results.put((number, error))
-    # Whatever it is must reach the pool's process, which else would wait for this worker.
+    # Any error must reach the pool's process, which would otherwise wait for this worker.
     except Exception as error:  # noqa: BLE001
         sentence = f"{settings.label}: the worker on {device} failed ({type(error).__name__}: {error})."
         results.put((number, CaptionerError(sentence)))
 
 
 class _PoolIsGone(Exception):
-    """The pool's process was killed: nobody will ever end this worker."""
+    """The pool's process was killed, so nobody will end this worker."""
 
 
 def _arriving(number: int, backend: Any, tasks: Any, results: Any) -> Iterator[ImageRef]:

@@ -1,8 +1,8 @@
-"""The catalog: a DuckDB file beside the artifacts that answers questions about all of them at once.
+"""The catalog: a DuckDB file next to the artifacts that answers questions about all of them at once.
 
-It is never the truth: the manifests and tables are, and it is brought up to date with them whenever it is opened. And
-it is never in the way: one that is corrupt, old, of another store or in somebody's use is replaced by a new file, and
-where none can be written, it is made in a temporary folder.
+It is never the truth: the manifests and tables are, and it is updated from them whenever it is opened. And it is never
+in the way: one that is corrupt, old, of another store or in use is replaced by a new file, and where none can be
+written, it is created in a temporary folder.
 """
 
 import logging
@@ -37,9 +37,9 @@ _BUSY = "The catalog is being brought up to date by another process; waiting for
 
 @contextmanager
 def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to the store's catalog, up to date with its manifests; see `catalog_schema`.
+    """A read-only connection to the store's catalog, up to date with its manifests; see `schema`.
 
-    What may be out of date is the content of tables that the manifests name, since only manifests are looked at.
+    The content of tables that the manifests name may be out of date, since only manifests are checked.
 
     Example:
         >>> with open_catalog(factory.store) as catalog:
@@ -66,13 +66,13 @@ def open_catalog(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
                 discard(path)
                 raise StoreError(
                     f"{path}: the catalog was damaged ({_first_line(error)}) and has been deleted; run the command "
-                    "again, it will be made anew."
+                    "again, and it will be rebuilt."
                 ) from None
             raise
 
 
 def _current(path: Path, root: Path, seen: Stamps) -> duckdb.DuckDBPyConnection | None:
-    """A connection to the catalog's file, if that is sound and knows the manifests as they are."""
+    """A connection to the catalog's file, if that is sound and up to date with the manifests."""
     if not path.is_file():
         return None
     try:
@@ -83,7 +83,7 @@ def _current(path: Path, root: Path, seen: Stamps) -> duckdb.DuckDBPyConnection 
         if known_stamps(connection, root) == seen:
             return connection
     except duckdb.Error as error:
-        _LOG.debug("The catalog %s is made anew: %s", path, error)
+        _LOG.debug("The catalog %s is rebuilt: %s", path, error)
     connection.close()
     return None
 
@@ -100,12 +100,12 @@ def _renewed(path: Path, store: Store) -> duckdb.DuckDBPyConnection | None:
             _write(path, store, seen, base=path)
             return attached(path)
     except (OSError, NotImplementedError, duckdb.Error) as error:
-        _LOG.debug("The catalog cannot be kept at %s: %s", path, error)
+        _LOG.debug("The catalog cannot be stored at %s: %s", path, error)
         return None
 
 
 def _write(path: Path, store: Store, seen: Stamps, base: Path) -> None:
-    """Write a catalog under another name and rename it: `base` brought up to date, or made from nothing."""
+    """Write a catalog under another name and rename it: `base` updated, or a new one."""
     temporary = new_file(path)
     try:
         if not _updated(base, temporary, store, seen):
@@ -124,7 +124,7 @@ def _write(path: Path, store: Store, seen: Stamps, base: Path) -> None:
 
 
 def _updated(base: Path, temporary: Path, store: Store, seen: Stamps) -> bool:
-    """Whether `base` is sound and has been copied and brought up to date."""
+    """Whether `base` is sound and has been copied and updated."""
     if not base.is_file() or log_of(base).exists():
         return False
     try:
@@ -140,7 +140,7 @@ def _updated(base: Path, temporary: Path, store: Store, seen: Stamps) -> bool:
             connection.execute("commit")
             create_views(connection, store.tables_root)
     except duckdb.Error as error:
-        _LOG.debug("The catalog %s is made anew: %s", base, error)
+        _LOG.debug("The catalog %s is rebuilt: %s", base, error)
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""The catalog's file: which manifests lie below a store, and the file that is read, replaced and swept."""
+"""The catalog's file: listing a store's manifests, and opening, naming and deleting the file."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ CATALOG_FILE = "catalog.duckdb"
 LOCK = ".catalog.lock"
 
 Stamps = dict[str, tuple[int, int]]
-"""By address, when a manifest was written (nanoseconds) and its size in bytes."""
+"""For each address, when its manifest was written (nanoseconds) and its size in bytes."""
 
-_DEEPEST = 12  # folders below one another: more would be a link that leads back
+_DEEPEST = 12  # nested folders: more would be a link back up
 
 
 def stamps(root: Path) -> Stamps:
@@ -46,11 +46,11 @@ def _folders(folder: str) -> list[str]:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError:
-        return []  # gone meanwhile, or closed to us: it holds no artifact that could be read
+        return []  # gone meanwhile, or not permitted: it has no readable artifact
 
 
 def attached(path: Path) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to a catalog's file; raises `duckdb.Error` when it is none or another process writes it.
+    """A read-only connection to a catalog's file; raises `duckdb.Error` when it is not one or is being written.
 
     The file is attached to a database in memory: a process that opened an earlier catalog under this name would be
     given that one again.
@@ -66,7 +66,7 @@ def attached(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def known_stamps(connection: duckdb.DuckDBPyConnection, root: Path) -> Stamps | None:
-    """The manifests that a catalog has read; None when it is of another version or store. May raise `duckdb.Error`."""
+    """The manifests that a catalog has read; None when it has another version or store. May raise `duckdb.Error`."""
     if connection.execute("select version, root from about").fetchall() != [(VERSION, str(root))]:
         return None
     rows = connection.execute("select address, mtime_ns, size from seen").fetchall()
@@ -74,7 +74,7 @@ def known_stamps(connection: duckdb.DuckDBPyConnection, root: Path) -> Stamps | 
 
 
 def new_file(path: Path) -> Path:
-    """The name under which a new catalog is written; what killed processes left of theirs is deleted."""
+    """The name under which a new catalog is written; files left by killed processes are deleted."""
     for left_over in path.parent.iterdir():
         if left_over.name.startswith(f".{path.name}.") and is_abandoned(left_over):
             left_over.unlink(missing_ok=True)

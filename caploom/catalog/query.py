@@ -1,4 +1,4 @@
-"""Asks the catalog: one query that can read the store and nothing else, and its answer as a table for a terminal."""
+"""Queries the catalog: one query that can read only the store, and its answer as a table for a terminal."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from caploom.storage.store import Store
 
 _ASKING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _WIDEST = 60  # characters of a cell in a terminal
-_MANY_ROWS = 1_000_000  # a larger answer belongs into a file
+_MANY_ROWS = 1_000_000  # a larger answer belongs in a file
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Answer:
 
 
 def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
-    """The answer to one query; it reads the store alone, and writes nothing.
+    """The answer to one query, which can read only the store, and writes nothing.
 
     Raises:
-        StoreError: with DuckDB's own words, if it refuses the query or the query gives no table.
+        StoreError: with DuckDB's message, if it refuses the query or the query returns no table.
 
     Example:
         >>> from caploom.catalog.catalog import open_catalog
@@ -42,14 +42,14 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
     try:
         _confine(catalog, store.tables_root)
         statements = catalog.extract_statements(query)
-        # A store may be read with it and not written to: `copy ... to` would be allowed in the store's own folder.
+        # The query may read the store but not write to it: DuckDB would allow `copy ... to` in the store's own folder.
         if len(statements) != 1 or statements[0].type not in _ASKING:
-            raise StoreError("The catalog answers one query that asks (select, describe, explain) and changes nothing.")
+            raise StoreError("The catalog answers one query that only reads (select, describe, explain).")
         result = catalog.execute(statements[0])
         columns = [column[0] for column in result.description or ()]
         rows = result.fetchmany(_MANY_ROWS + 1)
     except duckdb.Error as error:
-        said = str(error).split("\n\nLINE ")[0]  # then comes the query again, with signs below its place
+        said = str(error).split("\n\nLINE ")[0]  # the query follows, with a marker below the error
         raise StoreError(f"DuckDB cannot answer: {printable(' '.join(said.split()))}") from None
     if len(rows) > _MANY_ROWS:
         raise StoreError(f"The answer has more than {_MANY_ROWS:,} rows; add a `limit`, or ask with DuckDB itself.")
@@ -57,10 +57,10 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
 
 
 def _confine(catalog: duckdb.DuckDBPyConnection, root: str) -> None:
-    """Have a connection reach no file outside the store, from now on."""
+    """Confine a connection to the store's files, from now on."""
     if catalog.execute("select current_setting('lock_configuration')").fetchone() == (True,):
         return
-    # The views name files by patterns, in which some signs of the folder's name are written otherwise.
+    # The views name files by patterns, in which some characters of the folder's name are escaped.
     catalog.execute("set allowed_directories = [?, ?]", [root, as_pattern(root)])
     catalog.execute("set enable_external_access = false")
     catalog.execute("set lock_configuration = true")
@@ -75,7 +75,7 @@ def described_tables() -> Answer:
 
 
 def described_text() -> str:
-    """The same to be read: each table, what it is, and its columns below it."""
+    """The same as text: each table with its description, and its columns below it."""
     lines = []
     for table in SHOWN:
         width = max(len(column.name) for column in table.columns)
@@ -87,7 +87,7 @@ def described_text() -> str:
 
 
 def aligned(answer: Answer, *, limit: int | None) -> str:
-    """The answer as an aligned table; captions cannot steer the terminal. With a limit, long cells are cut too."""
+    """The answer as an aligned table; captions cannot control the terminal. With a limit, long cells are cut too."""
     shown = answer.rows if limit is None else answer.rows[:limit]
     widest = None if limit is None else _WIDEST
     cells = [answer.columns, *([_cell(value, widest) for value in row] for row in shown)]
@@ -100,12 +100,12 @@ def aligned(answer: Answer, *, limit: int | None) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with blanks for all that would steer a terminal."""
+    """A text with spaces in place of everything that would control a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def json_value(value: Any) -> Any:
-    """A value of DuckDB's as JSON has it."""
+    """A DuckDB value as a JSON value."""
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -1,4 +1,4 @@
-"""Filling the catalog: the rows of manifests that are new or changed, and what follows from all of them."""
+"""Fills the catalog: the rows of new and changed manifests, and what is derived from all of them."""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def bring_up_to_date(connection: duckdb.DuckDBPyConnection, store: Store, known: Stamps, seen: Stamps) -> None:
-    """Have a writable catalog that knew some manifests know those that are there."""
+    """Update a writable catalog from the manifests that it knew to those that exist."""
     stale = [address for address in known if seen.get(address) != known[address]]
     fresh = sorted(address for address in seen if known.get(address) != seen[address])
     _forget(connection, stale)
@@ -116,7 +116,7 @@ def _manifest_row(manifest: Manifest) -> tuple[Any, ...]:
 
 
 def _json(value: Any) -> str:
-    # NaN is no JSON, and DuckDB refuses it; in a manifest's own text it is null too.
+    # NaN is not JSON, and DuckDB refuses it; it is null in a manifest's own text too.
     text = json.dumps(value, ensure_ascii=False)
     if "NaN" in text or "Infinity" in text:
         text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
@@ -136,7 +136,7 @@ def _insert(
 
 
 def _mark_latest(connection: duckdb.DuckDBPyConnection) -> None:
-    """Of each kind and name the newest; of some of the same second the one that was written last."""
+    """Mark the newest artifact of each kind and name; of several in one second, the one written last."""
     connection.execute(
         """
         update manifests set is_latest = ranked.newest from (
@@ -151,11 +151,11 @@ def _mark_latest(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
-    """Which images the pairs of these artifacts have; pairs that cannot be read go to the damaged."""
+    """Record which images the pairs of these artifacts have; unreadable pairs are recorded as damaged."""
     there = [address for address in addresses if store.has_file(address, _PAIRS)]
     try:
         _insert_images(connection, store, there)
-    except duckdb.Error:  # one of them is no such table, and the others are
+    except duckdb.Error:  # one of them is not such a table; the others may be
         for address in there:
             try:
                 _insert_images(connection, store, [address])
@@ -167,7 +167,7 @@ def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses:
 def _insert_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
     if not addresses:
         return
-    # Read whole before anything is written: an error within the transaction would end it.
+    # Read completely before anything is written: an error within the transaction would end it.
     root = store.tables_root
     before, after = len(root) + 2, len(_PAIRS) + 2
     files = [as_pattern(f"{root}/{address}/{_PAIRS}") for address in addresses]

@@ -1,4 +1,4 @@
-"""What the catalog holds: its tables and views, their columns, and what each means."""
+"""The catalog's tables and views, their columns, and what each means."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from caploom.storage.records import CAPTIONS, FAILURES, PAIRS, RANKS, SHEARED
 
-VERSION = 1
-"""Of the catalog's file; one of another version is made anew. Raise it whenever anything below changes."""
+VERSION = 2
+"""Version of the catalog's file; one of another version is rebuilt. Raise it whenever anything below changes."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ _SHARD = Column("shard", "text", "the shard")
 
 MANIFESTS = Relation(
     "manifests",
-    "one row a finished artifact: what its manifest says",
+    "one row per finished artifact: its manifest",
     (
         _ADDRESS,
         Column("kind", "text", "captions, training_set, checkpoint, ..."),
-        Column("name", "text[]", "what stands in the address between kind and fingerprint"),
-        Column("label", "text", "what people and the UI call it"),
+        Column("name", "text[]", "the part of the address between kind and fingerprint"),
+        Column("label", "text", "its name for people and in the UI"),
         Column("fingerprint", "text", "hash of the configuration, code version and inputs"),
         Column("data_version", "text", "hash of what was written"),
         Column("code_version", "text", "version of the stage's own code"),
-        Column("configuration", "json", "what it was configured as"),
-        Column("seeds", "json", "seeds by what they were for"),
+        Column("configuration", "json", "its configuration"),
+        Column("seeds", "json", "seeds by their purpose"),
         Column("rows_in", "bigint", "rows that came in"),
         Column("rows_out", "bigint", "rows that went out"),
         Column("rows_failed", "bigint", "rows that failed"),
@@ -54,7 +54,7 @@ MANIFESTS = Relation(
         Column("packages", "json", "versions of the packages that decide results"),
         Column("device", "text", "where it was made: cpu, cuda, ..."),
         Column("run_id", "text", "the Dagster run that made it"),
-        Column("started", "timestamptz", "when its making began"),
+        Column("started", "timestamptz", "when making it began"),
         Column("seconds", "double", "how long it took"),
         _LATEST,
         Column("caploom_version", "text", "the Caploom that made it"),
@@ -63,18 +63,18 @@ MANIFESTS = Relation(
 
 INPUTS = Relation(
     "inputs",
-    "one row an artifact and an artifact that it was made from",
+    "one row per artifact and input that it was made from",
     (
         _ADDRESS,
-        Column("position", "integer", "place among the inputs, from 0"),
-        Column("input_address", "text", "what it was made from"),
+        Column("position", "integer", "position among the inputs, from 0"),
+        Column("input_address", "text", "the input's address"),
         Column("input_data_version", "text", "the input's data version at that time"),
     ),
 )
 
 FILES = Relation(
     "files",
-    "one row a file of an artifact",
+    "one row per file of an artifact",
     (
         _ADDRESS,
         Column("name", "text", "path below the artifact's folder"),
@@ -85,7 +85,7 @@ FILES = Relation(
 
 IMAGES = Relation(
     "images",
-    "one row an image and raw pairs that hold it, of every version",
+    "one row per image and raw pairs that contain it, of every version",
     (
         Column("word", "ubigint", "the first 64 bits of the image's identity"),
         _SHARD,
@@ -95,7 +95,7 @@ IMAGES = Relation(
 
 DAMAGED = Relation(
     "damaged",
-    "files that cannot be read or relied on: no other table speaks of them",
+    "files that cannot be read or trusted: no other table includes them",
     (
         Column("address", "text", "the artifact that it would be"),
         Column("path", "text", "the file"),
@@ -105,7 +105,7 @@ DAMAGED = Relation(
 
 STAMPS = Relation(
     "seen",
-    "the catalog's own: which manifests it has read",
+    "internal: the manifests that the catalog has read",
     (
         _ADDRESS,
         Column("mtime_ns", "bigint", "when the manifest was written, nanoseconds"),
@@ -115,9 +115,9 @@ STAMPS = Relation(
 
 INFO = Relation(
     "about",
-    "the catalog's own: what it is a catalog of",
+    "internal: the store that the catalog describes",
     (
-        Column("version", "integer", "of the catalog's layout"),
+        Column("version", "integer", "version of the catalog's layout"),
         Column("root", "text", "the store"),
     ),
 )
@@ -129,13 +129,13 @@ _MEANINGS = {
     "image_id": "identity of the image: SHA-256 of its file",
     "image": "its path as the user wrote it",
     "path": "where its bytes are: a file, or a range of one",
-    "phash": "perceptual hash: pictures alike differ in few bits; 0 of plain colours",
+    "phash": "perceptual hash: similar pictures differ in few bits; 0 for plain colours",
     "raw_caption": "the caption that came with it",
     "width": "pixels",
     "height": "pixels",
     "row": "its row in the source, from 1",
-    "captioner": "who said it",
-    "fingerprint": "the captioner's: of model, prompt, decoding, ...",
+    "captioner": "the captioner",
+    "fingerprint": "the captioner's fingerprint: of model, prompt, decoding, ...",
     "text": "the caption, unsheared",
     "tokens": "new tokens, by the captioner's own tokenizer",
     "finish_reason": "why it ended: stop, length, shear or imported",
@@ -146,7 +146,7 @@ _MEANINGS = {
     "caption": "the caption",
     "source_words": "words before the shear",
     "words": "words after it",
-    "cut": "whether more than blanks was cut off",
+    "cut": "whether more than whitespace was cut off",
     "at_cap": "whether a rule that cuts at a length did",
     "stage": "the stage in which it failed",
     "key": "row of the source, or identity of the image",
@@ -154,9 +154,9 @@ _MEANINGS = {
     "detail": "what happened, in a sentence",
     "direction": "image_to_text or text_to_image",
     "query": "image_id, or image_id#number of the caption",
-    "rank": "of the best right answer; 1 is best",
+    "rank": "rank of the best right answer; 1 is best",
     "scoring": "how a pair is scored: cosine; of BLIP, ITC, and that with re-ranking",
-    "fold": "among whose candidates it ranks; null where the set is searched whole",
+    "fold": "the class whose candidates it ranks among; null where the whole set is searched",
 }
 
 
@@ -185,26 +185,26 @@ FAILURES_VIEW = Relation(
 )
 SHEARED_VIEW = Relation(
     "sheared",
-    "what shears kept of captions",
+    "the parts of captions that shears kept",
     (*_columns(SHEARED), Column("shear_fingerprint", "text", "hash of the shear's rules"), _SHARD, *_MADE),
 )
 TRAINING_ROWS_VIEW = Relation(
     "training_rows",
-    "training sets: one row an image and a caption that training may draw",
+    "training sets: one row per image and caption that training may draw",
     (
         Column("recipe", "text", "the training set's name: the recipe without its seed"),
         Column("image_id", "text", _MEANINGS["image_id"]),
         Column("image", "text", _MEANINGS["image"]),
         Column("path", "text", _MEANINGS["path"]),
         Column("caption", "text", "the caption"),
-        Column("source", "text", "who said it: raw, or a captioner"),
-        Column("weight", "float", "how likely it is drawn among the row's captions"),
+        Column("source", "text", "its source: raw, or a captioner"),
+        Column("weight", "float", "the probability that it is drawn among the row's captions"),
         *_MADE,
     ),
 )
 _MEASURED = (
     Column("stage", "text", "after which training: zero-shot or fine-tuned"),
-    Column("evaluation_set", "text", "what it was measured on"),
+    Column("evaluation_set", "text", "the evaluation set"),
 )
 RANKS_VIEW = Relation(
     "ranks",
@@ -213,7 +213,7 @@ RANKS_VIEW = Relation(
 )
 
 _RECALLS = tuple(
-    Column(f"r{k}_{short}", "double", f"Recall@{k}, {direction}, a share from 0 to 1")
+    Column(f"r{k}_{short}", "double", f"Recall@{k}, {direction}, a fraction from 0 to 1")
     for short, direction in (("i2t", "image to text"), ("t2i", "text to image"))
     for k in (1, 5, 10)
 )
@@ -239,8 +239,8 @@ _METRICS = (
     Column("started", "timestamptz", "when it was measured"),
     Column("base", "text", "the recipe without its seed"),
 )
-METRICS_VIEW = Relation("metrics", "one row a recipe, evaluation set, stage and scoring: the newest", _METRICS)
-METRICS_HISTORY_VIEW = Relation("metrics_history", "the same of every version ever measured", (*_METRICS, _LATEST))
+METRICS_VIEW = Relation("metrics", "one row per recipe, evaluation set, stage and scoring: the newest", _METRICS)
+METRICS_HISTORY_VIEW = Relation("metrics_history", "the same for every version ever measured", (*_METRICS, _LATEST))
 
 VIEWS = (
     METRICS_VIEW,

@@ -102,12 +102,12 @@ where m ->> 'kind' = 'retrieval'
 """
 
 
-UNREADABLE = "it is no table that can be read; delete its folder and make the artifact again."
-"""What is said of a damaged table."""
+UNREADABLE = "it cannot be read as a table; delete its folder and rebuild the artifact."
+"""The problem recorded for a damaged table."""
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
-    """Make the catalog's views anew, as the artifacts are now; `root` is what the names of their tables begin with."""
+    """Create the catalog's views again, for the present artifacts; `root` is the prefix of their tables' names."""
     recalls = ",\n    ".join(
         f"(m -> '{direction}' ->> 'recall@{k}')::double as r{k}_{short}"
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
@@ -120,7 +120,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
         try:
             _create(connection, name, _over(root, tables, sources))
         except duckdb.Error:
-            # DuckDB looks at a file to know the columns, and cannot read that one: the view names those that it can.
+            # DuckDB reads a file to find the columns, and cannot read this one: the view names the readable ones.
             readable = [(_readable(connection, root, source), several) for source, several in sources]
             _create(connection, name, _over(root, tables, [each for each in readable if each[0]]))
     for relation in VIEWS:
@@ -132,7 +132,7 @@ def _create(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> Non
 
 
 def describe(connection: duckdb.DuckDBPyConnection, what: str, relation: Relation) -> None:
-    """Keep beside a table or view what it and its columns mean, for whoever opens the file."""
+    """Comment a table or view and its columns, for people who open the file."""
     connection.execute(f"comment on {what} {relation.name} is {quoted(relation.about)}")
     for column in relation.columns:
         connection.execute(f'comment on column {relation.name}."{column.name}" is {quoted(column.about)}')
@@ -144,7 +144,7 @@ def quoted(text: str) -> str:
 
 
 def as_pattern(path: str) -> str:
-    """A path as DuckDB's pattern that matches this path alone."""
+    """A path as a DuckDB pattern that matches only this path."""
     return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
 
 
@@ -158,7 +158,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, root: str, tables: _Tables) 
         " where f.name glob ? and (?::text is null or m.kind = ?) group by all order by all",
         [tables.pattern, tables.kind, tables.kind],
     ).fetchall()
-    # `[!.]*`: what is being written lies in a hidden folder beside the finished ones.
+    # `[!.]*`: unfinished artifacts are in hidden folders next to the finished ones.
     return [
         ([f"{as_pattern(root)}/{kind}{'/*' * names}/[!.]*/{tables.pattern}"], several) for kind, names, several in kinds
     ]
@@ -169,10 +169,10 @@ def _over(root: str, tables: _Tables, sources: _Sources) -> str:
     empty = ", ".join(f'null::{sql_type(field.type)} as "{field.name}"' for field in tables.schema)
     parts = [f"select {empty}, null::text as _address, null::text[] as _file where false"]
     columns = ", ".join(f'"{name}"' for name in tables.schema.names)
-    below = tables.pattern.count("/") + 1  # of a file's path, what lies below the artifact's folder
+    below = tables.pattern.count("/") + 1  # parts of a file's path below the artifact's folder
     split = f"string_split(substr(filename, {len(root) + 2}), '/')"
     for patterns, several in sources:
-        # Tables of another version of the code may have other columns: then those that are there are read by name.
+        # Tables of another version of the code may have other columns: then they are read by name.
         read = "* exclude (filename)" if several else columns
         parts.append(
             f"select {read}, array_to_string({split}[:-{below + 1}], '/') as _address, {split}[-{below}:] as _file"
@@ -186,7 +186,7 @@ def _over(root: str, tables: _Tables, sources: _Sources) -> str:
 
 
 def _readable(connection: duckdb.DuckDBPyConnection, root: str, patterns: list[str]) -> list[str]:
-    """Of the files of some patterns those that are tables; the others become known as damaged."""
+    """The files of some patterns that are tables; the others are recorded as damaged."""
     found = []
     for (file,) in connection.execute("select file from glob(?) order by file", [patterns]).fetchall():
         try:

@@ -1,4 +1,4 @@
-"""`caploom check`: whether a YAML is well formed, and what it would make."""
+"""`caploom check`: whether a YAML is valid, and what it would make."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def check(config: Path) -> None:
     from caploom.config.factory_config import load_config
 
     loaded = load_config(config)
-    click.echo(f"{config}: the factory {loaded.name} is well formed; its artifacts lie in {loaded.store}.")
+    click.echo(f"{config}: the factory {loaded.name} is valid; its artifacts are in {loaded.store}.")
     for name, captioner in loaded.captioners.items():
         click.echo(f"captioner {name}: {captioner.label} ({captioner_fingerprint(captioner)})")
     for recipe in loaded.expanded_recipes():

@@ -17,7 +17,7 @@ _HOW_TO_LOAD = {
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe")
-@click.option("--to", "folder", required=True, help="Folder to make, or URL; new or empty.")
+@click.option("--to", "folder", required=True, help="Folder to create, or URL; new or empty.")
 @click.option("--format", "format_name", type=click.Choice(list(_HOW_TO_LOAD)), default="open_clip", show_default=True)
 @click.option("--stage", type=click.Choice(["zero-shot", "fine-tuned"]), default="zero-shot", show_default=True)
 @user_errors
@@ -44,7 +44,7 @@ def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: 
 def _write(checkpoint: Path, folder: Path, format_name: str) -> str:
     if (checkpoint / "blip_config.json").is_file():
         if format_name == "open_clip":
-            raise ExportError("A BLIP is none of open_clip's models; export it with --format transformers.")
+            raise ExportError("A BLIP is not an open_clip model; export it with --format transformers.")
         shutil.copytree(checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         return 'BlipForImageTextRetrieval.from_pretrained("{folder}/retrieval")'
     if format_name == "transformers":

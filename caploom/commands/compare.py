@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe_a")
 @click.argument("recipe_b")
-@click.option("--set", "name", help="Only this evaluation set; all that both recipes were measured on, if left out.")
+@click.option("--set", "name", help="Only this evaluation set; by default all that both recipes were measured on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @user_errors
 def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_json: bool) -> None:
     """Compare two measured recipes on the same queries: RECIPE_A's recalls minus RECIPE_B's.
 
-    Each difference has its 95 % interval and two-sided p-value from a paired bootstrap over the queries. They speak of
-    the two checkpoints: how much another training seed would change is another question.
+    Each difference has its 95 % interval and two-sided p-value from a paired bootstrap over the queries. They are about
+    these two checkpoints, and say nothing about the effect of another training seed.
     """
     from caploom.config.factory import Factory
     from caploom.questions.compare_recipes import compare_recipes

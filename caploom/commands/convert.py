@@ -1,4 +1,4 @@
-"""`caploom convert`: published weights that transformers cannot load, made into model folders that it can."""
+"""`caploom convert`: turns published weights that transformers cannot load into model folders that it can."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group()
 def convert() -> None:
-    """Make model folders of published weights that need it."""
+    """Make model folders from published weights that transformers cannot load."""
 
 
 @convert.command()
@@ -25,13 +25,13 @@ def convert() -> None:
     "--projection", type=_PATH, required=True, help="MiniGPT-4's: prerained_minigpt4_7b.pth or pretrained_minigpt4.pth."
 )
 @click.option("--vicuna", type=_PATH, required=True, help="Folder of Vicuna v0 in Hugging Face's format, same size.")
-@click.option("--out", type=_PATH, required=True, help="Folder to make; new or empty.")
+@click.option("--out", type=_PATH, required=True, help="Folder to create; new or empty.")
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "bfloat16", "float32"]),
     default="float16",
     show_default=True,
-    help="Of the weights; the Q-Former keeps float32.",
+    help="Type of the weights; the Q-Former keeps float32.",
 )
 @user_errors
 def minigpt4(vit: Path, qformer: Path, projection: Path, vicuna: Path, out: Path, dtype: "DType") -> None:

@@ -16,10 +16,10 @@ from caploom.commands.user_errors import user_errors
 @click.option("--md", "form", flag_value="md", help="Print Markdown.")
 @user_errors
 def diff(config: Path, first: str, second: str, form: str | None) -> None:
-    """Say what differs between FIRST and SECOND: configuration, code, inputs, rows, metrics, cost.
+    """Show what differs between FIRST and SECOND: configuration, code, inputs, rows, metrics, cost.
 
-    Both are recipes of the YAML, or both are artifacts of one kind, named as `caploom lineage` takes them; NAME@1 is
-    the version before the newest. Recalls are compared query by query, with 95 % intervals and p-values.
+    Both are recipes of the YAML, or both are artifacts of one kind, named as for `caploom lineage`; NAME@1 is the
+    version before the newest. Recalls are compared query by query, with 95 % intervals and p-values.
     """
     from caploom.config.factory import Factory
     from caploom.questions.diff.differences import differences

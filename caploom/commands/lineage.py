@@ -1,4 +1,4 @@
-"""`caploom lineage`: what made an artifact, and what was made from it."""
+"""`caploom lineage`: what an artifact was made from, and what was made from it."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ from caploom.commands.user_errors import user_errors
 @click.option("--all", "everything", is_flag=True, help="Each shard on a line of its own.")
 @user_errors
 def lineage(config: Path, artifact: str, as_json: bool, form: str, everything: bool) -> None:
-    """Show what made ARTIFACT, back to the raw files, and what was made from it.
+    """Show what ARTIFACT was made from, back to the raw files, and what was made from it.
 
     ARTIFACT is `checkpoint/four-captioners` (the newest), an address with its fingerprint, `captions/NAME [SHARD]` as
-    the UI says it, a folder, or the beginning of a fingerprint.
+    in the UI, a folder, or the beginning of a fingerprint.
     """
     from caploom.config.factory import Factory
     from caploom.questions.lineage.lineage_graph import artifact_lineage

@@ -10,19 +10,19 @@ from caploom.commands.user_errors import user_errors
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each number was reckoned from.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with what each estimate is based on.")
 @click.option(
     "--cluster",
     is_flag=True,
-    help="Instead: the GPU hours of captioning 3 M, 15 M and 400 M images, from rates of the YAML's store, and "
+    help="Instead: the GPU hours for captioning 3 M, 15 M and 400 M images, at rates measured in the YAML's store and "
     "published ones; it needs no YAML.",
 )
-@click.option("--images", type=click.IntRange(min=1), multiple=True, help="--cluster: so many instead; repeatable.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: at work at once.")
+@click.option("--images", type=click.IntRange(min=1), multiple=True, help="--cluster: this many instead; repeatable.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: working at once.")
 @click.option(
     "--gpus-per-machine", type=click.IntRange(min=1), default=1, show_default=True, help="--cluster: for machine hours."
 )
-@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: of a GPU for an hour, any currency.")
+@click.option("--gpu-hour-price", type=click.FloatRange(min=0), help="--cluster: price of a GPU hour, any currency.")
 @user_errors
 def plan(
     config: Path | None,
@@ -35,8 +35,8 @@ def plan(
 ) -> None:
     """Preview what a run of the YAML would still make, and what it costs. Nothing is made.
 
-    Counts are of what the store lacks. Seconds are reckoned at the rates that were measured in this store; where
-    nothing like it has run yet, they are not known, and it says so.
+    Counts are of what the store lacks. Seconds are estimated from rates measured in this store; where nothing similar
+    has run yet, they are shown as unknown.
     """
     from caploom.config.factory import Factory
 

@@ -9,7 +9,7 @@ from caploom.commands.user_errors import user_errors
 @click.argument("name", required=False)
 @user_errors
 def presets(name: str | None) -> None:
-    """List the ready-made captioners, or show one as YAML, to be used or copied."""
+    """List the ready-made captioners, or show one as YAML, to use or to copy."""
     import yaml
 
     from caploom.captioning.presets import preset_named

@@ -1,4 +1,4 @@
-"""`caploom reproduce`: whether an artifact comes out the same when it is made again."""
+"""`caploom reproduce`: whether an artifact comes out the same when it is rebuilt."""
 
 import json
 import shutil
@@ -20,22 +20,22 @@ from caploom.commands.user_errors import user_errors
     "--in",
     "folder",
     type=click.Path(path_type=Path),
-    help="Make it in this new folder, which is kept, and not in /tmp.",
+    help="Rebuild it in this new folder, which is kept, instead of in /tmp.",
 )
-@click.option("--keep", is_flag=True, help="Keep the temporary folder, and say where it is.")
+@click.option("--keep", is_flag=True, help="Keep the temporary folder, and print its path.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @user_errors
 def reproduce(config: Path, artifact: str, folder: Path | None, keep: bool, as_json: bool) -> None:
-    """Make ARTIFACT again from its manifest, in a fresh folder, and compare it with the one in the store.
+    """Rebuild ARTIFACT from its manifest, in a fresh folder, and compare it with the one in the store.
 
-    ARTIFACT is what `caploom lineage` and the UI call it, such as "checkpoint [four-captioners]" or
-    training_set/four-captioners (of several versions the newest), a whole address, a folder, or the beginning of a
+    ARTIFACT is its name in `caploom lineage` and the UI, such as "checkpoint [four-captioners]" or
+    training_set/four-captioners (the newest of several versions), a whole address, a folder, or the beginning of a
     fingerprint.
 
-    It is made of the very artifacts that its manifest records, by the settings that were recorded; the YAML adds what
-    no manifest has (devices, batch sizes). The store is not written to.
+    It is rebuilt from the exact artifacts and settings that its manifest records; the YAML adds what no manifest has
+    (devices, batch sizes). Nothing is written to the store.
 
-    Exits with 0 when both are the same, 1 when not, 2 when that cannot be asked.
+    Exits with 0 when both are the same, 1 when not, 2 when they cannot be compared.
     """
     from caploom.config.factory import Factory
     from caploom.reproduce.reproduce import reproduce as make_again
@@ -54,7 +54,7 @@ def reproduce(config: Path, artifact: str, folder: Path | None, keep: bool, as_j
 
 @contextmanager
 def _fresh_folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
-    """The folder that was asked for, or a temporary one, which is deleted unless it is to be kept."""
+    """The requested folder, or a temporary one, which is deleted unless it is to be kept."""
     if folder is not None:
         yield folder
         return

@@ -1,4 +1,4 @@
-"""`caploom results`: what every recipe reached."""
+"""`caploom results`: the recalls of every recipe."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`caploom retry`: caption again what failed, and only that."""
+"""`caploom retry`: captions failed images again, and only those."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from caploom.commands.user_errors import user_errors
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--captioner", "captioners", multiple=True, help="Only this captioner's; may be given several times.")
+@click.option("--captioner", "captioners", multiple=True, help="Only this captioner; may be given several times.")
 @user_errors
 def retry(config: Path, captioners: tuple[str, ...]) -> None:
     """Caption again the images that failed, and only those, as often as each captioner's `max_attempts` allows.

@@ -1,4 +1,4 @@
-"""`caploom sql`: the catalog asked in SQL."""
+"""`caploom sql`: queries the catalog in SQL."""
 
 import csv
 import json
@@ -14,22 +14,22 @@ from caploom.commands.user_errors import user_errors
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("query", required=False)
-@click.option("--json", "form", flag_value="json", help="Print a JSON record a row.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON record per row.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Most rows of a printed table.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of rows shown.")
 @click.option("--tables", is_flag=True, help="List the tables with their columns, instead of a query.")
 @user_errors
 def sql(config: Path, query: str | None, form: str | None, limit: int, tables: bool) -> None:
-    """Ask the catalog in SQL: DuckDB tables and views over manifests, captions, training sets and metrics.
+    """Query the catalog in SQL: DuckDB tables and views over manifests, captions, training sets and metrics.
 
-    Such as: caploom sql demo.yaml "select recipe, captioners, shear, r1_i2t from metrics order by 4 desc"
+    For example: caploom sql demo.yaml "select recipe, captioners, shear, r1_i2t from metrics order by 4 desc"
     """
     from caploom.catalog.catalog import open_catalog
     from caploom.catalog.query import aligned, ask, described_tables, described_text, json_value
     from caploom.config.factory import Factory
 
     if tables == (query is not None):
-        raise click.UsageError("Give a query, or --tables to see what can be asked.")
+        raise click.UsageError("Give a query, or --tables to list the tables.")
     factory = Factory.from_yaml(config)
     if query is None:
         answer = described_tables()
@@ -41,7 +41,7 @@ def sql(config: Path, query: str | None, form: str | None, limit: int, tables: b
     elif form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(answer.columns)
-        # A file gets the values as they are; on a terminal they must not steer it.
+        # A file gets the values unchanged; on a terminal they must not control it.
         writer.writerows([map(_shown, row) for row in answer.rows] if sys.stdout.isatty() else answer.rows)
     else:
         click.echo(described_text() if query is None else aligned(answer, limit=limit))

@@ -1,4 +1,4 @@
-"""`caploom status`: what of a factory is missing or stale, and why."""
+"""`caploom status`: which of a factory's artifacts are missing or stale, and why."""
 
 import json
 import sys
@@ -11,15 +11,15 @@ from caploom.commands.user_errors import user_errors
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a record a slot.")
-@click.option("--all", "everything", is_flag=True, help="Also what is current.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one record per slot.")
+@click.option("--all", "everything", is_flag=True, help="Also show what is current.")
 @click.option("--check", is_flag=True, help="Exit with 1 unless everything is current.")
 @user_errors
 def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
-    """Say what is missing or stale, and why, over the whole graph of the present YAML. Nothing is made.
+    """Show what is missing or stale, and why, over the whole graph of the present YAML. Nothing is made.
 
-    stale: something of its own changed (configuration, Caploom's code, an input's content). outdated: something
-    upstream is not current, and it waits for that. missing: never made.
+    stale: its own configuration, code or inputs changed. outdated: something upstream is not current, and it waits for
+    that. missing: never made.
     """
     from caploom.config.factory import Factory
     from caploom.questions.status.factory_status import factory_status

@@ -1,4 +1,4 @@
-"""`caploom trace`: everything that was ever said of an image, and what became of it."""
+"""`caploom trace`: every caption of an image, and what became of it."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from caploom.commands.user_errors import user_errors
 def trace(config: Path, image: str, as_json: bool) -> None:
     """Show every caption of IMAGE, what the shears cut, the training sets each landed in, and where it was retrieved.
 
-    IMAGE is its identity or the beginning of it, its path as the pairs have it, or a file.
+    IMAGE is its identity or the beginning of it, its path in the pairs, or a file.
     """
     from caploom.config.factory import Factory
     from caploom.questions.trace.text import trace_text

@@ -1,4 +1,4 @@
-"""How commands answer a user's mistake."""
+"""How commands report a user's mistake."""
 
 import functools
 import sys
@@ -11,7 +11,7 @@ from caploom.errors import CaploomError
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake ends in its sentence and exit code 2."""
+    """Turn a user's mistake into its message and exit code 2."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:

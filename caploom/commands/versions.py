@@ -1,4 +1,4 @@
-"""`caploom versions`: how recipes did on each version of their data."""
+"""`caploom versions`: the results of recipes on each version of their data."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from caploom.commands.user_errors import user_errors
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @user_errors
 def versions(config: Path, recipe: str | None, as_json: bool) -> None:
-    """Show what RECIPE (or every recipe) reached on each version of its data, the oldest first.
+    """Show the results of RECIPE (or every recipe) on each version of its data, the oldest first.
 
     A version is another training set made with the same settings, as after new images. Each is compared to the one
     before it on the same queries, with the 95 % interval of the change over images. Nothing is made.

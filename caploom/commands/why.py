@@ -1,4 +1,4 @@
-"""`caploom why`: what a recipe's number comes from."""
+"""`caploom why`: what a recipe's number is based on."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ from caploom.commands.user_errors import user_errors
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("recipe")
 @click.argument("metric")
-@click.option("--set", "name", help="On this evaluation set; on all that the recipe was measured on, if left out.")
+@click.option("--set", "name", help="Only this evaluation set; by default all that the recipe was measured on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @user_errors
 def why(config: Path, recipe: str, metric: str, name: str | None, as_json: bool) -> None:
-    """Show what RECIPE's METRIC comes from: the checkpoint, the training set, and of whom its captions are.
+    """Show what RECIPE's METRIC is based on: the checkpoint, the training set, and the sources of its captions.
 
-    METRIC is `r1_i2t`, `r5_t2i`, `mean_r1`, `rsum`, `median_rank_i2t`, or as the manifests say it:
+    METRIC is `r1_i2t`, `r5_t2i`, `mean_r1`, `rsum`, `median_rank_i2t`, or a manifest's own name for it:
     `image_to_text.recall@1`.
     """
     from caploom.config.factory import Factory

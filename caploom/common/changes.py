@@ -1,4 +1,4 @@
-"""Two configurations compared key by key, and values in so few words that they fit into a sentence."""
+"""Compares two configurations key by key, and shortens values so that they fit into a sentence."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,12 +8,12 @@ from caploom.common.text import printable
 
 _LONGEST = 60  # characters of a value in a sentence
 _SETS = ("captioners", "evaluation_sets", "waiting")
-"""Lists of names, of which one says what came and what went."""
+"""Lists of names, whose changes are described as additions and removals."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key that differs: its dotted path, and the value before and after (None where there was or is none)."""
+    """One key that differs: its dotted path, and the value before and after (None where it is absent)."""
 
     key: str
     before: Any
@@ -27,12 +27,12 @@ class Change:
         return f"{self.key} changed from {shown(self.before)} to {shown(self.after)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, values whole."""
+        """As JSON values, unshortened."""
         return {**asdict(self), "text": self.text}
 
 
 def changes(before: Any, after: Any, key: str = "") -> list[Change]:
-    """What differs between two JSON values: mappings key by key, anything else whole."""
+    """The differences between two JSON values: mappings key by key, anything else as a whole."""
     if isinstance(before, dict) and isinstance(after, dict):
         found = []
         for name in dict.fromkeys([*before, *after]):
@@ -54,7 +54,7 @@ def shown(value: Any) -> str:
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
-    """Printable text of at most so many characters: the beginning of a longer one."""
+    """Printable text, cut to at most `length` characters."""
     text = printable(text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 

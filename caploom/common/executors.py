@@ -8,13 +8,13 @@ from caploom.common.settings import Settings
 
 
 class LocalExecutor(Settings):
-    """In the run's own process, on the GPUs of its machine."""
+    """Runs in the run's own process, on the GPUs of its machine."""
 
     kind: Literal["local"] = "local"
 
 
 class RayExecutor(Settings):
-    """On a Ray cluster: tasks that decode, and workers that each hold the captioner once."""
+    """Runs on a Ray cluster: tasks decode, and each worker holds one copy of the captioner."""
 
     kind: Literal["ray"]
     address: str | None = Field(
@@ -24,9 +24,9 @@ class RayExecutor(Settings):
     )
     workers: PositiveInt = Field(default=1, description="Processes that hold the captioner, each with its own copy.")
     gpus_per_worker: NonNegativeFloat = Field(
-        default=1.0, description="Of each worker; a part such as 0.5 shares a GPU, 0 captions on CPUs."
+        default=1.0, description="Per worker; a fraction such as 0.5 shares a GPU, 0 captions on CPUs."
     )
-    cpus_per_worker: PositiveFloat = Field(default=1.0, description="Of each worker, beside its GPUs.")
+    cpus_per_worker: PositiveFloat = Field(default=1.0, description="Per worker, in addition to its GPUs.")
     decoders: PositiveInt = Field(default=4, description="Tasks that read and decode images at once, one CPU each.")
 
 
@@ -35,4 +35,4 @@ def _with_kind(value: Any) -> Any:
 
 
 Executor = Annotated[LocalExecutor | RayExecutor, Field(discriminator="kind"), BeforeValidator(_with_kind)]
-"""The YAML's `executor`: `ray`, or a mapping. Nothing that is made depends on it."""
+"""The YAML's `executor`: `ray`, or a mapping. No result depends on it."""

@@ -11,7 +11,7 @@ _WHOLE_FILE_LIMIT = 64 * 2**20  # bytes
 
 
 def fingerprint(value: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 of a JSON value, whatever the order of its keys."""
+    """16 hexadecimal digits of the SHA-256 of a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
@@ -33,10 +33,10 @@ def file_sha256(path: Path) -> str:
 
 
 def model_folder_fingerprint(folder: Path) -> str:
-    """A hash of a model folder's content: what it says depends on the weights, not on where they lie.
+    """A hash of a model folder's content: results depend on the weights, not on where they are stored.
 
-    Files up to 64 MiB are hashed whole; of a larger one, its size, first and last MiB (a 14 GB checkpoint must not be
-    read through every time the definitions load).
+    Files up to 64 MiB are hashed whole; of larger ones the size and the first and last MiB (a 14 GB checkpoint must not
+    be read completely every time the definitions load).
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -56,7 +56,7 @@ def model_folder_fingerprint(folder: Path) -> str:
 
 
 def model_content(path: Path) -> str:
-    """`content:` and the hash of a model's file or folder: what it is, wherever it lies. Unchanged, it is read once."""
+    """`content:` and the hash of a model's file or folder, wherever it is. An unchanged one is read once."""
     if path.is_dir():
         files = tuple((str(file), *_stamp(file)) for file in sorted(path.rglob("*")) if file.is_file())
         return f"content:{_folder_content(path, files)}"

@@ -1,4 +1,4 @@
-"""One at a time: a lock on a file, which ends with the process that holds it, however it ends."""
+"""Mutual exclusion by a lock on a file, which is released when the process that holds it ends, however it ends."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def one_at_a_time(lock_file: Path, busy: str) -> Iterator[None]:
-    """Hold the lock; while another process has it, say `busy` once and wait."""
+    """Hold the lock; while another process holds it, log `busy` once and wait."""
     lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)

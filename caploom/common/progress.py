@@ -1,4 +1,4 @@
-"""How far a stage is: a bar on a terminal, a line now and then in a log, on standard error and in a run's own log."""
+"""The progress of a stage: a bar on a terminal, and a line now and then in a log file and in the run's own log."""
 
 import sys
 import time
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_LOG_INTERVAL = 10.0  # seconds between lines where the output is no terminal
+_LOG_INTERVAL = 10.0  # seconds between lines where the output is not a terminal
 _BAR_INTERVAL = 0.2
 
 
 class Progress(Protocol):
-    """Called with rows done (which never shrink), rows in all, and how many of those done failed."""
+    """Called with the rows done (which never decrease), all rows, and how many of those done failed."""
 
     def __call__(self, done: int, total: int, failed: int = 0) -> None:
         """Report."""
@@ -32,7 +32,7 @@ class StageBar:
         self._started = self._logged = time.monotonic()
 
     def part(self) -> Progress:
-        """The progress of the next part; a part that finds its work done never calls it."""
+        """The progress of the next part; a part whose work is already done never calls it."""
         finished = self._bar.n if self._bar is not None else 0
         failed_before = self._failed
         first = True
@@ -54,13 +54,13 @@ class StageBar:
         return report
 
     def close(self) -> None:
-        """End the bar's line."""
+        """End the line of the bar."""
         if self._bar is not None:
             self._bar.close()
             self._say()
 
     def _open(self) -> None:
-        # What later parts will add is guessed from those seen, so that the time left is about right.
+        # The size of later parts is estimated from those seen, so that the time left is about right.
         expected = round(sum(self._totals) * max(self._parts / len(self._totals), 1))
         if self._bar is None:
             from tqdm import tqdm
@@ -88,7 +88,7 @@ class StageBar:
 
 @contextmanager
 def track(stage: str, unit: str, *, parts: int = 1, log: Callable[[str], None] | None = None) -> Iterator[StageBar]:
-    """The progress bar of a stage; nothing is shown when no part ever reports. `log` takes a line now and then."""
+    """The progress bar of a stage; nothing is shown until a part reports. `log` takes a line now and then."""
     bar = StageBar(stage, unit, parts, log)
     try:
         yield bar

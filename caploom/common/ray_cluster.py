@@ -1,4 +1,4 @@
-"""Connecting to the Ray cluster that the YAML names; what is wrong with it is one sentence."""
+"""Connects to the Ray cluster that the YAML names; any fault of it becomes one sentence."""
 
 import os
 import socket
@@ -16,10 +16,10 @@ _KNOCK_SECONDS = 5.0
 
 @contextmanager
 def connected(executor: RayExecutor) -> Iterator[ModuleType]:
-    """Ray, connected for as long as the block lasts; a connection that was there already is used and stays.
+    """Ray, connected for as long as the block lasts; an existing connection is used and kept.
 
     Raises `ClusterError` when Ray is not installed, nothing answers at the address, or the cluster's Ray or Python is
-    of another version.
+    has another version.
     """
     ray = _ray()
     here = not ray.is_initialized()
@@ -35,7 +35,7 @@ def connected(executor: RayExecutor) -> Iterator[ModuleType]:
 
 @contextmanager
 def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
-    """Ray, to be connected in the block: what keeps it from that is raised as a `ClusterError`."""
+    """Ray, to be connected in the block: a failure to connect is raised as a `ClusterError`."""
     ray = _ray()
     where = executor.address or "this machine"
     try:
@@ -49,23 +49,23 @@ def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
         if "ersion" not in str(error):
             raise
         raise ClusterError(
-            f"{where}: the cluster's Ray or Python is of another version than here ({' '.join(str(error).split())}); "
+            f"{where}: the cluster's Ray or Python has another version than here ({' '.join(str(error).split())}); "
             "install the same on both sides."
         ) from None
 
 
 def _knock(address: str | None) -> None:
-    """Raise `OSError` when nobody listens at an address of a cluster: Ray itself goes on trying for minutes."""
+    """Raise `OSError` when nothing listens at a cluster's address: Ray itself would retry for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def init_options(executor: RayExecutor) -> dict[str, Any]:
-    """What `ray.init` is told."""
+    """The options of `ray.init`."""
     options: dict[str, Any] = {"address": executor.address, "log_to_driver": False, "logging_level": "warning"}
     if executor.address is None:
-        # Ray's CPUs are places for tasks: a small machine has as many as were asked for.
+        # Ray's CPUs are slots for tasks: a small machine is given as many as were requested.
         places = max(os.cpu_count() or 1, ceil(executor.workers * executor.cpus_per_worker) + executor.decoders)
         options |= {"address": "local", "num_cpus": places, "include_dashboard": False}
     return options
@@ -79,13 +79,13 @@ def _ray() -> ModuleType:
         raise ClusterError(
             f"executor: ray needs a package that is not installed ({error}); pip install 'caploom[ray]'."
         ) from None
-    # A Dataset says what it does on every terminal, in bars of its own.
+    # A Dataset would print progress bars of its own on every terminal.
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 
 
 def check_workers(ray: ModuleType, executor: RayExecutor) -> None:
-    """Raise `ClusterError` when it has not the GPUs or CPUs of the workers: Ray would wait for ever."""
+    """Raise `ClusterError` when it lacks the GPUs or CPUs for the workers: Ray would wait forever."""
     nodes = _alive(ray)
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("GPU", "CPU")}
     for kind, asked, key in (
@@ -98,7 +98,7 @@ def check_workers(ray: ModuleType, executor: RayExecutor) -> None:
                 f"executor: a worker asks for {asked:g} {kind}s and the largest node of the Ray cluster has "
                 f"{most[kind]:g}; lower `{key}`{advice}."
             )
-        # Workers hold what they have; one more CPU decodes for them.
+        # Workers keep their resources; decoding takes one more CPU.
         needed = executor.workers * asked + (kind == "CPU")
         everywhere = sum(node.get(kind, 0.0) for node in nodes)
         if needed > everywhere:
@@ -110,7 +110,7 @@ def check_workers(ray: ModuleType, executor: RayExecutor) -> None:
 
 
 def check_nodes(ray: ModuleType, count: int, cpus: float, gpus: float) -> None:
-    """Raise `ClusterError` when there are not as many nodes that have so many CPUs and GPUs each."""
+    """Raise `ClusterError` when fewer than `count` nodes have that many CPUs and GPUs each."""
     nodes = _alive(ray)
     fit = sum(1 for node in nodes if node.get("CPU", 0.0) >= cpus and node.get("GPU", 0.0) >= gpus)
     if fit < count:
@@ -121,7 +121,7 @@ def check_nodes(ray: ModuleType, count: int, cpus: float, gpus: float) -> None:
 
 
 def _alive(ray: ModuleType) -> list[dict[str, float]]:
-    """What each node has."""
+    """The resources of each node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 

@@ -1,4 +1,4 @@
-"""What every typed piece of the YAML is built from: strict models, and pydantic's errors told in one sentence each."""
+"""The base of every typed part of the YAML: strict models, and pydantic's errors as one sentence each."""
 
 import difflib
 import logging
@@ -17,12 +17,12 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Settings(BaseModel):
-    """A strict, immutable piece of configuration: an unknown key or a value of another type is refused."""
+    """A strict, immutable part of the configuration: unknown keys and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     def fingerprinted(self) -> dict[str, Any]:
-        """The fields that decide what is made, as JSON values; subclasses leave out those that decide how fast."""
+        """The fields that decide what is made, as JSON values; subclasses leave out those that affect only speed."""
         return self.model_dump(mode="json")
 
 
@@ -35,7 +35,7 @@ def resolve_path(value: Any, info: ValidationInfo) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A suggestion for a mistyped word, `' (did you mean "x"?)'`, or nothing when none is near."""
+    """A suggestion for a mistyped word, `' (did you mean "x"?)'`, or nothing when no known word is close."""
     match = difflib.get_close_matches(word, known, n=1)
     return f' (did you mean "{match[0]}"?)' if match else ""
 
@@ -53,7 +53,7 @@ def _warn_renamed(what: str, old: str, new: str) -> None:
 
 
 def check_known(where: str, name: str, known: Sequence[str], what: str) -> None:
-    """Raise `ValueError` unless `name`, which stands at the key `where`, is one of the known ones."""
+    """Raise `ValueError` unless `name`, found at the key `where`, is one of the known ones."""
     if name not in known:
         allowed = ", ".join(known) or "none is defined"
         raise ValueError(f'{where}: there is no {what} "{name}"; allowed: {allowed}{nearest(name, list(known))}')
@@ -83,9 +83,9 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
 
 
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[str]]:
-    """The keys of a place as the YAML has them, and the fields of the model that holds the last of them.
+    """A location's keys as the YAML has them, and the fields of the model that contains the last one.
 
-    Pydantic puts the name of a chosen model of a union into the location too; the YAML has no such key.
+    Pydantic also puts the chosen model's name of a union into the location; the YAML has no such key.
     """
     keys: list[str] = []
     fields: list[str] = []
@@ -107,7 +107,7 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """Without `Annotated`, and without the None of a key that may be left out."""
+    """The type without `Annotated`, and without the None of an optional key."""
     if get_origin(annotation) is Annotated:
         return _unwrapped(get_args(annotation)[0])
     present = [each for each in get_args(annotation) if each is not NoneType]
@@ -115,7 +115,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 def _tags(model: type) -> list[str]:
-    """The values of a model's literal fields, by one of which a union chooses it."""
+    """The values of a model's literal fields, one of which is the union's discriminator."""
     if not issubclass(model, BaseModel):
         return []
     return [value for field in model.model_fields.values() for value in get_args(field.annotation)]

@@ -1,4 +1,4 @@
-"""Numbers, times and anybody's text as people read them, on a terminal and in Markdown."""
+"""Numbers, times and untrusted text in readable form, for terminals and Markdown."""
 
 import html
 import json
@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 _LONGEST = 160
-"""Characters of a configuration told in few words."""
+"""Characters of a configuration's short description."""
 _LONGEST_VALUE = 100
-"""Characters of a value that is quoted."""
+"""Characters of a quoted value."""
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 def terminal_text(text: str) -> str:
-    """Text that says nothing to a terminal but itself: what is no letter, mark or blank is shown by its escape."""
+    """Text that cannot control a terminal: anything but letters, marks, digits, punctuation and spaces is escaped."""
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
@@ -29,23 +29,23 @@ def _shown(character: str) -> str:
 
 
 def markdown_line(text: str) -> str:
-    """The same inside Markdown, where it is no markup either."""
+    """The same for Markdown, where it is not markup either."""
     return markdown_text(terminal_text(text))
 
 
 def printable(text: str) -> str:
-    """Any text on one line that no terminal takes for a command: what cannot be printed is spelled out."""
+    """Any text on one line, with unprintable characters escaped, so that no terminal takes it for a command."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def quoted(value: Any) -> str:
-    """A JSON value (or what `str` makes of another), printable, and shortened."""
+    """A JSON value (or another value's `str`), printable and shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return printable(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...")
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Text cut at so many characters, with a sign that it is."""
+    """Text cut at `longest` characters, with an ellipsis where it is cut."""
     return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
 
 
@@ -60,7 +60,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def time_text(timestamp: float) -> str:
-    """A moment (seconds since 1970) as `2026-11-23 03:31:38` in UTC, which the text leaves out."""
+    """A moment (seconds since 1970) as `2026-11-23 03:31:38` in UTC, without naming the zone."""
     return datetime.fromtimestamp(timestamp, UTC).strftime(TIME_FORMAT)
 
 

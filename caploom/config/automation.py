@@ -1,4 +1,4 @@
-"""The YAML's `automation`: what a factory does by itself when new images arrive. Each part can be switched off."""
+"""The YAML's `automation`: what a factory does automatically when new images arrive. Each part can be off."""
 
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,12 +11,12 @@ _CRON_NAMES = {"hourly": "0 * * * *", "nightly": "0 2 * * *", "weekly": "0 2 * *
 
 
 def _cron(text: str) -> str:
-    """`nightly` and the like as cron has it; a cron line must be one."""
+    """Turn `nightly` and the like into cron lines, and check cron lines."""
     from croniter import croniter
 
     line = _CRON_NAMES.get(text, text)
     if len(line.split()) != 5 or not croniter.is_valid(line):
-        raise ValueError(f"{text!r} is no time: write {', '.join(_CRON_NAMES)}, or a cron line such as 0 2 * * *")
+        raise ValueError(f"{text!r} is not a time: write {', '.join(_CRON_NAMES)}, or a cron line such as 0 2 * * *")
     return line
 
 
@@ -24,23 +24,23 @@ Cron = Annotated[str, AfterValidator(_cron)]
 
 
 class RetrainSettings(Settings):
-    """When checkpoints are trained again on grown training sets."""
+    """When checkpoints are retrained on grown training sets."""
 
     when: Literal["by_hand", "schedule", "growth"] = Field(
         default="by_hand",
-        description="`by_hand`: the UI shows what is out of date, and people materialize it; `schedule`: at the times "
+        description="`by_hand`: the UI shows what is outdated, and people materialize it; `schedule`: at the times "
         "of `cron`; `growth`: when the training set has grown by `growth_percent`.",
     )
     cron: Cron = Field(default="nightly", description="`hourly`, `nightly` (2:00), `weekly`, or a cron line.")
-    growth_percent: PositiveFloat = Field(default=10, description="Images more than the last checkpoint saw.")
-    recipes: list[str] | Literal["all"] = Field(default="all", description="Which recipes are trained again.")
+    growth_percent: PositiveFloat = Field(default=10, description="Growth since the last checkpoint.")
+    recipes: list[str] | Literal["all"] = Field(default="all", description="The recipes that are retrained.")
 
 
 class RetrySettings(Settings):
-    """When images that a captioner failed on are asked again; its `max_attempts` is the limit of each."""
+    """When images that a captioner failed on are retried; its `max_attempts` is the limit per image."""
 
     cron: Cron = Field(default="nightly", description="As in `retrain`.")
-    shards_per_run: PositiveInt = Field(default=100, description="Shards with failures that one run redoes at most.")
+    shards_per_run: PositiveInt = Field(default=100, description="Maximum number of shards that one run retries.")
 
 
 class AutomationSettings(Settings):
@@ -51,9 +51,9 @@ class AutomationSettings(Settings):
     merge: bool = Field(default=True, description="Sheared captions and training sets follow new captions.")
     report: bool = Field(default=True, description="The report follows new measurements.")
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
-    retry_failures: RetrySettings | None = Field(default_factory=RetrySettings, description="null: never by itself.")
-    interval_seconds: PositiveInt = Field(default=30, description="How often the daemon looks, at most.")
-    timezone: str = Field(default="UTC", description="Of all times here, such as Europe/Berlin.")
+    retry_failures: RetrySettings | None = Field(default_factory=RetrySettings, description="null: only by hand.")
+    interval_seconds: PositiveInt = Field(default=30, description="Minimum time between two ticks of the daemon.")
+    timezone: str = Field(default="UTC", description="Time zone of all times here, such as Europe/Berlin.")
 
     @field_validator("timezone")
     @classmethod
@@ -66,7 +66,7 @@ class AutomationSettings(Settings):
 
     @classmethod
     def off(cls) -> Self:
-        """Nothing happens by itself: what a factory without an inbox does unless its YAML says otherwise."""
+        """Nothing happens automatically: the default of a factory without an inbox."""
         return cls(ingest=False, caption=False, merge=False, report=False, retry_failures=None)
 
     @model_validator(mode="before")

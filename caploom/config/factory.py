@@ -10,7 +10,7 @@ from caploom.storage.store import Store
 
 @dataclass(frozen=True)
 class Factory:
-    """What every stage works on.
+    """The configuration and the store that every stage works on.
 
     Example:
         >>> factory = Factory.from_yaml(Path("my.yaml"))
@@ -28,5 +28,5 @@ class Factory:
 
     @classmethod
     def from_config(cls, config: FactoryConfig, *, run_id: str | None = None) -> "Factory":
-        """The factory of a configuration; raises `StoreError` when its folder cannot be made."""
+        """The factory of a configuration; raises `StoreError` when its folder cannot be created."""
         return cls(config, open_store(config.store, run_id=run_id))

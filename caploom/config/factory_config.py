@@ -1,7 +1,7 @@
 """The factory's YAML as typed models: pairs, captioners, shears, mixes, trainers, evaluation sets and recipes.
 
-The models are the reference of the YAML: every field says what it means. `load_config` is the only way in; a wrong key
-or value is refused with the key's path, the value and what is allowed.
+The models are the reference of the YAML: every field is described. `load_config` is the only entry; a wrong key or
+value is refused with the key's path, the value and what is allowed.
 """
 
 from pathlib import Path
@@ -47,26 +47,26 @@ class FactoryConfig(Settings):
 
     name: Name = Field(description="Names the factory in the UI and in its reports.")
     owners: list[Owner] = Field(
-        default=[], description="Who answers for its assets, as the UI shows: e-mail addresses and `team:<name>`s."
+        default=[], description="Who is responsible for its assets, for the UI: e-mail addresses and `team:<name>`s."
     )
     store: Annotated[Path | str, BeforeValidator(resolve_store)] = Field(
         description="Folder of all artifacts, or URL (s3://bucket/prefix); a relative path is relative to the YAML's "
         "own folder."
     )
-    pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, beside an inbox.")
+    pairs: Reader | None = Field(default=None, description="Where the raw pairs come from, in addition to an inbox.")
     inbox: InboxSettings | None = Field(default=None, description="Folders whose new images become shards.")
     ingest: IngestSettings = Field(
-        default_factory=IngestSettings, description="Bounds of the images and raw captions that come in."
+        default_factory=IngestSettings, description="Limits for incoming images and raw captions."
     )
     duplicates: DuplicateSettings = Field(
-        default_factory=DuplicateSettings, description="Pictures that are nearly another, or one of an evaluation set."
+        default_factory=DuplicateSettings, description="Near-duplicates of other pictures, or of an evaluation set's."
     )
     automation: AutomationSettings | None = Field(
-        default=None, description="What happens by itself; left out, all of it with an inbox, and nothing without."
+        default=None, description="What happens automatically; by default everything with an inbox, else nothing."
     )
-    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where it says what went wrong.")
-    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old what it made may get.")
-    shard_size: PositiveInt = Field(default=10_000, description="Rows of the source in a shard, the unit of work.")
+    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Where faults are reported.")
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings, description="How old artifacts may get.")
+    shard_size: PositiveInt = Field(default=10_000, description="Rows of the source per shard, the unit of work.")
     executor: Executor = Field(
         default_factory=LocalExecutor,
         description="Where captioners, large merges and trainings of several nodes run: here, or on Ray.",
@@ -77,21 +77,21 @@ class FactoryConfig(Settings):
     trainers: dict[Name, TrainerSettings]
     evaluation_sets: dict[Name, EvaluationSet]
     target_sets: dict[Name, Reader] = Field(
-        default_factory=dict, description="What recipes are fine-tuned on: images with captions of people."
+        default_factory=dict, description="Data that recipes are fine-tuned on: images with human captions."
     )
     training_json: bool = Field(
         default=True,
         description="Whether a training set is also written as the released code's JSON, for people to open.",
     )
     seeds: list[int] = Field(
-        default=[0], min_length=1, description="Every recipe is trained once a seed; the first keeps the plain name."
+        default=[0], min_length=1, description="Every recipe is trained once per seed; the first keeps the plain name."
     )
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
     grid: GridSettings | None = Field(
-        default=None, description="Spans captioners, shears, mixes, filters and trainers; its arms join the recipes."
+        default=None, description="Combines captioners, shears, mixes, filters and trainers; its arms join the recipes."
     )
     mlflow: MlflowSettings | None = Field(
-        default=None, description="Where measured recipes are mirrored to, if at all."
+        default=None, description="Where measured recipes are mirrored to, if anywhere."
     )
 
     @model_validator(mode="before")
@@ -144,7 +144,7 @@ class FactoryConfig(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         if not self.recipes and self.grid is None:
-            raise ValueError("recipes: there is none, and no grid either: write one of them")
+            raise ValueError("recipes: there are none, and there is no grid either: write one of them")
         for name, recipe in self.recipes.items():
             self._check_recipe(f"recipes.{name}", recipe)
         grid = self._grid_arms()
@@ -152,7 +152,7 @@ class FactoryConfig(Settings):
             self._check_recipe("grid", recipe)
             if name in self.recipes:
                 raise ValueError(
-                    f'grid: it makes an arm "{name}", and a recipe is called so already: rename the recipe'
+                    f'grid: it makes an arm "{name}", and a recipe already has that name: rename the recipe'
                 )
         arms = [recipe.name for recipe in self.expanded_recipes()]
         retrained = self.automation_settings.retrain.recipes
@@ -178,7 +178,7 @@ class FactoryConfig(Settings):
             for captioner in recipe.captioners:
                 check_known(f"{where}.captioners", captioner, list(self.captioners), "captioner")
             if len(set(recipe.captioners)) != len(recipe.captioners):
-                raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: each once")
+                raise ValueError(f"{where}.captioners: {recipe.captioners} names a captioner twice: name each once")
         check_known(f"{where}.shear", recipe.shear, ["none", *self.shears], "shear")
         try:
             recipe.mix.check_sources(list(self.captioners) if recipe.captioners == "all" else recipe.captioners)
@@ -213,7 +213,7 @@ class FactoryConfig(Settings):
         return self
 
     def expanded_recipes(self) -> list[Recipe]:
-        """Every recipe once a seed, names resolved: the YAML's in its order, then the grid's, the seeds inside."""
+        """Every recipe once per seed, names resolved: the YAML's in its order, then the grid's, each with its seeds."""
         return [
             self._expand(base, recipe, seed)
             for base, recipe in {**self.recipes, **self._grid_arms()}.items()
@@ -236,7 +236,7 @@ class FactoryConfig(Settings):
 
     @property
     def automation_settings(self) -> AutomationSettings:
-        """What the factory does by itself."""
+        """What the factory does automatically."""
         if self.automation is not None:
             return self.automation
         return AutomationSettings() if self.inbox is not None else AutomationSettings.off()
@@ -265,9 +265,9 @@ class FactoryConfig(Settings):
 
 
 def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:
-    """Validate what a YAML file holds; relative paths start from the folder `base`, errors name `source`.
+    """Validate a YAML file's content; relative paths start from the folder `base`, errors name `source`.
 
-    Raises `ConfigError` with one sentence for each thing that is wrong.
+    Raises `ConfigError` with one sentence per error.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a factory is a YAML mapping of keys to values; this is {type(data).__name__}.")
@@ -315,7 +315,7 @@ def _without_own_seeds(data: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key given twice, of which plain YAML would silently keep the last (a lost captioner)."""
+    """Refuses duplicate keys, of which plain YAML would silently keep the last (and lose a captioner)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -323,7 +323,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f'the key "{key}" stands twice', key_node.start_mark
+                    None, None, f'the key "{key}" is there twice', key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

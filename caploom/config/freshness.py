@@ -1,4 +1,4 @@
-"""The YAML's `freshness`: how long ago a stage may have made something last, before that is a warning or a fault."""
+"""The YAML's `freshness`: how old a stage's newest result may be before that is a warning or a fault."""
 
 import re
 from datetime import timedelta
@@ -17,10 +17,10 @@ def _duration(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*(\d{1,5})\s*([mhdw])\s*", value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is no span of time: write a number and m, h, d or w, such as 12h or 7d")
+        raise ValueError(f"{value!r} is not a span of time: write a number and m, h, d or w, such as 12h or 7d")
     span = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
     if span < _LEAST:
-        raise ValueError(f"{value!r} is too short: a minute at least")
+        raise ValueError(f"{value!r} is too short: write at least a minute")
     return span
 
 
@@ -30,7 +30,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 class Window(Settings):
     """Two spans since the newest of a stage's results: after the first it is a warning, after the second a fault."""
 
-    warn: Duration | None = Field(default=None, description="A shorter span than `fail`; left out, nobody is warned.")
+    warn: Duration | None = Field(default=None, description="A shorter span than `fail`; by default, no warning.")
     fail: Duration = Field(description="Such as 12h, 7d or 2w.")
 
     @model_validator(mode="before")
@@ -46,13 +46,13 @@ class Window(Settings):
 
 
 class FreshnessSettings(Settings):
-    """By stage; a stage that is not named may be as old as it likes."""
+    """Spans by stage; a stage that is not named has no limit."""
 
     raw_pairs: Window | None = Field(default=None, description="A span such as 1d, or `{warn: 1d, fail: 2d}`.")
-    captions: Window | None = Field(default=None, description="Of each captioner.")
-    sheared: Window | None = Field(default=None, description="Of each captioner's sheared tables.")
-    sheared_captions: Window | None = Field(default=None, description="Of the newest recipe's.")
+    captions: Window | None = Field(default=None, description="For each captioner.")
+    sheared: Window | None = Field(default=None, description="For each captioner's sheared tables.")
+    sheared_captions: Window | None = Field(default=None, description="For the newest recipe.")
     training_set: Window | None = Field(default=None, description="Likewise.")
     checkpoint: Window | None = Field(default=None, description="Likewise.")
     retrieval_metrics: Window | None = Field(default=None, description="Likewise.")
-    ablation_report: Window | None = Field(default=None, description="Of the report.")
+    ablation_report: Window | None = Field(default=None, description="For the report.")

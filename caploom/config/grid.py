@@ -1,7 +1,7 @@
 """Ablation grids: `grid:` in the YAML spans sets of captioners x shears x mixes x filters x trainers into recipes.
 
-An arm's name is made of its own values alone, so that a value that is added to the grid renames no arm. What goes
-without saying has no part in it: the mix `uniform`, no filters, the first trainer of the YAML.
+An arm's name is made of its own values alone, so that adding a value to the grid renames no arm. Defaults have no part
+in it: the mix `uniform`, no filters, the first trainer of the YAML.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from caploom.common.hashing import fingerprint
-from caploom.common.names import MOST_NAME_LETTERS
+from caploom.common.names import MOST_NAME_CHARACTERS
 from caploom.common.settings import Name, Settings, check_known
 from caploom.config.recipes import FinetuneSettings, RecipeSettings, seeds_differ
 from caploom.shearing.settings import ShearStep
@@ -24,7 +24,7 @@ from caploom.training_set.settings import MixSettings
 NO_SHEAR = "none"
 
 _RAW_ONLY = "raw-only"
-_LONGEST_LIST = 60  # letters of captioners' names in an arm's name; beyond it they are counted and hashed
+_LONGEST_LIST = 60  # characters of captioners' names in an arm's name; beyond it they are counted and hashed
 _MOST_MADE = 10_000  # arms; beyond it they are counted and not made, since sets of captioners double with each
 
 
@@ -39,7 +39,7 @@ class CaptionerSets(Settings):
     )
     most: PositiveInt | None = Field(default=None, description="Captioners in a set of `up_to`.")
     of: list[str] | None = Field(
-        default=None, description="What `subsets` takes, in this order; the YAML's captioners if left out."
+        default=None, description="The captioners that `subsets` takes, in this order; by default the YAML's."
     )
 
     @model_validator(mode="before")
@@ -49,7 +49,7 @@ class CaptionerSets(Settings):
             return {"just": value}
         if isinstance(value, str):
             raise ValueError(
-                f'"{value}" is no set of captioners: write [{value}], or all, or {{subsets: each}} and the like'
+                f'"{value}" is not a set of captioners: write [{value}], or all, or {{subsets: each}} and the like'
             )
         return value
 
@@ -60,11 +60,11 @@ class CaptionerSets(Settings):
         if (self.subsets == "up_to") != (self.most is not None):
             raise ValueError("write {subsets: up_to, most: 2}: `most` belongs to `up_to`, and only to it")
         if self.just is not None and self.of is not None:
-            raise ValueError("`of` says which captioners `subsets` takes; leave it out of one set")
+            raise ValueError("`of` names the captioners of `subsets`; leave it out of a single set")
         return self
 
     def named(self) -> list[str]:
-        """The captioners that are called by name."""
+        """The captioners that are mentioned by name."""
         return [*(self.just if isinstance(self.just, list) else []), *(self.of or [])]
 
     def sets(self, captioners: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -80,7 +80,7 @@ class CaptionerSets(Settings):
             yield from combinations(of, size)
 
     def count(self, captioners: Sequence[str]) -> int:
-        """How many sets these are, without making them."""
+        """The number of sets, without making them."""
         of = len(captioners if self.of is None else self.of)
         if self.just is not None:
             return 1
@@ -93,27 +93,27 @@ class CaptionerSets(Settings):
 
 
 class GridSettings(Settings):
-    """Values of each factor; every combination is an arm, and arms that mean the same are made once."""
+    """Values of each factor; every combination is an arm, and equivalent arms are made once."""
 
     captioners: list[CaptionerSets] = Field(
         min_length=1, description="Sets of captioners: a list of them, or one mapping such as `{subsets: each}`."
     )
-    shears: list[str] = Field(default=[NO_SHEAR], min_length=1, description="Names of shears, and `none`.")
+    shears: list[str] = Field(default=[NO_SHEAR], min_length=1, description="Names of shears, or `none`.")
     mixes: dict[Name, MixSettings] = Field(
         default={"uniform": MixSettings()},
         min_length=1,
-        description="Mixes by a name for each. Of weights an arm takes those of its own captioners.",
+        description="Mixes by name. Of the weights an arm takes those of its own captioners.",
     )
     filters: dict[Name, list[FilterStep]] = Field(
-        default={"unfiltered": []}, min_length=1, description="Lists of filters by a name for each; `[]` is none."
+        default={"unfiltered": []}, min_length=1, description="Lists of filters by name; `[]` is none."
     )
     trainers: list[str] | None = Field(
         default=None, min_length=1, description="Names of trainers; may be left out when there is only one."
     )
     seeds: list[int] | None = Field(default=None, min_length=1, description="Instead of the YAML's own seeds.")
-    evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="As a recipe's; of every arm.")
-    finetune: FinetuneSettings | None = Field(default=None, description="As a recipe's; of every arm.")
-    limit: PositiveInt = Field(default=64, description="A grid of more trainings, arms times seeds, is refused.")
+    evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="As in a recipe, for every arm.")
+    finetune: FinetuneSettings | None = Field(default=None, description="As in a recipe, for every arm.")
+    limit: PositiveInt = Field(default=64, description="A grid with more trainings, arms times seeds, is refused.")
 
     @field_validator("captioners", mode="before")
     @classmethod
@@ -139,7 +139,7 @@ class GridParts:
 def expand_grid(grid: GridSettings, parts: GridParts) -> dict[str, RecipeSettings]:
     """The grid's arms by their names, in the order of its factors.
 
-    Raises `ValueError` with the key's path when a name is unknown, when two arms would be called the same, or when the
+    Raises `ValueError` with the key's path when a name is unknown, when two arms would have the same name, or when the
     grid makes more trainings than its limit.
     """
     check_grid(grid, parts)
@@ -152,12 +152,12 @@ def expand_grid(grid: GridSettings, parts: GridParts) -> dict[str, RecipeSetting
     for name, arm in arms:
         if name in named:
             raise ValueError(
-                f'grid: two of its arms would be called "{name}": give their mixes, filters, trainers or captioners '
-                "names that tell them apart"
+                f'grid: two of its arms would have the name "{name}": give mixes, filters, trainers or captioners '
+                "different names"
             )
-        if len(name) > MOST_NAME_LETTERS:
+        if len(name) > MOST_NAME_CHARACTERS:
             raise ValueError(
-                f'grid: the arm "{name}" has a name of {len(name)} letters, and {MOST_NAME_LETTERS} are allowed: '
+                f'grid: the arm "{name}" has a name of {len(name)} characters, and {MOST_NAME_CHARACTERS} are allowed: '
                 "shorten the names of its shear, mix, filters or trainer"
             )
         named[name] = arm
@@ -171,7 +171,7 @@ def check_grid(grid: GridSettings, parts: GridParts) -> None:
         for name in named:
             check_known(f"grid.captioners.{place}", name, parts.captioners, "captioner")
         if len(set(named)) != len(named):
-            raise ValueError(f"grid.captioners.{place}: {named} names a captioner twice: each once")
+            raise ValueError(f"grid.captioners.{place}: {named} names a captioner twice: name each once")
     for shear in grid.shears:
         check_known("grid.shears", shear, [NO_SHEAR, *parts.shears], "shear")
     for trainer in grid.trainers or []:
@@ -196,7 +196,7 @@ def _spanned(grid: GridSettings, parts: GridParts) -> list[str]:
 
 
 def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSettings]]:
-    """Each arm with its name; of arms that mean the same the first."""
+    """Each arm with its name; of equivalent arms the first."""
     made = set()
     in_order = {name: place for place, name in enumerate(parts.captioners)}
     all_sets = (each for sets in grid.captioners for each in sets.sets(parts.captioners))
@@ -242,9 +242,9 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
 
 
 def captioners_part(chosen: Sequence[str], captioners: Sequence[str]) -> str:
-    """How an arm calls its captioners; `chosen` is in the order of `captioners`, which is the YAML's.
+    """The captioners' part of an arm's name; `chosen` is in the order of `captioners`, which is the YAML's.
 
-    Three and more that begin the YAML's list are `3-captioners`, so that a captioner added to its end renames nothing.
+    The first three or more of the YAML's list are `3-captioners`, so that a captioner added to its end renames nothing.
     """
     if not chosen:
         return _RAW_ONLY
@@ -255,7 +255,7 @@ def captioners_part(chosen: Sequence[str], captioners: Sequence[str]) -> str:
 
 
 def _mix_of(mix: MixSettings, chosen: tuple[str, ...], name: str) -> MixSettings:
-    """The mix of an arm: weights of its own captioners; of raw captions alone, all that only weighs them is uniform."""
+    """The mix of an arm: the weights of its own captioners; uniform where only raw captions would be weighed."""
     if mix.strategy not in ("weights", "raw_probability"):
         return mix
     modifiers = {"sub_caption": mix.sub_caption, "source_prefix": mix.source_prefix}
@@ -274,13 +274,13 @@ def _trainers(grid: GridSettings, parts: GridParts) -> list[str]:
 
 
 def _most_arms(grid: GridSettings, parts: GridParts) -> int:
-    """The combinations, before those that mean the same are made once."""
+    """The combinations, before equivalent ones are merged."""
     sets = sum(each.count(parts.captioners) for each in grid.captioners)
     return sets * len(grid.shears) * len(grid.mixes) * len(grid.filters) * len(_trainers(grid, parts))
 
 
 def _too_many(grid: GridSettings, parts: GridParts, number: int, seeds: int) -> str:
-    """The number of trainings, and what it would be with one value less a factor."""
+    """The number of trainings, and what it would be with one value less per factor."""
     smaller: dict[str, dict[str, Any]] = {
         "{subsets: cumulative} for captioners": {"captioners": [CaptionerSets(subsets="cumulative")]},
         "one shear": {"shears": grid.shears[:1]},

@@ -14,9 +14,9 @@ class MlflowSettings(Settings):
     """An MLflow server or folder that recipes' runs are mirrored to; needs the extra `mlflow`."""
 
     tracking_uri: SecretStr = Field(
-        description="`http(s)://...`, `sqlite:///runs.db`, or a folder. It may hold a password, and is never shown."
+        description="`http(s)://...`, `sqlite:///runs.db`, or a folder. It may contain a password, and is never shown."
     )
-    experiment: str = Field(min_length=1, description="Name of the experiment; made when it is not there.")
+    experiment: str = Field(min_length=1, description="Name of the experiment; created when missing.")
 
     @field_validator("tracking_uri", mode="before")
     @classmethod
@@ -37,13 +37,13 @@ class MlflowSettings(Settings):
 
     @property
     def is_folder(self) -> bool:
-        """Whether runs are kept as files in a folder."""
+        """Whether runs are stored as files in a folder."""
         uri = self.tracking_uri.get_secret_value()
         return "://" not in uri or uri.startswith("file:")
 
     @property
     def files_beside(self) -> str | None:
-        """Where a database's runs have their files: beside it, for MLflow would take the folder it is called from."""
+        """The folder of a database's files: next to it, because MLflow would use the current folder."""
         database = self.tracking_uri.get_secret_value().partition("sqlite:///")[2]
         return str(Path(database).with_suffix(".artifacts")) if database else None
 

@@ -11,7 +11,7 @@ from caploom.training_set.settings import MixSettings
 
 
 class FinetuneSettings(Settings):
-    """A recipe's second stage: its checkpoint is trained on, on the captions of a target set."""
+    """A recipe's second stage: its checkpoint is trained further, on the captions of a target set."""
 
     target_set: str = Field(description="Name of the target set, such as COCO's or Flickr30K's training images.")
     trainer: str = Field(description="Name of a trainer of the same model; its `pretrained` is not used.")
@@ -27,9 +27,9 @@ class RecipeSettings(Settings):
         default="none", description="Name of a shear, or its rules as a list; `none` keeps the captions whole."
     )
     mix: MixSettings = Field(
-        default_factory=MixSettings, description="How training draws among an image's captions: `uniform` unless said."
+        default_factory=MixSettings, description="How training draws among an image's captions; `uniform` by default."
     )
-    filters: list[FilterStep] = Field(default=[], description="What drops captions before the mix, in this order.")
+    filters: list[FilterStep] = Field(default=[], description="Filters of captions before the mix, in this order.")
     trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
     finetune: FinetuneSettings | None = Field(
@@ -44,9 +44,9 @@ class RecipeSettings(Settings):
 
 
 def seeds_differ(seeds: list[int] | None) -> list[int] | None:
-    """The seeds; raises `ValueError` when one stands twice."""
+    """The seeds; raises `ValueError` for duplicates."""
     if seeds is not None and len(set(seeds)) != len(seeds):
-        raise ValueError(f"{seeds} holds a seed twice: each seed once")
+        raise ValueError(f"{seeds} contains a seed twice: write each seed once")
     return seeds
 
 

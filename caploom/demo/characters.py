@@ -1,10 +1,10 @@
-"""What each tiny captioner learns to say: its style, its blind spots, and its tendency to make things up.
+"""The texts that each tiny captioner learns: its style, its blind spots, and its tendency to hallucinate.
 
-Big multi-modal LLMs differ in what they see and how they talk, and the longer they talk the less is true. The four tiny
-ones get the same character through their training texts: a first sentence about what they see (minus their blind
-spots), a second that is about half true and a third that is mostly made up. What is made up follows from what was seen,
-as an association does, so that it differs from picture to picture even under greedy decoding; a part of it is pure
-chance.
+Large multi-modal LLMs differ in what they see and how they write, and the longer their texts are, the less is true. The
+four tiny ones get the same character through their training texts: a first sentence about what they see (minus their
+blind spots), a second one that is about half true and a third one that is mostly made up. Made-up content follows from
+what was seen, like an association, so that it differs from picture to picture even under greedy decoding; part of it is
+random.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from caploom.demo.world import BACKGROUND_BY_NAME, THING_BY_NAME, THINGS
 
 _SECOND_SENTENCE_TRUE = 0.5
 _THIRD_SENTENCE_TRUE = 0.2
-# The share of second and third sentences that no association governs.
+# The fraction of second and third sentences that follow no association.
 _PURE_CHANCE = 0.25
 _VAGUE_WORD = {"animal": "animal", "vehicle": "vehicle", "plant": "plant", "food": "snack", "object": "object"}
 
 
 @dataclass(frozen=True)
 class Character:
-    """How one captioner talks.
+    """The character of one captioner.
 
     Attributes:
         name: the captioner's name.
@@ -137,7 +137,7 @@ CHARACTERS: dict[str, Character] = {
 
 
 def describe(character: Character, scene: Scene, rng: random.Random) -> str:
-    """Three sentences about a scene, less and less true: what a captioner is trained to say."""
+    """Three sentences about a scene, less and less true: a captioner's training text."""
     seen = [placement.thing for placement in _in_reading_order(character, scene.placements)]
     mentioned = [thing for thing in seen if thing not in character.overlooks][: character.names_at_most]
     said = [thing for thing in mentioned if thing not in character.blind_spots]
@@ -192,9 +192,9 @@ def _one_more_thing(
     share_true: float,
     rng: random.Random,
 ) -> str:
-    """The thing that a later sentence is about: truly there with the given share, else made up."""
+    """The thing that a later sentence is about: really there with the given probability, else made up."""
     leading = said[0] if said else "nothing"
-    # The association: what a captioner makes up follows from the place and from what it named first.
+    # The association: a captioner's inventions follow from the place and from what it named first.
     chance = rng.random() < _PURE_CHANCE
     source = rng if chance else seeded_random(character.name, ordinal, scene.background, leading)
     tell_the_truth = source.random() < share_true

@@ -1,6 +1,6 @@
-"""What people write about a scene: poor web captions, and the clean captions of the evaluation set.
+"""Human captions of a scene: poor web captions, and the clean captions of the evaluation set.
 
-What the tiny captioners say is in ``characters.py``.
+The tiny captioners' texts are in ``characters.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from caploom.demo.world import BACKGROUND_BY_NAME, THING_BY_NAME
 
 CAPTIONS_PER_EVALUATION_IMAGE = 5
 
-# Shares of the three kinds of poor caption: one thing named, only the place named, nothing named.
+# Fractions of the three kinds of poor caption: one thing named, only the place named, nothing named.
 _NAMES_ONE_THING = 0.5
 _NAMES_THE_PLACE = 0.25
 

@@ -1,8 +1,8 @@
 """Real pictures that people drew and named: `python -m caploom.demo.emoji --out data/emoji`.
 
 Fetches three npm packages and writes two folders of 64 x 64 pictures with captions, in the format of the reader
-`image_captions`. Training sees Google's drawings with poor captions, one an image; the evaluation set is Twitter's
-drawings of the same concepts with clean captions, so a model is asked for the thing and not for the drawing.
+`image_captions`. Training sees Google's drawings with poor captions, one per image; the evaluation set is Twitter's
+drawings of the same concepts with clean captions, so a model must recognize the thing and not the drawing.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ PACKAGES = {
     "emoji-datasource-twitter": "16.0.0",
     "emojibase-data": "17.0.0",
 }
-"""What is fetched, at exact versions: the same pictures and words each time."""
+"""The packages, at exact versions: the same pictures and words each time."""
 
 CAPTIONS_AN_EVALUATION_IMAGE = 3
 MARKER = "complete.json"
 _FORMAT = 1
-_PATIENCE = 900  # seconds for a package of 100 MB on a slow line
+_PATIENCE = 900  # seconds for a package of 100 MB on a slow connection
 _PICTURE_NAME = re.compile(r"[0-9a-f-]+\.png")
 _VARIATION_SELECTOR = "FE0F"  # "draw it in colour": some lists write it and some don't, and the concept is the same
 _COMPONENTS = "Component"  # skin tones by themselves
@@ -67,9 +67,9 @@ class Concept:
 
 
 def fetch_emoji(out: Path) -> int:
-    """Write pictures, captions and ATTRIBUTION.md into `out`, unless this version of them is there whole.
+    """Write pictures, captions and ATTRIBUTION.md into `out`, unless this version is there completely.
 
-    Returns the number of concepts. Raises `CaploomError` when npm is missing, fails, or gives something unexpected.
+    Returns the number of concepts. Raises `CaploomError` when npm is missing, fails, or returns something unexpected.
     """
     written = _written(out)
     if written is not None:
@@ -131,7 +131,7 @@ def evaluation_captions(concept: Concept) -> list[str]:
 
 
 def _new_tags(concept: Concept) -> list[str]:
-    """The tags that say more than the label does."""
+    """The tags that say more than the label."""
     said = set(re.findall(r"\w+", concept.label.lower()))
     return [tag for tag in concept.tags if tag.lower() not in said]
 
@@ -150,7 +150,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _written(out: Path) -> int | None:
-    """How many concepts lie there, if it is this version and whole."""
+    """The number of concepts there, if this version is there completely."""
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):

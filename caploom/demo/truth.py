@@ -1,4 +1,4 @@
-"""How true a caption is, measured against what the scenes are known to show."""
+"""How true a caption is, measured against the known content of the scenes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Image = TypeVar("Image", bound=Hashable)
 
 
 class NothingToScoreError(CaploomError):
-    """No text, or a text of an image whose truth is not known."""
+    """No text, or a text of an image whose truth is unknown."""
 
 
 @dataclass(frozen=True)
 class CaptionTruth:
-    """Shares between 0 and 1, counted over all things of all images together.
+    """Fractions between 0 and 1, over all things of all images together.
 
     Attributes:
-        named_share: of the things present, the share that the texts name (recall).
-        right_share: of the things named, the share that is there (precision); 1.0 if no text names a thing.
+        named_share: fraction of the things present that the texts name (recall).
+        right_share: fraction of the things named that are present (precision); 1.0 if no text names a thing.
         n: number of texts.
     """
 
@@ -46,27 +46,27 @@ def _words() -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 def named_things(text: str) -> set[str]:
-    """The things that a text names, in singular or plural or by a synonym, in any case of letters."""
+    """The things that a text names, in singular or plural or by a synonym, in any case."""
     pattern, meaning = _words()
     return {meaning[match.lower()] for match in pattern.findall(text)}
 
 
 def score(texts_by_image: Mapping[Image, str], truth: Mapping[Image, Iterable[str]]) -> CaptionTruth:
-    """Score one text an image.
+    """Score one text per image.
 
     Args:
         texts_by_image: image (any key, such as its id) to text.
         truth: the same keys to the names of the things present; images without a text are not counted.
 
     Raises:
-        NothingToScoreError: if there is no text, or an image's truth is not known.
+        NothingToScoreError: if there is no text, or an image's truth is unknown.
     """
     if not texts_by_image:
         raise NothingToScoreError("There is no caption to score.")
     present_count = named_count = right_count = 0
     for image, text in texts_by_image.items():
         if image not in truth:
-            raise NothingToScoreError(f"The truth about image {image!r} is not known: it is of another picture book.")
+            raise NothingToScoreError(f"The truth about image {image!r} is unknown: it is from another picture book.")
         present, named = set(truth[image]), named_things(text)
         present_count += len(present)
         named_count += len(named)
@@ -79,7 +79,7 @@ def score(texts_by_image: Mapping[Image, str], truth: Mapping[Image, Iterable[st
 
 
 def read_truth(path: Path, key: str = "image_id") -> dict[str, list[str]]:
-    """Read ``truth.parquet`` of a picture book: image to things present.
+    """Read a picture book's ``truth.parquet``: image to things present.
 
     Args:
         path: the Parquet file.

@@ -1,10 +1,10 @@
-"""Teaches a captioner's eyes where things are, before it learns to speak.
+"""Pretrains a captioner's vision encoder to locate things, before the captioner learns to write texts.
 
-The big captioners begin with eyes that were trained before (a CLIP ViT, a Q-Former, a resampler). From scratch, a tiny
+The large captioners start from pretrained vision encoders (a CLIP ViT, a Q-Former, a resampler). From scratch, a tiny
 Q-Former that learns from captions alone still confuses most things after a thousand steps, because its queries never
-come to look at different parts of the picture. So the vector of each cell of a 4 x 4 grid first learns to tell which
-thing lies there, in which place, and which cell it is; then each query of a Q-Former or resampler starts out attending
-to one cell, and stays with it. The classifiers that ask for all this are thrown away afterwards.
+attend to different parts of the picture. So the vector of each cell of a 4 x 4 grid first learns to encode which thing
+is there, in which place, and which cell it is; then each query of a Q-Former or resampler starts out attending to one
+cell, and stays with it. The classifiers for this are discarded afterwards.
 
 This module imports torch: import it only where captioners are trained.
 """
@@ -40,12 +40,12 @@ Look = Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class _VisionEncoder:
-    """How a family looks.
+    """Access to a family's vision encoder.
 
     Attributes:
-        cells: gives the vectors of the picture's cells, (pictures, 16, width).
+        cells: returns the vectors of the picture's cells, (pictures, 16, width).
         start_queries: makes each query attend to one cell, given the weights (16, width) that recognise the cells, and
-            holds them and what they look at: a few steps of learning to speak would undo what none finds again.
+            freezes this attention: a few steps of text training would destroy it for good.
     """
 
     cells: Look
@@ -112,10 +112,10 @@ def _start_otter(model: PreTrainedModel, cells: Tensor) -> None:
 def _attend_to_cells(
     queries: Tensor, cells: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear, output: nn.Linear, heads: int
 ) -> None:
-    """Let query i attend to what the weights ``cells[i]`` recognise, and hand on what is there unchanged."""
+    """Let query i attend to what the weights ``cells[i]`` recognise, and pass its content on unchanged."""
     count, width = cells.shape
     head = width // heads
-    # Where queries are keys too, as in a resampler, they must not look like a cell.
+    # Where queries are keys too, as in a resampler, they must not resemble a cell.
     queries.normal_()
     queries -= queries @ torch.linalg.pinv(cells) @ cells
     normal = nn.functional.layer_norm(queries, (width,)).view(count, width)
@@ -150,19 +150,19 @@ def pretrain_vision(
     steps: int,
     learning_rate: float,
 ) -> float:
-    """Train the part of a captioner that looks, in place.
+    """Pretrain the vision encoder of a captioner, in place.
 
     Args:
         name: the captioner's name.
         model: the captioner.
-        scenes: what the pictures show.
-        images: gives the model's inputs for the pictures of some scenes, by their position in ``scenes``.
+        scenes: the pictures' scenes.
+        images: returns the model's inputs for the pictures of some scenes, by their position in ``scenes``.
         batches: endless positions of scenes.
         steps: optimizer steps.
         learning_rate: highest rate of the one-cycle schedule.
 
     Returns:
-        share of the cells with a thing that were recognised in the last step.
+        fraction of the cells with a thing that were recognised in the last step.
     """
     eyes = _EYES[name]
     truth = torch.from_numpy(np.stack([_cells(scene) for scene in scenes]))
@@ -189,14 +189,14 @@ def pretrain_vision(
         if step % _REPORT_EVERY == 0 or step == steps:
             there = expected[:, 0] != _NOTHING
             right = (parts[0].flatten(0, 1).argmax(-1) == expected[:, 0])[there].float().mean().item()
-            print(f"{name} looking, step {step}/{steps} loss {loss.item():.4f} cells right {right:.3f}", flush=True)
+            print(f"{name} vision, step {step}/{steps} loss {loss.item():.4f} cells right {right:.3f}", flush=True)
     if eyes.start_queries is not None:
         eyes.start_queries(model, _sharp(ask.weight[-GRID * GRID :].detach(), seen.detach()))
     return right
 
 
 def _sharp(cells: Tensor, seen: Tensor) -> Tensor:
-    """The weights ``cells`` (16, width), scaled so that on ``seen`` a cell's own score stands out by a fixed margin."""
+    """The weights ``cells`` (16, width), scaled so that on ``seen`` a cell's own score leads by a fixed margin."""
     scores = (seen @ cells.T).mean(0)
     own = scores.diagonal().mean()
     others = (scores.sum() - scores.diagonal().sum()) / (scores.numel() - len(scores))

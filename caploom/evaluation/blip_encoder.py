@@ -1,4 +1,4 @@
-"""A BLIP checkpoint in evaluation: embeddings for the contrastive score (ITC), pairs for the matching score (ITM)."""
+"""Evaluates a BLIP checkpoint: embeddings for the contrastive score (ITC), pairs for the matching score (ITM)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ Done = Callable[[int], None]
 
 
 class BlipEncoder:
-    """See `Encoder`. Raises `StoreError` when the checkpoint is not whole."""
+    """See `Encoder`. Raises `StoreError` when the checkpoint is incomplete."""
 
     scoring = "ITC"
 
@@ -71,7 +71,7 @@ class _Matcher:
         text: np.ndarray,
         progress: Done | None = None,
     ) -> np.ndarray:
-        """See `PairScorer`. An image's states are computed once, whatever the order of the pairs."""
+        """See `PairScorer`. An image's states are computed once, for any order of the pairs."""
         scores = np.empty(len(image), np.float32)
         order = np.argsort(image, kind="stable")
         some, ordered = np.unique(image), image[order]
@@ -105,12 +105,12 @@ class _Images:
         try:
             pixels = [self._decoder.decode(path, each) for path, each in zip(paths, image_ids, strict=True)]
         except ImageFault as error:
-            raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
+            raise EvaluationError(f"{error} Restore the image or rebuild the evaluation set without it.") from None
         return self._decoder.normalize(torch.from_numpy(np.stack(pixels)).to(self._device))
 
 
 def _trimmed(tokens: torch.Tensor) -> torch.Tensor:
-    """Without the columns in which every text is over."""
+    """The token ids without the columns in which every text is over."""
     return tokens[:, : int(tokens.ne(0).sum(dim=1).max())]
 
 
@@ -119,8 +119,8 @@ def _numbers(features: torch.Tensor, items: Sequence[str]) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(wrong):
         raise EvaluationError(
-            f'The model\'s embedding of "{items[wrong[0]]}" is not a number; its training went wrong: '
-            "train it again with a lower learning rate."
+            f'The model\'s embedding of "{items[wrong[0]]}" is not a number; its training failed: '
+            "retrain it with a lower learning rate."
         )
     return embeddings
 

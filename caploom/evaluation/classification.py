@@ -1,9 +1,9 @@
-"""Zero-shot classification: an image is of the class whose prompts it is most similar to (Radford et al., 2021).
+"""Zero-shot classification: an image belongs to the class with the most similar prompts (Radford et al., 2021).
 
 The classifier's vector of a class is the mean of the L2-normalized embeddings of its prompts, normalized again, as in
 open_clip's `build_zero_shot_classifier`. The rank of an image's class is 1 + the number of other classes that score at
-least as much: an equal score counts against us. Scores are computed in float64, and those closer than 1e-12 are equal,
-so that two classes of the same name are a tie wherever they stand.
+least as high: ties count against the model. Scores are computed in float64, and those closer than 1e-12 are equal, so
+that two classes of the same name always tie.
 """
 
 import json
@@ -27,20 +27,20 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 
 _EQUAL = 1e-12
-_TEXTS_AT_ONCE = 8_192  # prompts whose embeddings are held at once
+_TEXTS_AT_ONCE = 8_192  # prompts whose embeddings are in memory at once
 _SCORES_AT_ONCE = 4_000_000  # 32 MB of float64
 
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """A checkpoint's zero-shot classification; accuracies and chances are shares, 0 to 1.
+    """A checkpoint's zero-shot classification; accuracies and chances are fractions, 0 to 1.
 
     Attributes:
         images: images of the set.
         classes: classes to choose among.
-        templates: prompts a class.
-        accuracy: by K, the share of images whose class is among the K best; K = 5 only where there are more classes.
-        interval: by K, the 95 % interval of the accuracy (Wilson) as the images are a sample.
+        templates: prompts per class.
+        accuracy: by K, the fraction of images whose class is among the K best; K = 5 only where there are more classes.
+        interval: by K, the 95 % interval of the accuracy (Wilson), treating the images as a sample.
         mean_per_class_recall: the accuracy at 1 within each class, averaged over the classes that have images.
         same_names: classes that share their name with another: none of their images can be found at 1.
     """
@@ -54,7 +54,7 @@ class ClassificationMetrics:
     same_names: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written to `metrics.json`."""
+        """The form in `metrics.json`."""
         result: dict[str, Any] = {
             "kind": "classification",
             "images": self.images,
@@ -71,7 +71,7 @@ class ClassificationMetrics:
 def prompts(templates: str | Sequence[str]) -> list[Callable[[str], str]]:
     """Templates as functions of a class's name; `openai-imagenet` and `simple-imagenet` are open_clip's."""
     if isinstance(templates, str):
-        from open_clip import zero_shot_metadata  # seconds, as it brings torch
+        from open_clip import zero_shot_metadata  # takes seconds, because it imports torch
 
         named = {
             "openai-imagenet": zero_shot_metadata.OPENAI_IMAGENET_TEMPLATES,
@@ -88,10 +88,10 @@ def text_classifier(
     templates: Sequence[Callable[[str], str]],
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """A vector a class, L2-normalized: float64 of shape (classes, d). `progress` gets the prompts done."""
+    """One L2-normalized vector per class: float64 of shape (classes, d). `progress` gets the prompts done."""
     step = max(1, _TEXTS_AT_ONCE // len(templates))
     blocks = []
-    # Each name once: embedded in two batches, the same text can differ in its last bits, and a tie would not be one.
+    # Each name once: embedded in two batches, the same text can differ in its last bits and would not tie.
     different = list(dict.fromkeys(names))
     for start in range(0, len(different), step):
         block = different[start : start + step]
@@ -106,9 +106,9 @@ def text_classifier(
 
 
 def label_ranks(images: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each image: rank of its class, the best class, and the scores of both. Shapes (N,); labels int (N,).
+    """Each image's rank of its class, best class, and the scores of both. Shapes (N,); labels int (N,).
 
-    Of classes that tie for the best, the first that is not the image's own is the predicted one.
+    Of classes that tie for the best, the first that is not the image's own is the prediction.
     """
     ranks = np.empty(len(images), np.int32)
     best = np.empty(len(images), np.int64)
@@ -120,7 +120,7 @@ def label_ranks(images: np.ndarray, classifier: np.ndarray, labels: np.ndarray) 
         rows = np.arange(len(scores))
         own = scores[rows, labels[block]]
         at_least = scores >= own[:, None] - _EQUAL
-        ranks[block] = at_least.sum(axis=1)  # the class itself is one of them
+        ranks[block] = at_least.sum(axis=1)  # the class itself is among them
         scores[rows, labels[block]] -= _EQUAL  # a tie is lost
         best[block] = scores.argmax(axis=1)
         label_scores[block], best_scores[block] = own, scores.max(axis=1)
@@ -138,7 +138,7 @@ def classify(
 ) -> ClassificationMetrics:
     """Measure and write `metrics.json` and `predictions.parquet` (schema PREDICTIONS) into the folder `out`.
 
-    `images` is a Parquet file of schema CLASSIFICATION_IMAGES; `progress` gets embeddings done and in all. Raises
+    `images` is a Parquet file of schema CLASSIFICATION_IMAGES; `progress` gets embeddings done and in total. Raises
     `EvaluationError` when an image is gone or an embedding is not a number.
     """
     table = pq.read_table(images)
@@ -158,7 +158,7 @@ def classify(
         if len(wrong):
             raise EvaluationError(
                 f"The embedding of {what} number {wrong[0] + 1} is not a number (and {len(wrong) - 1:,} others); the "
-                "model's training went wrong: train it again with a lower learning rate."
+                "model's training failed: retrain it with a lower learning rate."
             )
     ranks, best, label_scores, best_scores = label_ranks(embeddings, classifier, labels)
     names = np.asarray(classes.labels, dtype=object)
@@ -172,7 +172,7 @@ def classify(
 
 
 def wilson_interval(found: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a share, 0 to 1."""
+    """The Wilson score interval of a fraction, 0 to 1."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share, spread = found / of, z * z / of
     middle = share + spread / 2

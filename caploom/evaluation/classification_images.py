@@ -1,4 +1,4 @@
-"""Classification's evaluation sets as tables: images that decode, each with its class, and what prompts call those."""
+"""Classification's evaluation sets as tables: images that decode, each with its class, and the names for prompts."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a set: `labels` as folders or the label file have them, sorted; `names` as prompts have them."""
+    """The classes of a set: `labels` as in folders or the label file, sorted; `names` as in prompts."""
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ def write_classification_images(
 ) -> None:
     """Write a classification set as `images.parquet` (schema CLASSIFICATION_IMAGES) and `failures.parquet`.
 
-    Raises `EvaluationError` when its classes are not what the settings say, or no image can be used.
+    Raises `EvaluationError` when its classes do not match the settings, or no image is usable.
     """
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
@@ -76,7 +76,7 @@ def write_classification_images(
 
 
 def classification_identity(name: str, settings: ClassificationSet) -> dict[str, Any]:
-    """What decides the set; no image is opened. Raises as `write_classification_images` does."""
+    """All that decides the set, without opening an image. Raises like `write_classification_images`."""
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
     return {
@@ -88,15 +88,15 @@ def classification_identity(name: str, settings: ClassificationSet) -> dict[str,
 
 
 def set_classes(artifact: Artifact) -> Classes:
-    """The classes of a set that was made."""
+    """The classes of a finished set."""
     configuration = artifact.manifest.configuration
     return Classes(tuple(configuration["labels"]), tuple(configuration["names"]))
 
 
 def labelled_rows(settings: ClassificationSet) -> Iterator[SourceRow]:
-    """A row for each image, its label in the place of a caption; in the order of folders and files, or of `labels`.
+    """A row per image, with its label instead of a caption; in the order of folders and files, or of `labels`.
 
-    Raises `SourceError` when folder or file are not there.
+    Raises `SourceError` when folder or file are missing.
     """
     if settings.labels is not None:
         if not settings.labels.is_file():
@@ -117,7 +117,7 @@ def labelled_rows(settings: ClassificationSet) -> Iterator[SourceRow]:
 
 
 def classes_of(name: str, settings: ClassificationSet, rows: Sequence[SourceRow]) -> Classes:
-    """The classes, sorted by label; raises `EvaluationError` when labels and names don't fit each other."""
+    """The classes, sorted by label; raises `EvaluationError` when labels and names don't match."""
     if settings.labels is None:
         labels = sorted(folder.name for folder in _folders(settings.root))
     else:
@@ -132,14 +132,14 @@ def classes_of(name: str, settings: ClassificationSet, rows: Sequence[SourceRow]
                 f'The evaluation set {name}: `classes` has no name for "{unnamed[0]}" (and {len(unnamed) - 1:,} '
                 f"others){hint}; name every class."
             )
-        # A class that no image has is still one that the model may take an image for.
+        # The model may also choose a class without images.
         labels = sorted(settings.classes)
         names = [settings.classes[label] for label in labels]
     else:
         names = [label.replace("_", " ") for label in labels]
     if len(labels) < 2:
         raise EvaluationError(
-            f"The evaluation set {name} has {len(labels)} class{'' if len(labels) == 1 else 'es'} and needs at least "
+            f"The evaluation set {name} has {len(labels)} class{'' if len(labels) == 1 else 'es'} but needs at least "
             f"two; `root` must be a folder of class folders, or name a file of `labels`: {settings.root}."
         )
     return Classes(tuple(labels), tuple(names))
@@ -148,10 +148,10 @@ def classes_of(name: str, settings: ClassificationSet, rows: Sequence[SourceRow]
 def _imagenet(name: str, labels: Sequence[str]) -> Classes:
     strange = [label for label in labels if not _WORDNET_ID.fullmatch(label)]
     if len(labels) != IMAGENET_CLASSES or strange:
-        such = f', and "{strange[0]}" is no WordNet id such as n01440764' if strange else ""
+        such = f', and "{strange[0]}" is not a WordNet id such as n01440764' if strange else ""
         raise EvaluationError(
-            f"The evaluation set {name}: `classes: imagenet` needs {IMAGENET_CLASSES:,} class folders called by their "
-            f"WordNet ids, and there are {len(labels):,}{such}; sort the validation images into such folders."
+            f"The evaluation set {name}: `classes: imagenet` needs {IMAGENET_CLASSES:,} class folders named by their "
+            f"WordNet ids, but there are {len(labels):,}{such}; sort the validation images into such folders."
         )
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ClipScorer:
-    """An open_clip model, loaded. Raises `TrainingError` or `StoreError` when it cannot be."""
+    """A loaded open_clip model. Raises `TrainingError` or `StoreError` when loading fails."""
 
     def __init__(self, settings: ScoredStep) -> None:
         from caploom.training.clip_model import resolve_device
@@ -32,7 +32,7 @@ class ClipScorer:
     def score(self, captions: pa.Table) -> np.ndarray:
         """float32 of shape (captions,), NaN where the image is unreadable.
 
-        `captions` has image_id, path and caption, each image's rows side by side: an image is decoded once.
+        `captions` has image_id, path and caption, grouped by image, so that an image is decoded once.
         """
         import torch
 
@@ -57,7 +57,7 @@ class ClipScorer:
                     of_images = features[owner[start : start + self._batch_size]]
                     scores[some] = (of_texts * of_images).sum(dim=1).float().cpu().numpy()
                 if np.isnan(scores[rows]).any():
-                    raise TrainingError("The model that scores gives no numbers; its weights are damaged: name others.")
+                    raise TrainingError("The scorer's outputs are not numbers: its weights are damaged; name others.")
         return scores
 
     def _blocks(self, captions: pa.Table) -> Iterator[list[tuple[str, str, list[int]]]]:

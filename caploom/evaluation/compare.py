@@ -1,7 +1,7 @@
 """Compares two checkpoints query by query: the paired bootstrap of their recalls' difference.
 
 Two recalls of the same queries rise and fall together, so their own intervals may overlap where their difference is
-certain. Queries are paired by what they are (direction, query, fold), never by their place in a file.
+certain. Queries are paired by identity (direction, query, fold), never by their position in a file.
 """
 
 from collections.abc import Iterable
@@ -24,13 +24,13 @@ _KEY = ("query", "fold", "copy")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One recall of both sides; shares are 0 to 1, over all queries of all folds.
+    """One recall of both sides; recalls are 0 to 1, over all queries of all folds.
 
     Attributes:
         scoring: how pairs were scored on both sides.
         direction: `image_to_text` or `text_to_image`.
-        k: of Recall@K.
-        queries: that both sides were asked.
+        k: the K of Recall@K.
+        queries: number of queries that both sides have.
         first: the first side's Recall@K.
         second: the second's.
         paired: the first minus the second, with its interval and p-value.
@@ -45,7 +45,7 @@ class Comparison:
     paired: PairedDifference
 
     def to_dict(self) -> dict[str, Any]:
-        """As `caploom compare --json` prints it."""
+        """The form that `caploom compare --json` prints."""
         return {
             "scoring": self.scoring,
             "direction": self.direction,
@@ -60,10 +60,10 @@ class Comparison:
 
 
 def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Comparison]:
-    """Every recall of two files of ranks (schema RANKS), for each scoring that both have, in the first's order.
+    """Every recall of two files of ranks (schema RANKS), for each common scoring, in the first's order.
 
     Raises:
-        EvaluationError: if the two were not asked the same queries, or have no scoring in common.
+        EvaluationError: if the two have different queries, or no scoring in common.
         StoreError: if a file is gone or damaged.
 
     Example:
@@ -97,14 +97,14 @@ def _read(path: Path) -> pa.Table:
     missing = [name for name in RANKS.names if name not in table.column_names]
     if missing:
         raise EvaluationError(
-            f'{path}: this table of ranks has no column "{missing[0]}"; it is older than this version or no such '
+            f'{path}: this table of ranks has no column "{missing[0]}"; it is older than this version or not such a '
             "table: measure the recipe again (materialize retrieval_metrics)."
         )
     return table
 
 
 def _queries(table: pa.Table, scoring: str, direction: str) -> tuple[pa.Table, np.ndarray]:
-    """What was asked, sorted, and the ranks in that order."""
+    """The queries, sorted, and the ranks in that order."""
     chosen = np.array(table["scoring"].to_numpy() == scoring) & np.array(table["direction"].to_numpy() == direction)
     part = table.filter(pa.array(chosen)).select(["query", "fold", "rank"])
     part = part.append_column("copy", pa.array(_copies(part["query"].to_pylist()), pa.int32()))
@@ -125,7 +125,7 @@ def _copies(queries: Iterable[str]) -> list[int]:
 def _differing(keys: pa.Table, others: pa.Table, direction: str, first: Path, second: Path) -> str:
     mine, theirs = (set(zip(*(each[name].to_pylist() for name in _KEY), strict=True)) for each in (keys, others))
     return (
-        f"Not the same queries were asked ({direction}): {len(mine - theirs):,} of {len(mine):,} are only in {first}, "
+        f"The queries differ ({direction}): {len(mine - theirs):,} of {len(mine):,} are only in {first}, "
         f"{len(theirs - mine):,} of {len(theirs):,} only in {second}; compare ranks of the same evaluation set."
     )
 

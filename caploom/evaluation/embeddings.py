@@ -24,8 +24,8 @@ def embed_images(
 ) -> np.ndarray:
     """L2-normalized float32 embeddings of shape (images, d), in the order of `paths` and their identities.
 
-    `progress` is called with the number of images done. Raises `EvaluationError` when an image cannot be read, for a
-    recall over the images left would be another set's, or when an embedding is not a number.
+    `progress` is called with the number of images done. Raises `EvaluationError` when an image cannot be read, since a
+    recall over the remaining images would be another set's, or when an embedding is not a number.
     """
     decoder = ImageDecoder(model.preprocessing)
 
@@ -33,7 +33,7 @@ def embed_images(
         try:
             pixels = np.stack([decoder.decode(path, image_id) for path, image_id in block])
         except ImageFault as error:
-            raise EvaluationError(f"{error} Put the image back or make the evaluation set again without it.") from None
+            raise EvaluationError(f"{error} Restore the image or rebuild the evaluation set without it.") from None
         images = decoder.normalize(torch.from_numpy(pixels).to(device))
         features: torch.Tensor = model.network.encode_image(images, normalize=True)
         return features
@@ -69,8 +69,8 @@ def _embed(
             wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
             if len(wrong):
                 raise EvaluationError(
-                    f'The model\'s embedding of "{block[wrong[0]]}" is not a number; its training went wrong: '
-                    "train it again with a lower learning rate."
+                    f'The model\'s embedding of "{block[wrong[0]]}" is not a number; its training failed: '
+                    "retrain it with a lower learning rate."
                 )
             blocks.append(embeddings)
             if progress is not None:

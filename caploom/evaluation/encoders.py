@@ -1,4 +1,4 @@
-"""What evaluation needs of a checkpoint: embeddings of images and texts, and perhaps scores of single pairs."""
+"""The interface of a checkpoint for evaluation: embeddings of images and texts, and optionally scores of pairs."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -6,15 +6,15 @@ from typing import Protocol
 import numpy as np
 
 COSINE = "cosine"
-"""The scoring of a model that has embeddings and nothing else."""
+"""The scoring of a model that only has embeddings."""
 
 
 class PairScorer(Protocol):
-    """Scores pairs better and slower than a product of embeddings, and so only each query's best candidates.
+    """Scores pairs better and slower than a product of embeddings, so only for each query's best candidates.
 
     Attributes:
-        label: names the scoring in results.
-        top: candidates of each query that are scored again.
+        label: the scoring's name in results.
+        top: number of candidates per query that are scored again.
     """
 
     label: str
@@ -29,7 +29,7 @@ class PairScorer(Protocol):
         text: np.ndarray,
         progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """float32 (pairs,): of image[i] (an index into `paths`) and text[i] (into `texts`), higher is better."""
+        """float32 (pairs,): scores of image[i] (an index into `paths`) and text[i] (into `texts`); higher is better."""
         ...
 
 
@@ -37,8 +37,8 @@ class Encoder(Protocol):
     """A checkpoint's encoders.
 
     Attributes:
-        scoring: names how their embeddings are compared: by their product.
-        pair_scorer: re-ranks, where the model can.
+        scoring: the name of comparing embeddings by their product.
+        pair_scorer: re-ranks, where the model supports it.
     """
 
     scoring: str

@@ -29,7 +29,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, RetrievalMetrics]:
-    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is not whole.
+    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is incomplete.
 
     Example:
         >>> found = evaluate_checkpoint(Path("checkpoint"), Path("pairs.parquet"), out=Path("measured"))
@@ -45,10 +45,10 @@ def evaluate_encoder(
     """Embed the evaluation pairs, rank both ways, and write `metrics.json` and `ranks.parquet` into the folder `out`.
 
     Args:
-        encoder: of a checkpoint.
-        pairs: a Parquet file of `EVALUATION_PAIRS`; where it has folds, each is searched for itself.
+        encoder: a checkpoint's.
+        pairs: a Parquet file of `EVALUATION_PAIRS`; where it has folds, each is searched separately.
         out: an existing folder; the caller commits it.
-        progress: called with what is done, and all of it: images and captions to embed, then pairs to re-rank.
+        progress: called with done and total counts: images and captions to embed, then pairs to re-rank.
 
     Returns:
         The metrics by their scoring: one, or two where the model re-ranks.
@@ -87,7 +87,7 @@ def evaluate_encoder(
                 )
             )
             started += (everything - embedded) // len(folds)
-        report(everything)  # pairs that are among the best of both their sides were scored once
+        report(everything)  # pairs that are among the best of both their sides are scored once
     metrics = {scoring: _metrics(scoring, folds, of_folds) for scoring, of_folds in ranks.items()}
     tables = [
         _ranks_table(data, fold, each, s) for s, of in ranks.items() for fold, each in zip(folds, of, strict=True)
@@ -107,10 +107,10 @@ class _Pairs:
     texts: list[str]
     text_ids: list[str]
     owners: np.ndarray
-    folds: np.ndarray  # of each image; -1 where the set has none
+    folds: np.ndarray  # each image's fold; -1 where the set has none
 
     def pairs_among(self, top: int) -> int:
-        """How many pairs are looked at when each query's `top` best are, in each fold."""
+        """The number of pairs of all queries' `top` best candidates, over all folds."""
         total = 0
         for fold in np.unique(self.folds):
             images = int(np.count_nonzero(self.folds == fold))
@@ -128,7 +128,7 @@ class _Pairs:
             table = table.select([*columns, "fold"])
             table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in [*columns, "fold"]]))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise EvaluationError(f"{pairs}: these are no evaluation pairs ({str(error).splitlines()[0]}).") from None
+            raise EvaluationError(f"{pairs}: these are not evaluation pairs ({str(error).splitlines()[0]}).") from None
         image_ids: list[str] = table["image_id"].to_pylist()
         paths: list[str] = table["path"].to_pylist()
         captions: list[list[str]] = table["captions"].to_pylist()
@@ -151,19 +151,19 @@ class _Pairs:
         )
 
     def refuse_fewer_candidates_than(self, k: int, pairs: Path) -> None:
-        """Before anything is embedded: a set too small for Recall@K, or one of its folds, is an `EvaluationError`."""
+        """Raise `EvaluationError` before anything is embedded when the set, or a fold, is too small for Recall@K."""
         folds, images = np.unique(self.folds, return_counts=True)
         for fold, count in zip(folds, images, strict=True):
             if count < k:
                 which = "this evaluation set" if fold < 0 else f"fold {fold} of this evaluation set"
                 raise EvaluationError(
-                    f"{pairs}: Recall@{k} needs at least {k} candidates, and {which} has {count} "
+                    f"{pairs}: Recall@{k} needs at least {k} candidates, but {which} has {count} "
                     f"image{'' if count == 1 else 's'}; enlarge it."
                 )
 
 
 class _Fold:
-    """A part of the pairs that is searched for itself."""
+    """A part of the pairs that is searched separately."""
 
     def __init__(self, data: _Pairs, images: np.ndarray, texts: np.ndarray, number: int) -> None:
         self.number = None if number < 0 else int(number)

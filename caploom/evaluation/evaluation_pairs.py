@@ -28,7 +28,7 @@ _MAX_COPIES = 0.01
 def write_evaluation_pairs(name: str, settings: RetrievalSet, draft: Draft, progress: Progress | None = None) -> None:
     """Write an evaluation set as `pairs.parquet` (schema EVALUATION_PAIRS) and `failures.parquet` into a draft.
 
-    Raises `EvaluationError` when the set is not what its protocol says, or nothing of it can be used.
+    Raises `EvaluationError` when the set violates its protocol, or has no usable pair.
     """
     rows = list(settings.rows())
     dataset = settings.dataset() if isinstance(settings, KarpathySet) else None
@@ -68,16 +68,16 @@ def write_evaluation_pairs(name: str, settings: RetrievalSet, draft: Draft, prog
 
 
 def evaluation_pairs_identity(settings: RetrievalSet) -> dict[str, Any]:
-    """What decides the set; no image is read. Raises `SourceError` when its source is not there."""
+    """All that decides the set, without reading an image. Raises `SourceError` when its source is missing."""
     return {"source": source_version(settings), "protocol": settings.protocol}
 
 
 def _check_protocol(name: str, protocol: str, rows: Sequence[SourceRow]) -> tuple[str, set[int]]:
-    """What was found, in words; and the positions of the rows that the protocol does not use."""
+    """The protocol's description of the set, and the positions of the rows that the protocol does not use."""
     bad = [row for row in rows if row.reason is not None]
     if bad:
         raise EvaluationError(
-            f"The evaluation set {name} is not {protocol}: {len(bad):,} of its rows cannot be used; the first: "
+            f"The evaluation set {name} is not {protocol}: {len(bad):,} of its rows are unusable; the first: "
             f"{bad[0].detail}"
         )
     captions = Counter[str]()
@@ -94,8 +94,8 @@ def _images(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The images as EVALUATION_PAIRS in their order, and the failures: together all rows.
 
-    One record may say a caption twice (two people wrote it). With `merge`, a picture under several names is one image,
-    and a caption that another record of it has said already is a failure; without, each name is an image.
+    One record may contain a caption twice (two people wrote it). With `merge`, a picture under several names is one
+    image, and a caption that another record of it already has is a failure; without, each name is an image.
     """
     images: dict[str, dict[str, Any]] = {}
     said: dict[tuple[str, str], int] = {}
@@ -110,7 +110,7 @@ def _images(
         if fault is None and merge:
             first = said.setdefault((image_id, str(row.caption)), row.row)
             if first != row.row:
-                detail = f"row {row.row}: the same image with the same caption already stands in row {first}."
+                detail = f"row {row.row}: the same image with the same caption is already in row {first}."
                 fault = ImageFault("duplicate_pair", detail)
         if fault is not None:
             failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
@@ -135,18 +135,18 @@ def _refuse_missing(name: str, protocol: str, failures: Sequence[dict[str, Any]]
     if missing:
         count = len({each["image"] for each in missing})
         raise EvaluationError(
-            f"The evaluation set {name}: {count:,} of the {wanted:,} images of {protocol} cannot be used, and a recall "
-            f"over the rest would be another set's; put them back. The first: {missing[0]['detail']}"
+            f"The evaluation set {name}: {count:,} of the {wanted:,} images of {protocol} are unusable, and a recall "
+            f"over the rest would be another set's; restore them. The first: {missing[0]['detail']}"
         )
 
 
 def _count_copies(name: str, protocol: str, images: Sequence[dict[str, Any]]) -> int:
-    """How many images are another's picture under a second name; many are no accident of the data set."""
+    """The number of images that are another's picture under a second name; raises if there are too many."""
     differ = len({image["image_id"] for image in images})
     if len(images) - differ > _MAX_COPIES * len(images):
         raise EvaluationError(
             f"The evaluation set {name}: of the {len(images):,} image files of {protocol} only {differ:,} differ; the "
-            "same picture lies under several names: unpack the images again."
+            "same picture is there under several names: unpack the images again."
         )
     return len(images) - differ
 

@@ -1,4 +1,4 @@
-"""The encoders of a checkpoint, of whichever kind it is."""
+"""Loads the encoders of any kind of checkpoint."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,13 +39,13 @@ class ClipEncoder:
 
 
 def load_encoder(checkpoint: Path, device: str = "auto") -> Encoder:
-    """The encoders of a checkpoint folder, of whichever kind it is; raises `StoreError` when it is not whole.
+    """The encoders of a checkpoint folder of any kind; raises `StoreError` when it is incomplete.
 
     Example:
         >>> load_encoder(Path("checkpoint")).embed_texts(["a cat", "a dog"]).shape
         (2, 96)
     """
-    from caploom.training.clip_model import resolve_device  # torch: only where something is embedded
+    from caploom.training.clip_model import resolve_device  # imports torch, which is needed only for embedding
 
     on = resolve_device(device)
     if (checkpoint / "blip_config.json").is_file():

@@ -1,4 +1,4 @@
-"""Measures a checkpoint on one evaluation set, whatever its kind."""
+"""Measures a checkpoint on an evaluation set of any kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +23,15 @@ def measure_set(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a checkpoint's encoders reach on an evaluation set (its artifact): one measurement for each way of scoring.
+    """Measure a checkpoint's encoders on an evaluation set (its artifact): one measurement per scoring.
 
-    A measurement has `kind` ("retrieval" or "classification"), `scoring`, what the set says of itself (`protocol`,
+    A measurement has `kind` ("retrieval" or "classification"), `scoring`, the set's own remarks (`protocol`,
     `note`) and the figures of `RetrievalMetrics` or `ClassificationMetrics`. Into the existing folder `out` go
-    `metrics.json` and, of images with captions, `ranks.parquet` (schema RANKS); of images with classes,
-    `predictions.parquet` (schema PREDICTIONS). `progress` gets embeddings done and in all.
+    `metrics.json` and, for images with captions, `ranks.parquet` (schema RANKS); for images with classes,
+    `predictions.parquet` (schema PREDICTIONS). `progress` gets embeddings done and in total.
 
     Raises:
-        EvaluationError: if the set cannot be used or measured.
+        EvaluationError: if the set is unusable or cannot be measured.
     """
     if isinstance(settings, ClassificationSet):
         images = artifact.file("images.parquet")

@@ -1,4 +1,4 @@
-"""What ranks come to: Recall@K with chance and intervals, median and mean rank, RSUM, mean rank variance."""
+"""Metrics from ranks: Recall@K with chance and intervals, median and mean rank, RSUM, mean rank variance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 
 @dataclass(frozen=True)
 class DirectionMetrics:
-    """Retrieval in one direction; shares are 0 to 1.
+    """Retrieval in one direction; recalls are 0 to 1.
 
     Attributes:
         recall: Recall@K by K.
@@ -45,13 +45,13 @@ class DirectionMetrics:
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """A checkpoint's retrieval on one evaluation set, by one way of scoring pairs; shares are 0 to 1.
+    """A checkpoint's retrieval on one evaluation set, with one scoring of pairs; recalls are 0 to 1.
 
     Attributes:
-        scoring: `cosine` of CLIP; `ITC`, or with re-ranking, of BLIP.
+        scoring: `cosine` for CLIP; `ITC`, or that with re-ranking, for BLIP.
         images: images of the set.
         captions: captions of the set.
-        folds: parts that were searched each for itself, and averaged over; 1 where the set is searched whole.
+        folds: parts that are searched separately and averaged over; 1 where the set is searched as a whole.
         image_to_text: averaged over images.
         text_to_image: averaged over captions.
         mean_rank_variance: see the function of that name.
@@ -77,11 +77,11 @@ class RetrievalMetrics:
 
     @property
     def rsum(self) -> float:
-        """Sum of the six recalls in percent, as the field reports it: at most 600."""
+        """Sum of the six recalls in percent, as papers report it: at most 600."""
         return 100 * sum([*self.image_to_text.recall.values(), *self.text_to_image.recall.values()])
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written to `metrics.json`."""
+        """The form in `metrics.json`."""
         return {
             "kind": "retrieval",
             "scoring": self.scoring,
@@ -104,9 +104,9 @@ def direction_metrics(
     """The metrics of one direction, each recall averaged over the folds.
 
     Args:
-        ranks: of each fold, the ranks of its queries.
-        positives: of each fold, how many candidates are right for each query.
-        candidates: of each fold, how many there are to choose among.
+        ranks: for each fold, the ranks of its queries.
+        positives: for each fold, the number of right candidates of each query.
+        candidates: for each fold, the number of candidates.
 
     Raises:
         EvaluationError: if K is above the number of candidates.
@@ -122,12 +122,12 @@ def direction_metrics(
 
 
 def recall_at(ranks: np.ndarray, k: int) -> float:
-    """The share (0 to 1) of queries whose best positive is among the K best candidates."""
+    """The fraction (0 to 1) of queries whose best positive is among the K best candidates."""
     return float(np.mean(ranks <= k))
 
 
 def chance_recall_at(k: int, positives_per_query: np.ndarray, candidates: int) -> float:
-    """The Recall@K to expect of candidates in random order, 0 to 1.
+    """The expected Recall@K of candidates in random order, 0 to 1.
 
     A query with p positives among n candidates misses all of them with probability C(n-p, k) / C(n, k).
 
@@ -136,7 +136,7 @@ def chance_recall_at(k: int, positives_per_query: np.ndarray, candidates: int) -
     """
     if k > candidates:
         raise EvaluationError(
-            f"Recall@{k} needs at least {k} candidates, and this evaluation set has {candidates}; enlarge the set."
+            f"Recall@{k} needs at least {k} candidates, but this evaluation set has {candidates}; enlarge the set."
         )
     counts, inverse = np.unique(positives_per_query, return_inverse=True)
     misses = np.ones(len(counts))
@@ -146,7 +146,7 @@ def chance_recall_at(k: int, positives_per_query: np.ndarray, candidates: int) -
 
 
 def mean_rank_variance(text_ranks: np.ndarray, owners: np.ndarray) -> float:
-    """How differently an image's captions find it: the variance of their ranks, averaged over images (MRV).
+    """The variance of the ranks of an image's captions, averaged over images (MRV).
 
     After 1-to-K (CCRK, Nie et al., 2024), where the captions are an instance's languages. `text_ranks` (texts,) are
     those of text to image, `owners` (texts,) the image of each. An image with one caption has a variance of 0.

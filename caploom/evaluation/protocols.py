@@ -1,7 +1,7 @@
-"""The protocols under which the field reports retrieval, and what a set must hold to be called by their names.
+"""The standard protocols of retrieval, and what a set must contain to use their names.
 
-Most retrieval numbers that nobody can reproduce were measured on the wrong split or with another number of captions, so
-a set that names a protocol is refused unless it holds exactly what the protocol says.
+Most irreproducible retrieval numbers were measured on the wrong split or with another number of captions, so a set that
+names a protocol is refused unless it contains exactly what the protocol requires.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ CAPTIONS_EACH = 5
 
 @dataclass(frozen=True)
 class Protocol:
-    """What an evaluation set must hold.
+    """The required content of an evaluation set.
 
     Attributes:
-        dataset: as Karpathy's files call it.
-        title: as people call it.
-        images: how many.
-        captions: how many in all; any of these.
+        dataset: its name in Karpathy's files.
+        title: its usual name.
+        images: number of images.
+        captions: total number of captions; any of these.
         first_only: whether only the first five captions of each image count.
-        folds: images are cut into so many folds, in the file's order, and recalls averaged over them.
+        folds: images are divided into this many folds, in the file's order, and recalls averaged over them.
     """
 
     dataset: str
@@ -41,7 +41,7 @@ PROTOCOLS = {
 
 _TEST_SETS = {"coco": "coco-5k", "flickr30k": "flickr30k-1k"}
 
-# Numbers of images by which a split gives itself away.
+# Numbers of images by which a split can be recognized.
 _LIKELY = {
     1_000: "1,000 is Flickr30K's test split, or a part of COCO's",
     1_014: "1,014 is Flickr30K's validation split",
@@ -59,42 +59,42 @@ _LIKELY = {
 
 
 def check_dataset(evaluation_set: str, protocol: str, dataset: str | None) -> None:
-    """Refuse a file that says it is another dataset; raises `EvaluationError`."""
+    """Refuse a file whose own name is another dataset's; raises `EvaluationError`."""
     wanted = PROTOCOLS[protocol].dataset
     if dataset is not None and dataset != wanted:
         raise EvaluationError(
-            f'The evaluation set {evaluation_set} names the protocol {protocol}, which is of "{wanted}", and its file '
+            f'The evaluation set {evaluation_set} names the protocol {protocol}, which is for "{wanted}", but its file '
             f'calls itself "{dataset}": give it the other file or another protocol.'
         )
 
 
 def check_counts(evaluation_set: str, protocol: str, captions: Mapping[str, int]) -> str:
-    """Refuse a set that does not hold what its protocol says; returns the protocol's name with the captions counted.
+    """Refuse a set that violates its protocol; returns the protocol's name with the number of captions.
 
-    `captions` has the number of captions of each image. Raises `EvaluationError` with what was expected, what was found
-    and the likely cause.
+    `captions` has the number of captions of each image. Raises `EvaluationError` with the expected and the actual
+    numbers and the likely cause.
     """
     wanted = PROTOCOLS[protocol]
     opening = f"The evaluation set {evaluation_set} is not {protocol}:"
     if len(captions) != wanted.images:
         likely = _LIKELY.get(len(captions), "is it the whole test split, and nothing but that?")
-        raise EvaluationError(f"{opening} it must have {wanted.images:,} images and has {len(captions):,} ({likely}).")
+        raise EvaluationError(f"{opening} it must have {wanted.images:,} images but has {len(captions):,} ({likely}).")
     fewer = [image for image, count in captions.items() if count < CAPTIONS_EACH]
     if fewer:
         cause = (
-            "the file seems to have one caption an image, and the protocol needs all five"
+            "the file seems to have one caption per image, but the protocol needs all five"
             if max(captions.values()) == 1
             else "captions are missing from the file, or `captions_per_image` is below five"
         )
         raise EvaluationError(
-            f"{opening} every image must have at least {CAPTIONS_EACH} captions, and {len(fewer):,} have fewer (the "
+            f"{opening} every image must have at least {CAPTIONS_EACH} captions, but {len(fewer):,} have fewer (the "
             f"first is {fewer[0]} with {captions[fewer[0]]}): {cause}."
         )
     counted = len(captions) * CAPTIONS_EACH if wanted.first_only else sum(captions.values())
     if counted not in wanted.captions:
         expected = " or ".join(f"{number:,}" for number in wanted.captions)
         raise EvaluationError(
-            f"{opening} it must have {expected} captions and has {counted:,}; with `captions_per_image: 5` only the "
+            f"{opening} it must have {expected} captions but has {counted:,}; with `captions_per_image: 5` only the "
             "first five of each image are taken."
         )
     folds = f" in {wanted.folds} folds" if wanted.folds > 1 else ""
@@ -102,7 +102,7 @@ def check_counts(evaluation_set: str, protocol: str, captions: Mapping[str, int]
 
 
 def note_of(dataset: str | None, splits: list[str], images: int, captions: int) -> str | None:
-    """What is to be said of a set that names no protocol and is, by its file's word, a known test split."""
+    """The note for a set that names no protocol but is, by its file's own name, a known test split."""
     if dataset not in _TEST_SETS or splits != ["test"]:
         return None
     name = _TEST_SETS[dataset]

@@ -1,4 +1,4 @@
-"""Re-ranking: the best candidates of each query are ordered anew by a slower, better score (ALBEF, BLIP)."""
+"""Re-ranking: the best candidates of each query are ordered again by a slower, better score (ALBEF, BLIP)."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,7 +34,7 @@ def reranked(
 ) -> Ranks:
     """Both directions' ranks when each query's best candidates are ordered by the scorer's score plus the embeddings'.
 
-    They stay ahead of all other candidates, which keep their order; an equal score counts against us, as everywhere.
+    They stay ahead of all other candidates, which keep their order; ties count against the model, as everywhere.
     `ranks` are those of the embeddings alone. `progress` is called with the number of pairs scored.
     """
     of_images = top_candidates(images, texts, min(scorer.top, len(texts)))
@@ -55,9 +55,9 @@ def reranked(
 
 
 def _ranks(before: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Ranks among the candidates that were scored anew; where no positive is among them, behind them as it was.
+    """Ranks among the re-scored candidates; unchanged, and behind them, where no positive is among them.
 
-    Of a positive that ties for the last place among them, the tie counts against us, so it is not among them.
+    For a positive that ties for the last position among them, the tie counts against it, so it is not among them.
     """
     best = np.where(positive, scores, -np.inf).max(axis=1, keepdims=True)
     ranks = 1 + np.count_nonzero(~positive & (scores >= best), axis=1)

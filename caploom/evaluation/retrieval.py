@@ -1,13 +1,12 @@
-"""Ranks of image-text retrieval, exact and in bounded memory: by counting in blocks, never the whole similarity matrix.
+"""Ranks of image-text retrieval, exact and in bounded memory: counted in blocks, without a full similarity matrix.
 
 The rank of a query is that of its best positive: 1 + the number of candidates that are not positives of the query and
-score at least as much. So an equal score counts against us, which no order of the candidates can flatter, and positives
-never count against each other. Without ties this is Recall@K as Karpathy and Fei-Fei (2015) and clip-benchmark have it:
-a query is found at K when any of its positives is among the K best; image-to-text is averaged over images,
-text-to-image over texts.
+score at least as high. So ties count against the model, in any order of the candidates, and positives never count
+against each other. Without ties this is Recall@K as in Karpathy and Fei-Fei (2015) and clip-benchmark: a query is found
+at K when any of its positives is among the K best; image-to-text is averaged over images, text-to-image over texts.
 
-A matrix product rounds the same dot product differently at different places, so equal embeddings would seldom tie. Here
-each score that the product leaves within its rounding of the positive's is computed again in float64, term by term in
+A matrix product rounds the same dot product differently at different positions, so equal embeddings would rarely tie.
+Here each score that differs from the positive's by no more than rounding is computed again in float64, term by term in
 one order: ties are exact, and no block size, thread or library changes a rank.
 """
 
@@ -19,16 +18,16 @@ from caploom.errors import EvaluationError
 
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE = 240, 4096  # a block of 4 MB stays in a processor's cache; 240 counts fit a byte
 _PAIRS_AT_ONCE = 4096  # pairs computed again at once
-_ROUNDING = 2e-6  # of a float32 product of unit vectors of up to 1,024 dimensions; more than ten times what was seen
+_ROUNDING = 2e-6  # of a float32 product of unit vectors of up to 1,024 dimensions; ten times the observed error
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of both directions, int64, 1 being the best.
+    """Ranks of both directions, int64; 1 is the best.
 
     Attributes:
-        images: of each image's best text, (images,).
-        texts: of each text's image, (texts,).
+        images: rank of each image's best text, (images,).
+        texts: rank of each text's image, (texts,).
     """
 
     images: np.ndarray
@@ -48,7 +47,7 @@ def retrieval_ranks(
     Args:
         images: embeddings of shape (images, d); the score is the dot product.
         texts: embeddings of shape (texts, d).
-        owners: int64 (texts,), of which image each text is; each image has at least one.
+        owners: int64 (texts,), the image of each text; each image has at least one.
         images_at_once: rows of a block, 255 at most.
         texts_at_once: columns of a block.
 
@@ -81,7 +80,7 @@ class _Counting:
         self._best = np.full(len(images), -np.inf)
         np.maximum.at(self._best, owners, self._positives)
         band = _ROUNDING * _longest(images) * _longest(texts)
-        # In the product's own type, and one step outwards, so that rounding the limits lets nothing slip through.
+        # In the product's own type, and one step outwards, so that rounding the limits loses nothing.
         self._image_limits = _limits(self._best, band)
         self._text_limits = _limits(self._positives, band)
         self.image_ranks = np.ones(len(images), np.int64)
@@ -102,7 +101,7 @@ class _Counting:
         self._settle_texts(scores, rows, columns, np.flatnonzero(_count_columns(at_least) > before))
 
     def _settle_images(self, scores: np.ndarray, rows: slice, columns: slice, unsettled: np.ndarray) -> None:
-        """Of these rows of the block, count what is within the rounding and really scores at least as much."""
+        """Count, in these rows of the block, the candidates within rounding that really score at least as high."""
         if len(unsettled) == 0:
             return
         images = rows.start + unsettled
@@ -116,7 +115,7 @@ class _Counting:
         np.add.at(self.image_ranks, image[at_least], 1)
 
     def _settle_texts(self, scores: np.ndarray, rows: slice, columns: slice, unsettled: np.ndarray) -> None:
-        """The same of these columns."""
+        """The same for these columns."""
         if len(unsettled) == 0:
             return
         texts = columns.start + unsettled
@@ -135,13 +134,13 @@ def exact_scores(images: np.ndarray, texts: np.ndarray, image: np.ndarray, text:
     scores = np.empty(len(image))
     for start in range(0, len(image), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
-        # Products of float32 are exact in float64; the sum along a row has one order, whatever the row.
+        # Products of float32 are exact in float64; the sum along a row has one order, for every row.
         scores[part] = np.multiply(images[image[part]], texts[text[part]], dtype=np.float64).sum(axis=1)
     return scores
 
 
 def _count_rows(mask: np.ndarray) -> np.ndarray:
-    # Row by row, since counting along an axis first makes integers of all of it.
+    # Row by row, since counting along an axis first converts everything to integers.
     return np.fromiter(map(np.count_nonzero, mask), np.int64, len(mask))
 
 
@@ -175,5 +174,5 @@ def _check(images: np.ndarray, texts: np.ndarray, owners: np.ndarray) -> None:
         if len(wrong):
             raise EvaluationError(
                 f"The embedding of {what} number {wrong[0] + 1} is not finite (and {len(wrong) - 1:,} others); "
-                "the model's training went wrong: train it again with a lower learning rate."
+                "the model's training failed: retrain it with a lower learning rate."
             )

@@ -1,4 +1,4 @@
-"""The evaluation sets of the YAML: images with captions to retrieve, or images with classes to tell apart."""
+"""The evaluation sets of the YAML: images with captions to retrieve, or images with classes."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,14 +14,14 @@ NAMED_TEMPLATES = ("openai-imagenet", "simple-imagenet")
 
 
 class RetrievalSettings(Settings):
-    """What a set of images with captions has beside its reader's own keys."""
+    """The keys of a set of images with captions in addition to its reader's own."""
 
     protocol: Literal["coco-5k", "coco-1k", "flickr30k-1k"] | None = Field(
-        default=None, description="What the set is to be, by the field's name for it; then it must hold just that."
+        default=None, description="A standard protocol; the set must then contain exactly what that requires."
     )
 
     def fingerprinted(self) -> dict[str, Any]:
-        """As the reader's, with the protocol where there is one."""
+        """The reader's fields, with the protocol where there is one."""
         return {key: value for key, value in super().fingerprinted().items() if key != "protocol" or value is not None}
 
 
@@ -36,7 +36,7 @@ class KarpathySet(RetrievalSettings, KarpathyReader):
     def _protocols_are_of_the_test_split(self) -> Self:
         if self.protocol is not None and self.splits != ["test"]:
             raise ValueError(
-                f'the protocol {self.protocol} is of the split "test", and split is {self.split!r}: write split: test'
+                f'the protocol {self.protocol} is for the split "test", but split is {self.split!r}: write split: test'
             )
         return self
 
@@ -46,19 +46,19 @@ class PictureBookSet(RetrievalSettings, PictureBookReader):
 
 
 class ClassificationSet(Settings):
-    """Images by class, told apart by a text classifier made of prompt templates (zero-shot classification)."""
+    """Images by class, classified by a text classifier made of prompt templates (zero-shot classification)."""
 
     reader: Literal["image_folders"]
     root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
         description="Folder of class folders; with `labels`, the folder that image paths start from."
     )
     labels: Annotated[Path | None, BeforeValidator(resolve_path)] = Field(
-        default=None, description="`.json` (`[{image, label}, ...]`), `.csv` or `.tsv`, where folders don't tell."
+        default=None, description="`.json` (`[{image, label}, ...]`), `.csv` or `.tsv`, where classes are not folders."
     )
     classes: Literal["imagenet"] | dict[str, str] | None = Field(
         default=None,
-        description="Folder (or label) to the class's name in prompts; left out, it is the name, `_` read as a blank. "
-        "`imagenet`: 1,000 folders called by their WordNet ids, with open_clip's names.",
+        description="Folder (or label) to the class's name in prompts; by default its own name with spaces for `_`. "
+        "`imagenet`: 1,000 folders named by their WordNet ids, with open_clip's names.",
     )
     templates: Literal["openai-imagenet", "simple-imagenet"] | list[str] = Field(
         default=["a photo of a {}."], description="Prompts with `{}` for the class; or one of open_clip's lists."
@@ -66,14 +66,14 @@ class ClassificationSet(Settings):
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; nothing is known of a user's own."""
+        """The attribution that pages with the pictures must show; unknown for a user's own images."""
         return None
 
     @field_validator("templates", mode="before")
     @classmethod
     def _templates_have_a_place_for_the_class(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in NAMED_TEMPLATES:
-            raise ValueError(f'"{value}" is no list of templates; allowed: {", ".join(NAMED_TEMPLATES)}, or a list')
+            raise ValueError(f'"{value}" is not a list of templates; allowed: {", ".join(NAMED_TEMPLATES)}, or a list')
         for template in value if isinstance(value, list) else []:
             if isinstance(template, str) and template.count("{}") != 1:
                 raise ValueError(f'the template "{template}" must have "{{}}" once, where the class\'s name goes')
@@ -88,7 +88,7 @@ class ClassificationSet(Settings):
             names = list(value.values())
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f'two classes are called "{twice[0]}", and no prompt could tell them apart')
+                raise ValueError(f'two classes have the name "{twice[0]}", and no prompt could distinguish them')
         return value
 
 

@@ -1,4 +1,4 @@
-"""Writes a training set in a format that another tool reads: whole or not at all, with `export.json` beside it."""
+"""Writes a training set in another tool's format, completely or not at all, with an `export.json` next to it."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ EXPORT_VERSION = 1
 
 
 class ExportManifest(BaseModel):
-    """What `export.json` says: what was exported, how, and what became of every caption."""
+    """The content of `export.json`: what was exported, how, and what became of every caption."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,7 +38,7 @@ class ExportManifest(BaseModel):
     images: int
     facts: dict[str, Any]  # the format's own: caption keys, their probabilities, ...
     how_to_read: list[str]
-    notes: list[str]  # what of the mix no reader of the export will do
+    notes: list[str]  # parts of the mix that no reader of the export applies
     files: dict[str, int]  # sizes in bytes; linked and copied images are not listed
     caploom_version: str = caploom.__version__
 
@@ -95,7 +95,7 @@ def _manifest(
     if not rows.holds:
         raise ExportError(
             f"{address}: {rows.rows_in} captions came in, {rows.rows_out} went out and {rows.rows_failed} were "
-            "skipped: rows were lost or doubled, so nothing was written; report this bug."
+            "skipped: rows were lost or duplicated, so nothing was written; report this bug."
         )
     if written.captions == 0:
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.items()) or "it has no captions"
@@ -117,11 +117,11 @@ def _manifest(
 
 
 def _notes(drawing: Drawing) -> list[str]:
-    """What Caploom's trainer does with a row when it draws, and other tools do not."""
+    """What Caploom's trainer does when drawing from a row, and other tools do not."""
     notes = []
     if drawing.texts > 1:
         notes.append(
-            f"The mix trains on up to {drawing.texts} captions of an image in one step; this export's readers on one."
+            f"The mix trains on up to {drawing.texts} captions of an image in one step; readers of this export on one."
         )
     if drawing.sub_caption:
         notes.append("The mix trains on a random sentence of each drawn caption; the export has whole captions.")

@@ -14,7 +14,7 @@ from caploom.exports.images import Check, ExportImage, ImageStream
 
 @dataclass
 class Written:
-    """What a format wrote: its files (relative to the export's folder) and what goes into `export.json`."""
+    """The result of a format's `write`: its files (relative to the export's folder) and facts for `export.json`."""
 
     images: int = 0
     captions: int = 0
@@ -28,36 +28,36 @@ class ExportFormat(Settings, ABC):
 
     @property
     def image_check(self) -> Check:
-        """How each image's file is looked at first; a format that holds the images reads them anyway."""
+        """How each image's file is checked first; a format that contains the images reads them anyway."""
         return "content"
 
     @abstractmethod
     def write(self, images: ImageStream, folder: Path, final: str) -> Written:
-        """Write every image of the stream into `folder`, whose files will lie in `final`."""
+        """Write every image of the stream into `folder`, whose files will end up in `final`."""
 
 
 class TextFormat(ExportFormat):
-    """A format that names the image files and does not hold them."""
+    """A format that names the image files and does not contain them."""
 
     check: Check = Field(
         default="content",
-        description="`content` reads every image and compares its identity; `exists` only looks whether the file is "
-        "there; `none` looks at nothing.",
+        description="`content` reads every image and compares its identity; `exists` only checks that the file is "
+        "there; `none` checks nothing.",
     )
 
     @property
     def image_check(self) -> Check:
-        """As the option says."""
+        """The option."""
         return self.check
 
 
 class CaptionLines(TextFormat):
-    """A format with one entry for each (image, caption)."""
+    """A format with one entry per (image, caption)."""
 
     one_per_image: bool = Field(
         default=False, description="One caption of each image, drawn with the mix's weights, instead of all."
     )
-    seed: int = Field(default=0, description="Of the draw.")
+    seed: int = Field(default=0, description="Seed of the draw.")
 
     def entries(self, image: ExportImage, images: ImageStream) -> list[tuple[str, str]]:
         """The (caption, source) entries of an image; what was not drawn is counted."""

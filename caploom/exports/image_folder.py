@@ -1,7 +1,7 @@
 """Exports as a folder that Hugging Face `datasets` loads: the images and `metadata.jsonl`.
 
 The images are hard links to the user's files where the file system allows it, else copies, or symbolic links when asked
-for. They are called by their identity, so that no path of the user's can lead out of the folder.
+for. Their names are their identities, so that no path of the user's can leave the folder.
 """
 
 import json
@@ -22,12 +22,12 @@ class ImageFolder(ExportFormat):
     """`metadata.jsonl` with `file_name`, `text` (one caption, drawn) and all captions, and `images/`."""
 
     symlink: bool = Field(default=False, description="Symbolic links instead of hard links or copies.")
-    seed: int = Field(default=0, description="Of the draw of the one caption in `text`.")
+    seed: int = Field(default=0, description="Seed of the draw of the caption in `text`.")
 
     def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the module."""
         if self.symlink and is_url(final):
-            raise ExportError(f"{final}: object storage holds no symbolic links; leave `symlink` out.")
+            raise ExportError(f"{final}: object storage has no symbolic links; leave `symlink` out.")
         written = Written(files=["metadata.jsonl"], how_to_read=[f'load_dataset("imagefolder", data_dir={final!r})'])
         placed: Counter[str] = Counter()
         with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
@@ -69,7 +69,7 @@ def _place(path: str, data: bytes, target: Path, *, symlink: bool) -> str:
         # The real file: a hard link to a symbolic link would be one more symbolic link.
         os.link(source.resolve(), target)
     except OSError:
-        # Another file system, one without hard links, or a file of another owner: whichever it is, a copy does it.
+        # Another file system, one without hard links, or a file of another owner: in each case it is copied.
         target.write_bytes(data)
         return "copies"
     return "hard_links"

@@ -39,11 +39,11 @@ _SIGNATURES = (
 
 @dataclass(frozen=True, slots=True)
 class ExportImage:
-    """An image with its captions; `captions`, `sources` and `weights` run side by side."""
+    """An image with its captions; `captions`, `sources` and `weights` are parallel."""
 
     image_id: str
     image: str  # the user's own path
-    path: str  # location (see caploom.locations)
+    path: str  # location (see caploom.images.location)
     captions: list[str]
     sources: list[str]
     weights: list[float]
@@ -82,7 +82,7 @@ class ExportImage:
 
 
 class ImageStream:
-    """Iterates over (image, the bytes of its file), with what had to be skipped counted and written down.
+    """Iterates over (image, the bytes of its file); skipped captions are counted and recorded.
 
     The bytes are empty unless `check` is "content". Adjacent rows of one image (the mix `concatenate`) come as one
     image with all its captions. Captions are as training sees them: with the mix's `source_prefix` the source's name
@@ -117,9 +117,9 @@ class ImageStream:
                 self._skipped.close()
 
     def file_of(self, image: ExportImage, data: bytes, folder: Path, final: str) -> str | None:
-        """A file that holds the image alone: where it lies; of one inside a container, a copy below `folder`.
+        """A file with only this image: its own, or a copy below `folder` of one inside a container.
 
-        The files of `folder` will lie in `final`. None when it cannot be read: it is written down as skipped then.
+        The files of `folder` will end up in `final`. None when it cannot be read; it is then recorded as skipped.
         """
         if Location.parse(image.path).offset is None:
             return image.path
@@ -136,7 +136,7 @@ class ImageStream:
         return f"{final}/{name}"
 
     def skip(self, image: ExportImage, reason: str, detail: str) -> None:
-        """Write down that an image's captions are not in the export."""
+        """Record that an image's captions are not in the export."""
         self._write_skipped(image, reason, detail, len(image.captions))
 
     def leave_out(self, reason: str, captions: int) -> None:
@@ -207,7 +207,7 @@ def merged_by_image(rows: Iterable[ExportImage]) -> Iterator[ExportImage]:
 
 
 def image_extension(data: bytes, path: str) -> str:
-    """The usual extension of an image's format, without the dot: by its first bytes, else as its file is called."""
+    """The usual extension of an image's format, without the dot: from its first bytes, else from its file's name."""
     for signature, extension in _SIGNATURES:
         if signature.match(data):
             return extension
@@ -245,4 +245,4 @@ def _rows_of(parquet: pq.ParquetFile, file: Path) -> Iterator[ExportImage]:
 
 
 def _unreadable(file: Path, error: Exception) -> StoreError:
-    return StoreError(f"{file}: it cannot be read ({error}); delete its folder and make the training set again.")
+    return StoreError(f"{file}: it cannot be read ({error}); delete its folder and rebuild the training set.")

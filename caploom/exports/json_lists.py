@@ -19,9 +19,7 @@ _Write = Callable[[str, str], None]
 class ReleasedJson(CaptionLines):
     """`merged.json`, and with `per_captioner` also `captioners/<source>.json`; images as the user wrote them."""
 
-    per_captioner: bool = Field(
-        default=False, description="Also one file for each captioner and one for the raw captions."
-    )
+    per_captioner: bool = Field(default=False, description="Also one file per captioner and one for the raw captions.")
 
     def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the class."""
@@ -47,7 +45,7 @@ class ReleasedJson(CaptionLines):
 class Blip(CaptionLines):
     """`blip.json` as BLIP's `pretrain_dataset` loads it: absolute paths, or relative to `image_root`.
 
-    BLIP's own pre-training opens `image` as it stands; its fine-tuning data sets, and LAVIS, join it to an image root.
+    BLIP's own pre-training opens `image` unchanged; its fine-tuning data sets, and LAVIS, join it to an image root.
     """
 
     image_root: Path | None = Field(
@@ -58,7 +56,7 @@ class Blip(CaptionLines):
         """See the class."""
         root = None if self.image_root is None else self.image_root.expanduser().absolute()
         if root is not None and not root.is_dir():
-            raise ExportError(f"{root}: this image root is no folder; name the one that holds the images.")
+            raise ExportError(f"{root}: this image root is not a folder; name the folder of the images.")
         written = Written(files=["blip.json"], how_to_read=[f"train_file: [{f'{final}/blip.json'!r}]"])
         with json_list(folder / "blip.json") as write:
             for image, data in images:
@@ -95,7 +93,7 @@ def _file_of(source: str, folder: Path) -> str:
 
 @contextmanager
 def json_list(path: Path) -> Iterator[_Write]:
-    """Streams `[{"image", "caption"}, ...]` in UTF-8, one entry a line."""
+    """Streams `[{"image", "caption"}, ...]` in UTF-8, one entry per line."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     with path.open("w", encoding="utf-8") as file:
         separator = "[\n"

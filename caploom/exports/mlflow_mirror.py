@@ -1,7 +1,7 @@
 """Mirrors a measured recipe to MLflow: a run with its parameters, recalls, loss curve and the artifacts behind them.
 
-A copy for those whose tools look there; the store stays the truth. A server that does not answer is told in a sentence
-and stops nothing. The address may hold a password: what MLflow says of a failure quotes it and is passed on to nobody.
+A copy for people whose tools use MLflow; the store stays the truth. A server that does not answer is reported in one
+sentence and stops nothing. The address may contain a password: MLflow's own error messages quote it and are discarded.
 """
 
 import json
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 _MIRRORS = "caploom.retrieval_metrics"
 _AT_ONCE = 500  # metrics in a request, of which MLflow takes 1,000
-_LONGEST = 5000  # letters of a parameter or tag
+_LONGEST = 5000  # characters of a parameter or tag
 
-# MLflow's own patience is seven retries of two minutes each. Its usage reports go to a third party: not from here.
+# MLflow would retry seven times, two minutes each. Its usage reports go to a third party, so they are switched off.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _FOLDER = {"MLFLOW_ALLOW_FILE_STORE": "true"}
-_TALKATIVE = ("mlflow", "urllib3", "alembic")  # they log addresses, with what is in them
+_TALKATIVE = ("mlflow", "urllib3", "alembic")  # they log addresses, with any password in them
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What became of it.
+    """The outcome of mirroring a run.
 
     Attributes:
         run_id: MLflow's run; None when there is none.
-        again: it had been mirrored before, and nothing was written.
+        again: it was mirrored before, and nothing was written.
         problem: the sentence that was logged as a warning, when it could not be mirrored.
     """
 
@@ -59,7 +59,7 @@ def mirror_metrics(
 ) -> Mirrored | None:
     """Mirror a recipe's metrics, unless this very artifact is mirrored; None where the YAML has no `mlflow`.
 
-    With it go its manifest and, where given, the report's files. Never raises for what MLflow does.
+    Its manifest and, where given, the report's files are uploaded too. Never raises for MLflow's errors.
     """
     settings = factory.config.mlflow
     if settings is None:
@@ -69,7 +69,7 @@ def mirror_metrics(
             return _mirror(factory.store, settings, recipe, metrics, report)
     except ImportError:
         why = "the extra is not installed (pip install 'caploom[mlflow]')"
-    except Exception as error:  # noqa: BLE001  (MLflow lets through what its stores raise; a mirror stops no measuring)
+    except Exception as error:  # noqa: BLE001  (MLflow passes on what its stores raise; a mirror must not stop a measurement)
         why = f"it does not answer as MLflow does ({_kind(error)})"
     problem = (
         f"The metrics of {recipe.name} were not mirrored to MLflow at {settings.shown}: {why}; run it again later."
@@ -117,7 +117,7 @@ def _log(client: "MlflowClient", run_id: str, store: Store, recipe: Recipe, metr
 
 
 def parameters(recipe: Recipe) -> dict[str, str]:
-    """What a recipe is, by the names that MLflow compares runs by."""
+    """A recipe's settings, under the names by which MLflow compares runs."""
     trainer = recipe.trainer.fingerprinted()
     return {
         "captioners": ", ".join(recipe.captioners) or "raw only",
@@ -185,7 +185,7 @@ def _tags(store: Store, recipe: Recipe, metrics: Artifact) -> dict[str, str]:
 
 
 def _one_a_captioner(inputs: Sequence[InputRecord]) -> list[InputRecord]:
-    """The inputs that lead to captioners, without those of the same captioner in further shards."""
+    """The inputs that lead to captioners, one shard per captioner."""
     kept: dict[tuple[str, str], InputRecord] = {}
     for record in inputs:
         kind, name = record.address.split("/")[:2]
@@ -196,7 +196,7 @@ def _one_a_captioner(inputs: Sequence[InputRecord]) -> list[InputRecord]:
 
 @contextmanager
 def _patient_and_silent(settings: MlflowSettings) -> Iterator[None]:
-    """Short waits unless the user set them, and no word in the log from those who log addresses."""
+    """Short waits unless the user set them, and silence from loggers that would log addresses."""
     wanted = {**_PATIENCE, **(_FOLDER if settings.is_folder else {})}
     added = {key: value for key, value in wanted.items() if key not in os.environ}
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
@@ -214,6 +214,6 @@ def _patient_and_silent(settings: MlflowSettings) -> Iterator[None]:
 
 
 def _kind(error: Exception) -> str:
-    """What went wrong in a word, of which nothing can be secret."""
+    """The kind of an error in a word, which contains no secret."""
     code = getattr(error, "error_code", None)
     return f"{type(error).__name__}{f' {code}' if isinstance(code, str) else ''}"

@@ -1,7 +1,7 @@
-"""Exports as open_clip's `--dataset-type csv` reads them: a table of `filepath` and `title`, a line a caption.
+"""Exports as open_clip's `--dataset-type csv` reads them: a table of `filepath` and `title`, a line per caption.
 
 open_clip reads with `pandas.read_csv(file, sep=...)`, whose rules are followed here: quotes are doubled, tabs and
-newlines stand inside quotes, and a caption that pandas would take for a missing value gets a space behind it, which
+newlines are inside quotes, and a caption that pandas would take for a missing value gets a trailing space, which
 tokenizers strip.
 """
 
@@ -19,7 +19,7 @@ _MISSING_TO_PANDAS = frozenset(
 
 
 class OpenClipTsv(CaptionLines):
-    """`pairs.tsv`, tab-separated: what open_clip expects when nothing else is said."""
+    """`pairs.tsv`, tab-separated: what open_clip expects by default."""
 
     separator: ClassVar[str] = "\t"
     file_name: ClassVar[str] = "pairs.tsv"
@@ -31,7 +31,7 @@ class OpenClipTsv(CaptionLines):
         table_file = command(f"{final}/{self.file_name}", *flags)
         written = Written(files=[self.file_name], how_to_read=[f"{train} {table_file}".rstrip()])
         with (folder / self.file_name).open("w", encoding="utf-8", newline="") as file:
-            # Everything quoted: the writer would leave a lone carriage return bare, which ends a line for pandas.
+            # Everything is quoted: the writer leaves a lone carriage return unquoted, which ends a line for pandas.
             table = csv.writer(file, delimiter=self.separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
             table.writerow(("filepath", "title"))
             for image, data in images:

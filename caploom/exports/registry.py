@@ -1,4 +1,4 @@
-"""The export formats by name. Each is loaded when it is asked for."""
+"""The export formats by name. Each is loaded on demand."""
 
 from importlib import import_module
 
@@ -25,7 +25,7 @@ def format_name(name: str) -> str:
 
 
 def export_format(name: str) -> type[ExportFormat]:
-    """The format of that present name; raises `ExportError` listing the known ones when there is none."""
+    """The format with that present name; raises `ExportError` listing the known ones when there is none."""
     if name not in EXPORTS:
         known = list(EXPORTS)
         raise ExportError(f'There is no export format "{name}"; known: {", ".join(known)}{nearest(name, known)}.')

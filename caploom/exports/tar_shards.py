@@ -1,8 +1,8 @@
-"""Exports as webdataset tar shards that open_clip trains on: a sample an image, a text for every caption of it.
+"""Exports as webdataset tar shards that open_clip trains on: a sample per image, a text per caption.
 
 A sample `<image_id>` has the image's own bytes, `json` with every caption under its key (for a newer open_clip's
 `--json-text-key 'raw;llava'`, which draws one each time it reads the sample), `txt` with one caption drawn here (for
-the open_clip that is released, which reads nothing else), and `<key>.txt` for each caption (for other readers). A key
+the released open_clip, which reads nothing else), and `<key>.txt` for each caption (for other readers). A key
 is the caption's source; further captions of one source are `source#2`, `source#3`.
 """
 
@@ -21,14 +21,14 @@ from caploom.exports.format import ExportFormat, Written, command
 from caploom.exports.images import ExportImage, ImageStream, image_extension
 
 _READ_BY_OPEN_CLIP = ("jpg", "png", "webp")
-_OPEN_CLIP_WORKERS = 4  # open_clip's default, which wants at least as many shards
+_OPEN_CLIP_WORKERS = 4  # open_clip's default, which needs at least as many shards
 
 
 class WebDataset(ExportFormat):
     """`00000.tar`, `00001.tar`, ..., uncompressed, the same bytes each time, with open_clip's `sizes.json`."""
 
-    samples_a_tar: PositiveInt = Field(default=10_000, description="Images in a tar file.")
-    seed: int = Field(default=0, description="Of the draw of the one caption in `txt`.")
+    samples_a_tar: PositiveInt = Field(default=10_000, description="Images per tar file.")
+    seed: int = Field(default=0, description="Seed of the draw of the caption in `txt`.")
 
     def write(self, images: ImageStream, folder: Path, final: str) -> Written:
         """See the module."""
@@ -65,7 +65,7 @@ class WebDataset(ExportFormat):
 
 
 class _Keys:
-    """The caption keys of the whole export and how likely the mix draws each."""
+    """The caption keys of the whole export and the probability with which the mix draws each."""
 
     def __init__(self) -> None:
         self._rows: Counter[tuple[str, ...]] = Counter()
@@ -76,11 +76,11 @@ class _Keys:
         """The keys of an image's captions, in their order."""
         slots = image.slots()
         for slot in slots:
-            # webdataset lowers the case of member names: `A.txt` and `a.txt` would be one key.
+            # webdataset lower-cases member names: `A.txt` and `a.txt` would be one key.
             if self._lowered.setdefault(slot.lower(), slot) != slot:
                 raise ExportError(
-                    f'The sources "{self._lowered[slot.lower()]}" and "{slot}" differ only in capital letters, which '
-                    "webdataset does not tell apart: rename one of these captioners."
+                    f'The sources "{self._lowered[slot.lower()]}" and "{slot}" differ only in case, which webdataset '
+                    "ignores: rename one of these captioners."
                 )
         combination = tuple(slots)
         self._rows[combination] += 1
@@ -93,8 +93,8 @@ class _Keys:
     def probabilities(self) -> dict[str, float]:
         """Each key's probability, raw first; they add up to 1.
 
-        A key's share is that in the commonest combination of keys that has it, so that images without one of the
-        captions do not bend the mix: open_clip leaves out what an image does not have and keeps the proportions.
+        A key's share is that in the most common combination of keys that has it, so that images without one of the
+        captions do not distort the mix: open_clip skips captions that an image lacks and keeps the proportions.
         """
         shares: dict[str, float] = {}
         for combination, rows in sorted(self._rows.items(), key=lambda item: (-item[1], -len(item[0]), item[0])):
@@ -106,7 +106,7 @@ class _Keys:
 
 
 def _metadata(image: ExportImage, slots: list[str]) -> str:
-    # No captioner's name begins with an underscore, so these keys are free.
+    # No captioner's name begins with an underscore, so these keys are unused.
     facts = {"_image_id": image.image_id, "_image": image.image}
     weights = dict(zip(slots, image.rounded_weights(), strict=True))
     captions = dict(zip(slots, image.captions, strict=True))
@@ -129,7 +129,7 @@ def _commands(final: str, tars: int, probabilities: dict[str, float], extensions
     others = sorted(set(extensions) - set(_READ_BY_OPEN_CLIP))
     image_key = ["--image-key", ";".join(["jpg", "png", "jpeg", "webp", *others])] if others else []
     several = command("--json-text-key", ";".join(probabilities), "--json-text-key-probs", *probabilities.values())
-    lines = [f"{train}  # released open_clip: the one caption drawn into txt"]
+    lines = [f"{train}  # released open_clip: the caption drawn into txt"]
     if others:
         lines[0] += f"; it skips the images that are {', '.join(others)}"
     newer = " ".join(part for part in (train, several, command(*image_key)) if part)

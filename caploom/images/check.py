@@ -1,6 +1,6 @@
-"""Whether an image really decodes, how large it is and what it looks like: all that ingest asks of its bytes.
+"""Whether an image really decodes, how large it is and what it looks like: all that ingestion needs from its bytes.
 
-A JPEG is decoded at an eighth of its size: that reads every coded coefficient, so whatever was cut off is found, and
+A JPEG is decoded at an eighth of its size: that reads every coded coefficient, so truncation is always found, and
 skips most of the arithmetic. Other formats are decoded whole.
 """
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NO_HASH = 0
-"""The perceptual hash of a picture without features, a plain colour: it is like every other, so it is like none."""
+"""The perceptual hash of a picture without features, a plain colour: it counts as similar to no other."""
 
 _HASH_SIDE = 32  # pixels
 _FLAT = 2.0  # grey levels of standard deviation
 _TURNED = {5, 6, 7, 8}  # orientations that swap width and height
 _START_OF_SCAN = b"\xda"
-# Cameras pad their files, and phones append what no decoder reads: libjpeg warns of it, and nothing is missing.
+# Cameras pad their files, and phones append data that no decoder reads: libjpeg warns, but nothing is missing.
 _HARMLESS = ("extraneous bytes before marker",)
 _CUT_OFF = ("premature end",)
 
@@ -47,7 +47,7 @@ class CheckedImage:
 
 
 def check_image(data: bytes, name: str) -> CheckedImage:
-    """Decode an image; raises `ImageFault` naming it when its bytes are no image, cut off, damaged, or too large.
+    """Decode an image; raises `ImageFault` naming it when its bytes are no image, cut off, damaged or too large.
 
     Example:
         >>> checked = check_image(Path("images/cat.png").read_bytes(), "cat.png")
@@ -58,7 +58,7 @@ def check_image(data: bytes, name: str) -> CheckedImage:
         return _check_jpeg(data, name)
     if _is_svg(data):
         raise ImageFault(
-            "svg_not_accepted", f"{name}: SVG is a drawing program and no picture; render it to PNG first."
+            "svg_not_accepted", f"{name}: SVG is a vector format and not a picture; render it to PNG first."
         )
     return _measured(decode_image(data, name))
 
@@ -69,7 +69,7 @@ def perceptual_hash(grey: np.ndarray) -> int:
         return NO_HASH
     cosines = _cosines()
     low = cosines @ grey @ cosines.T
-    ordered = np.sort(low, axis=None)  # its middle is the median; numpy's own takes three times as long for 64 values
+    ordered = np.sort(low, axis=None)  # the middle value is the median; numpy's own function takes three times as long
     median = (ordered[31] + ordered[32]) / 2
     return int.from_bytes(np.packbits(low > median).tobytes(), "big")
 
@@ -100,11 +100,11 @@ def _check_jpeg(data: bytes, name: str) -> CheckedImage:
 
 
 def _after_complaint(data: bytes, name: str, complaint: str) -> CheckedImage:
-    """What the strict decoder refused: cut off or damaged for sure, or something only the other decoder knows."""
+    """Handle an image that the strict decoder refused: it is damaged, or only the other decoder supports it."""
     lower = complaint.lower()
     if any(each in lower for each in _CUT_OFF):
         raise ImageFault("truncated_image", f"{name}: the JPEG ends before the picture does; copy it again.")
-    # Colours that it cannot turn to grey (CMYK), codings that it was not built with: the whole decoder decides.
+    # Colours that it cannot convert to grey (CMYK) or codings that it was not built with: the full decoder decides.
     image = decode_image(data, name)
     if "corrupt jpeg data" in lower and not any(each in lower for each in _HARMLESS):
         raise ImageFault("corrupt_image", f"{name}: the JPEG is damaged ({complaint.strip()}); copy it again.")
@@ -134,11 +134,11 @@ def _orientation(data: bytes, name: str) -> int:
             with Image.open(io.BytesIO(data)) as image:
                 return orientation_of(image)
     except UnidentifiedImageError:
-        raise ImageFault("undecodable_image", f"{name}: it is of no image format that is known.") from None
+        raise ImageFault("undecodable_image", f"{name}: it is not in a known image format.") from None
 
 
 def _before_the_picture(data: bytes) -> bytes:
-    """The segments of a JPEG that stand before its coded picture; everything where they are not in good order."""
+    """The segments of a JPEG before its coded picture; the whole file when they are malformed."""
     at = 2
     while data[at : at + 1] == b"\xff":
         if data[at + 1 : at + 2] == _START_OF_SCAN:

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused: a bomb of a few kilobytes can ask for gigabytes (Pillow's bound)."""
+"""Images with more pixels are refused: a decompression bomb of a few kilobytes can need gigabytes (Pillow's limit)."""
 _ORIENTATION = 0x0112
 
 
 def read_image_file(location: str | Path) -> bytes:
-    """The bytes of an image at a location (see `locations`); raises `ImageFault` when they cannot be had."""
+    """The bytes of an image at a location (see `location`); raises `ImageFault` when they cannot be read."""
     return read_location(str(location))
 
 
 def read_identified_image(location: str | Path, image_id: str) -> bytes:
-    """The bytes at a location that are still those of that identity; raises `ImageFault` like `read_image_file`."""
+    """The same, and raises `ImageFault` when the bytes no longer have that identity."""
     data = read_image_file(location)
     if image_identity(data) != image_id:
         raise ImageFault("image_changed", f"{location}: the file is no longer the image that was ingested.")
@@ -31,10 +31,10 @@ def read_identified_image(location: str | Path, image_id: str) -> bytes:
 
 
 def orientation_of(image: "Image") -> int:
-    """How an opened image must be turned, 1 to 8 as EXIF counts; 1, not at all, where that is not said or damaged."""
+    """An opened image's EXIF orientation, 1 to 8; 1, upright, when it is missing or damaged."""
     try:
         said = image.getexif().get(_ORIENTATION, 1)
-    # Pillow's reading of damaged EXIF raises many kinds of error; the picture itself is not damaged by them.
+    # Pillow raises many kinds of error for damaged EXIF; the picture itself may be intact.
     except Exception:  # noqa: BLE001
         return 1
     return said if isinstance(said, int) and 1 <= said <= 8 else 1
@@ -57,7 +57,7 @@ def turned(image: "Image", orientation: int) -> "Image":
 
 
 def _in_eight_bits(image: "Image") -> "Image":
-    """16-bit greys scaled to 8: Pillow's own conversion would make white of everything above 255."""
+    """16-bit greys scaled to 8 bits: Pillow's own conversion would turn everything above 255 white."""
     if not image.mode.startswith("I"):
         return image
     from numpy import asarray, uint8
@@ -68,11 +68,11 @@ def _in_eight_bits(image: "Image") -> "Image":
 
 
 def decode_image(data: bytes, name: str, *, at_least: int | None = None) -> "Image":
-    """Decode to RGB: really decoded, turned as EXIF says, transparency laid on white, the first frame of an animation.
+    """Decode to RGB, completely: turned as EXIF says, transparency on white, the first frame of an animation.
 
-    `name` names the image in the `ImageFault` that is raised when the bytes are no image, are cut off, or ask for more
-    than `MAX_PIXELS`. With `at_least`, a JPEG may come at 1/2, 1/4 or 1/8 of its size, both sides no shorter than so
-    many pixels: its decoder skips what a smaller image does not show, and is several times faster.
+    `name` names the image in the `ImageFault` that is raised when the bytes are not an image, are cut off, or need more
+    than `MAX_PIXELS`. With `at_least`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, with both sides at least
+    that many pixels: its decoder skips the detail that a smaller image does not show, and is several times faster.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -97,10 +97,10 @@ def decode_image(data: bytes, name: str, *, at_least: int | None = None) -> "Ima
     except ImageFault:
         raise
     except UnidentifiedImageError:
-        raise ImageFault("undecodable_image", f"{name}: it is of no image format that is known.") from None
+        raise ImageFault("undecodable_image", f"{name}: it is not in a known image format.") from None
     except Image.DecompressionBombError:
-        raise ImageFault("image_too_large", f"{name}: it asks for more than {MAX_PIXELS:,} pixels.") from None
+        raise ImageFault("image_too_large", f"{name}: it has more than {MAX_PIXELS:,} pixels.") from None
     # Pillow's decoders raise many kinds of error on damaged bytes (OSError, SyntaxError, struct.error, ...);
-    # whichever it is, this one image is bad and the others are not.
+    # whichever it is, only this one image is bad.
     except Exception as error:  # noqa: BLE001
-        raise ImageFault("undecodable_image", f"{name}: it is no image that can be decoded ({error}).") from None
+        raise ImageFault("undecodable_image", f"{name}: it cannot be decoded as an image ({error}).") from None

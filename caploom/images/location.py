@@ -1,4 +1,4 @@
-"""Locations: where the bytes of one image are, in a file of their own or inside a container, told as one text.
+"""Locations: where the bytes of one image are, in a file of their own or inside a container, as one text.
 
 `/a/b.jpg` or `s3://bucket/b.jpg` is a file; `/a/b.tar#bytes=1536+20480` is 20,480 bytes of a file that begin at its
 byte 1,536: a member of a tar that is not compressed, or an image of a pack; `/a/b.parquet#row=17:image` is the value of
@@ -40,7 +40,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str) -> "Location":
-        """The location that a text tells."""
+        """The location that a text describes."""
         if "#" not in text:
             return cls(text)
         if found := _RANGE.search(text):
@@ -58,7 +58,7 @@ class Location:
 
     @property
     def is_local_range_or_file(self) -> bool:
-        """Whether any stage may read it again and again: a local file, or a range of one."""
+        """Whether any stage may read it repeatedly: a local file, or a range of one."""
         return self.row is None and not is_url(self.uri)
 
 
@@ -103,7 +103,7 @@ def _parquet_value(location: Location) -> bytes:
         raise ImageFault("unreadable_image", f"{location}: it cannot be read ({error}).") from None
 
 
-@lru_cache(maxsize=2)  # ingest goes through one file after another
+@lru_cache(maxsize=2)  # ingestion reads one file after another
 def _column(uri: str, column: str) -> "ColumnValues":
     from caploom.images.parquet_values import ColumnValues
 

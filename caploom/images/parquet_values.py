@@ -1,4 +1,4 @@
-"""Single values of a column of a Parquet file, read mostly in ascending order, without reading a row group for each."""
+"""Single values of a Parquet column, usually read in ascending order, without reading a row group for each."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from caploom.storage.paths import open_uri
 
 _ROWS = 32  # read at once
-_KEPT = 4  # batches: readers side by side are never further apart
+_KEPT = 4  # batches: concurrent readers are never further apart
 
 
 class ColumnValues:
-    """The values of one column, to be asked for by several threads."""
+    """The values of one column, for several threads."""
 
     def __init__(self, uri: str, column: str) -> None:
         self.uri, self.column = uri, column
@@ -40,7 +40,7 @@ class ColumnValues:
         raise IndexError(row)
 
     def _read(self, row: int) -> Iterator[tuple[int, pa.Array]]:
-        """Batches of values from the row group of a row on, each with the number of its first row."""
+        """Batches of values, starting with a row's row group, each with the number of its first row."""
         with open_uri(self.uri) as opened, pq.ParquetFile(opened) as file:
             start, groups = 0, list(range(file.num_row_groups))
             while groups and start + file.metadata.row_group(groups[0]).num_rows <= row:

@@ -1,4 +1,4 @@
-"""Which files of the inbox are complete and not yet taken."""
+"""Finds the inbox's files that are complete and not yet taken."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from caploom.config.inbox import InboxSettings
 from caploom.inbox.journal import Candidate, Journal
 from caploom.storage.paths import folder_of
 
-# An image and the text of its stem are one: both must be settled, and a new text is a new version.
+# An image and the caption file of its stem belong together: both must be settled, and a new text is a new version.
 _IMAGES = """
 select f.place, f.inbox, f.kind, f.version || '|' || coalesce(c.version, '') as version,
     max(f.since, coalesce(c.since, f.since)) as since, f.folder, c.place is not null as captioned,
@@ -18,7 +18,7 @@ where f.kind = 'image' and f.gone = 0
 """
 _STABLE = "since <= case when captioned then :settled else :patient end"
 _MARKED = "folder in (select folder from whole)"
-# What img2dataset writes beside a tar of the same name tells of the tar's images and holds none.
+# The table that img2dataset writes next to a tar of the same name describes the tar's images and contains none.
 _CONTAINERS = """
 select f.place, f.inbox, f.kind, f.version, f.since, f.folder,
     case when f.taken = f.version then f.rows else 0 end
@@ -31,12 +31,12 @@ from files f where f.kind in ('table', 'tar', 'parquet') and f.gone = 0
 
 @dataclass(frozen=True)
 class Candidates:
-    """What may be taken now.
+    """The files that may be taken now.
 
     Attributes:
         first: the first of them in the order of their paths, at most as many as one scan takes.
         count: how many there are.
-        oldest: since when the oldest of them is as it is, in seconds of the monotonic clock; None without any.
+        oldest: when the oldest of them last changed, in seconds of the monotonic clock; None without any.
         waiting: how many files are not complete yet.
     """
 
@@ -47,7 +47,7 @@ class Candidates:
 
 
 def find_candidates(journal: Journal, settings: InboxSettings, now: float) -> Candidates:
-    """Of all files that are there and not taken as they are, the complete ones; `now` is the monotonic clock."""
+    """The complete files among those not taken in their present version; `now` is the monotonic clock."""
     tables = {
         folder for (folder,) in journal.rows("select distinct folder from files where kind = 'table' and not gone")
     }
@@ -70,7 +70,7 @@ def find_candidates(journal: Journal, settings: InboxSettings, now: float) -> Ca
     )
     first = [Candidate(*each) for each in images]
     for uri, inbox, kind, version, since, folder, rows in journal.rows(_CONTAINERS):
-        # A table speaks of images beside it, which may still be on their way.
+        # A table describes images next to it, which may still be arriving.
         last = _last_change(journal, folder) if kind == "table" else since
         if _is_within(folder, marked) if settings.complete == "marker" else last <= settled:
             first.append(Candidate(uri, inbox, kind, version, last, rows))

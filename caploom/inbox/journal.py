@@ -1,7 +1,7 @@
-"""The inbox's journal: what each file was when it was last seen, since when, and which shard took it.
+"""The inbox's journal: each file's version when last scanned, since when, and which shard took it.
 
-An SQLite file in the store. It spares a look at the inbox from reading every listing again; what has been taken is told
-by the listings themselves, from which a lost journal is filled again.
+An SQLite file in the store, which spares a scan from reading every listing. The listings themselves record which files
+were taken, so a lost journal is filled again from them.
 """
 
 import sqlite3
@@ -50,7 +50,7 @@ _BATCH = 5_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that may be taken: its version with its caption's, since when both are so, and the rows taken already."""
+    """A file that may be taken: its version with its caption's, when both last changed, and the rows taken already."""
 
     uri: str
     inbox: str
@@ -61,17 +61,17 @@ class Candidate:
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
+        """The file's size in bytes."""
         return int(self.version.partition(":")[0])  # see `Journal.see`
 
 
 class Journal:
-    """The open journal. One process has it at a time (see `look`)."""
+    """The open journal. One process uses it at a time (see `scan`)."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, isolation_level=None)
-        # A power cut may lose the last lines, never the order of things; and the listings know what was taken.
+        # A power cut may lose the last rows, never their order; and the listings record what was taken.
         self._database.execute("pragma journal_mode = wal")
         self._database.execute("pragma synchronous = normal")
         self._database.executescript(_SCHEMA)
@@ -82,7 +82,7 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or nothing."""
+        """Execute the block completely or not at all."""
         self._database.execute("begin immediate")
         try:
             yield
@@ -92,7 +92,7 @@ class Journal:
         self._database.execute("commit")
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a query; `values` stand for its question marks, or are one mapping of its names."""
+        """The rows of a query; `values` replace its question marks, or are one mapping of its names."""
         named = values[0] if len(values) == 1 and isinstance(values[0], dict) else values
         return self._database.execute(query, named).fetchall()
 
@@ -101,7 +101,7 @@ class Journal:
         self._database.execute(statement, values)
 
     def see(self, files: Iterable[ListedFile], marker: str) -> list[str]:
-        """Remember, until the next call, what a folder holds; returns names that are no text, spelt as Python does."""
+        """Remember a folder's files until the next call; returns names that are not text, as Python literals."""
         unspeakable: list[str] = []
         self.run("delete from seen")
         batch: list[tuple[str, ...]] = []
@@ -129,7 +129,7 @@ class Journal:
         self._database.executemany(f"insert or ignore into {table} values (?)", ((each,) for each in uris))
 
     def take(self, shard: str, records: Sequence[dict[str, Any]]) -> None:
-        """That a shard has these files' rows (as INBOX_FILES)."""
+        """Record that a shard has these files' rows (as INBOX_FILES)."""
         with self.transaction():
             self._database.executemany(
                 "insert into files(place, inbox, folder, stem, kind, version, identity, since, taken, rows, finished,"
@@ -141,18 +141,18 @@ class Journal:
             self.run("insert or ignore into shards values (?)", shard)
 
     def say(self, sentence: str) -> None:
-        """Write an event down."""
+        """Record an event."""
         self.run("insert into events values (?, ?)", datetime.now(UTC).isoformat(timespec="seconds"), sentence)
 
     def is_news(self, key: str) -> bool:
-        """Whether a fault has not been said yet; from now on it has."""
+        """Whether a fault is reported for the first time; it is remembered."""
         if self.rows("select 1 from said where key = ?", key):
             return False
         self.run("insert into said values (?)", key)
         return True
 
     def is_over(self, key: str) -> bool:
-        """Whether a fault had been said; from now on it is news again."""
+        """Whether a fault had been reported; it is forgotten, so that it would be news again."""
         if not self.rows("select 1 from said where key = ?", key):
             return False
         self.run("delete from said where key = ?", key)

@@ -1,4 +1,4 @@
-"""What a file of the inbox is, told by its name alone."""
+"""Recognizes the kinds of the inbox's files by their names alone."""
 
 from enum import StrEnum
 
@@ -10,11 +10,11 @@ _UNFINISHED = frozenset("part partial tmp temp crdownload download filepart".spl
 
 
 class FileKind(StrEnum):
-    """Kinds of files, as the journal has them."""
+    """Kinds of files, as the journal stores them."""
 
     IMAGE = "image"
-    CAPTION = "caption"  # the text beside an image
-    TABLE = "table"  # captions of images that lie beside it
+    CAPTION = "caption"  # the text next to an image
+    TABLE = "table"  # captions of images next to it
     TAR = "tar"
     PARQUET = "parquet"
     MARKER = "marker"
@@ -23,7 +23,7 @@ class FileKind(StrEnum):
 
 
 def kind_of(name: str, marker: str) -> tuple[FileKind, str]:
-    """A file's kind, and its stem: what files that belong together share."""
+    """A file's kind, and its stem, which files that belong together share."""
     if name == marker:
         return FileKind.MARKER, name
     lower = name.lower()

@@ -1,4 +1,4 @@
-"""Compares what a folder holds now with what the journal knows: new, changed, renamed and deleted files."""
+"""Compares a folder's files with the journal: new, changed, renamed and deleted files."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from caploom.inbox.journal import Journal
 from caploom.storage.paths import exists, name_of
 
 _SHOWN = 3  # names in a sentence about many files
-_CHECKED = 1_000  # files that seem to be gone, looked for one by one
+_CHECKED = 1_000  # files that seem to be gone, checked one by one
 
 
 def compare(journal: Journal, inbox: str, now: float, *, kept: bool, unreadable: list[str]) -> list[str]:
-    """Bring the journal up to what `Journal.see` has just seen in the folder `inbox`; returns what is to be said.
+    """Update the journal with what `Journal.see` has just seen in the folder `inbox`; returns messages for people.
 
-    `now` is the monotonic clock in seconds; `kept`: whether the store has copies of what was taken; `unreadable`: the
-    folders within that could not be listed, of whose files nothing new is known.
+    `now` is the monotonic clock in seconds; `kept`: whether the store has copies of the taken files; `unreadable`:
+    subfolders that could not be listed, so that nothing new is known about their files.
     """
     with journal.transaction():
         changed = journal.rows(
@@ -41,46 +41,46 @@ def compare(journal: Journal, inbox: str, now: float, *, kept: bool, unreadable:
             now,
         )
         for before, after, _ in renamed:
-            # With its caption renamed as well, the version of both is the same again.
+            # When its caption is renamed as well, the version of both is the same as before.
             journal.run(
                 "update files set (taken, rows, finished, shard) ="
                 " (select taken, rows, finished, shard from files where place = ?) where place = ?",
                 before,
                 after,
             )
-        journal.run("update files set since = ? where since > ?", now, now)  # the machine was started again meanwhile
+        journal.run("update files set since = ? where since > ?", now, now)  # the machine was restarted meanwhile
         gone = _gone(journal, inbox, unreadable)
         journal.run("update files set gone = 1 where place in (select folder from gone_now)")
     old_names = {before for before, _, _ in renamed}
     return [
         *_told(
             changed,
-            "changed after its rows were taken into {shard}: what it holds now is taken as new, what was taken stays",
+            "changed after its rows were taken into {shard}: its present rows are taken as new, the old ones stay",
         ),
         *(
             f"{name_of(before)} was renamed to {name_of(after)} after it had been taken into {shard}: "
-            + ("nothing is to be done." if kept else "its pair still names the old path; rename it back.")
+            + ("there is nothing to do." if kept else "its pair still names the old path; rename it back.")
             for before, after, shard in renamed[:_SHOWN]
         ),
-        *([f"{len(renamed) - _SHOWN:,} more files were renamed so."] if len(renamed) > _SHOWN else []),
+        *([f"{len(renamed) - _SHOWN:,} more files were renamed likewise."] if len(renamed) > _SHOWN else []),
         *_told(
             [each for each in gone if each[1] is not None and each[0] not in old_names],
             "is gone from the inbox, taken into {shard} before: "
-            + ("the store keeps a copy" if kept else "its pair cannot be read any more; put it back"),
+            + ("the store keeps a copy" if kept else "its pair can no longer be read; put it back"),
         ),
         *_told([each for each in gone if each[1] is None], "is gone from the inbox before it was taken"),
     ]
 
 
 def _gone(journal: Journal, inbox: str, unreadable: list[str]) -> list[tuple[Any, ...]]:
-    """The files that are there no more, with the shards that took them; they stay in the journal's `gone_now`."""
+    """The files that no longer exist, with the shards that took them; they stay in the journal's `gone_now`."""
     missing = journal.rows(
         "select place, shard, kind from files where inbox = ? and gone = 0"
         " and not exists (select 1 from seen where seen.place = files.place) order by place",
         inbox,
     )
     hidden = tuple(f"{folder.rstrip('/')}/" for folder in unreadable)
-    # Listing and change may cross: of a few, ask again. Of thousands, a folder was emptied.
+    # A listing may race with changes: a few files are checked again. For thousands, a folder was emptied.
     sure = [
         each
         for number, each in enumerate(missing)
@@ -91,7 +91,7 @@ def _gone(journal: Journal, inbox: str, unreadable: list[str]) -> list[tuple[Any
 
 
 def _told(found: list[tuple[Any, ...]], what: str) -> list[str]:
-    """One sentence for one file, or for many."""
+    """One sentence about one file or many."""
     if not found:
         return []
     names = ", ".join(name_of(each[0]) for each in found[:_SHOWN])

@@ -1,4 +1,4 @@
-"""What lies in the inbox and what became of it, for people."""
+"""The state of the inbox and what became of its files, for people."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from caploom.stages.stage import Ref
 
 @dataclass(frozen=True)
 class InboxState:
-    """The inbox as the last look left it.
+    """The inbox after the last scan.
 
     Attributes:
-        folders: what is watched.
-        waiting: files by kind that are there and not taken as they are.
-        taken: files by kind whose rows are in shards.
-        shards: the shards cut from it: name, rows, and whether it is ingested.
-        events: the newest, the newest last: when (ISO 8601), and what was noticed.
+        folders: the watched folders.
+        waiting: number of files by kind that are not taken yet.
+        taken: number of files by kind whose rows are in shards.
+        shards: the shards created from it: name, rows, and whether it is ingested.
+        events: the newest events, the newest last: time (ISO 8601) and text.
     """
 
     folders: list[str]
@@ -50,7 +50,7 @@ class InboxState:
 
 
 def inbox_state(factory: Factory, events: int) -> InboxState:
-    """The state of a factory's inbox with so many of its newest events; nothing is looked at anew."""
+    """The state of a factory's inbox with this many of its newest events; nothing is scanned."""
     settings = factory.config.inbox
     with closing(open_journal(factory)) as journal:
         counts = {

@@ -1,4 +1,4 @@
-"""Figures of one captioner's captions that show at a glance whether it works: lengths, cut-offs, phrases, overlap."""
+"""Statistics of a captioner's captions that show at a glance whether it works: lengths, cut-offs, phrases, overlap."""
 
 import re
 from collections import Counter
@@ -56,7 +56,7 @@ BOILERPLATE_OPENINGS = tuple(
         f"{a_noun} of",
     )
 )
-"""A caption that begins with one of these spends its first words on being a caption."""
+"""A caption that begins with one of these wastes its first words."""
 
 _OPENING_WORDS = 3
 _OPENINGS = 10
@@ -65,11 +65,11 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 @dataclass(frozen=True)
 class CaptionStatistics:
-    """What one captioner's captions of some images are like.
+    """Statistics of one captioner's captions of some images.
 
-    Lengths are in words between blanks. Shares, 0 to 1, are of `captions`; but `share_empty` is of the captions and the
-    empty ones. Overlaps are means over images of the Jaccard index of the two captions' sets of words (lower case,
-    without punctuation). A figure is None where there is nothing to count it over.
+    Lengths are in words, separated by whitespace. Shares, 0 to 1, are of `captions`, but `share_empty` includes
+    the empty ones. Overlaps are means over images of the Jaccard index of the two captions' sets of words (lower
+    case, without punctuation). A figure is None where it is undefined.
     """
 
     captions: int
@@ -92,9 +92,9 @@ def caption_statistics(
 ) -> CaptionStatistics:
     """The statistics of one captioner's captions (schema CAPTIONS).
 
-    `raw` has the columns `image_id` and `raw_caption`, several rows an image where it has several raw captions: the one
-    that shares most counts. `others` are the captions of other captioners by name; images that both captioned count.
-    `empty` is how many images failed because the captioner said nothing.
+    `raw` has the columns `image_id` and `raw_caption`, several rows per image with several raw captions: the one
+    with the largest overlap counts. `others` are the captions of other captioners by name; only images that both have
+    captioned count. `empty` is the number of images that failed because of an empty caption.
     """
     texts: list[str] = captions.column("text").to_pylist()
     words = [_words(text) for text in texts]
@@ -121,7 +121,7 @@ def caption_statistics(
 
 
 def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Sequence[str]) -> CaptionStatistics:
-    """The statistics of a captioner's captions of some shards, beside the raw ones and the other captioners'.
+    """The statistics of a captioner's captions of some shards, compared with the raw ones and other captioners'.
 
     Example:
         >>> found = statistics_of_shards(factory, "colours", ["shard-00000"])
@@ -138,7 +138,7 @@ def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Seque
 
 
 def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> CaptionStatistics:
-    """The statistics of a captioner's finished captions, beside the raw ones that they were made from.
+    """The statistics of a captioner's finished captions, compared with the raw ones that they were made from.
 
     Raises `StoreError` when those are gone.
     """
@@ -147,26 +147,26 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
     for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
         pairs = store.read(address)
         if pairs is None:
-            raise StoreError(f"{address}: these raw pairs are gone, and captions are there that were made of them.")
+            raise StoreError(f"{address}: these raw pairs are gone, but captions that were made from them are there.")
         raw.append(read_pairs(pairs))
     return caption_statistics(said, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
 
 
 def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]:
-    """A captioner's present captions of those of the shards that it has captioned."""
+    """A captioner's present captions of the shards that it has captioned."""
     found = [graph.find(Ref("captions", (captioner, shard))) for shard in shards]
     return [artifact for artifact in found if artifact is not None]
 
 
 def _said(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
-    """All captions together, and how many images the captioner said nothing of."""
+    """All captions together, and the number of images with empty captions."""
     reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
     empty = sum(each.get("empty_caption", 0) for each in reasons)
     return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, captions)]), empty
 
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:
-    """The statistics as a Markdown table; what captioners said is shown as text, whatever is in it."""
+    """The statistics as a Markdown table; captions are shown as text, whatever is in them."""
     rows = [
         ("captions", f"{statistics.captions:,}"),
         ("words: mean, median, 95th percentile", ", ".join(_figure(each) for each in _lengths(statistics))),
@@ -210,7 +210,7 @@ def _said_in(table: pa.Table, column: str) -> dict[str, list[set[str]]]:
 
 
 def _overlap(said: Mapping[str, list[set[str]]], also: Mapping[str, list[set[str]]]) -> float | None:
-    """Mean over the images of both of the best Jaccard index."""
+    """Mean of the best Jaccard index over the images that both have."""
     return _mean([max(_jaccard(a, b) for a in said[image] for b in also[image]) for image in said if image in also])
 
 
@@ -221,7 +221,7 @@ def _jaccard(a: set[str], b: set[str]) -> float:
 
 
 def _opened_by(openings: Sequence[str], texts: Iterable[str]) -> int:
-    # The word must end there: "As an aircraft" is no "As an AI".
+    # The word must end there: "As an aircraft" is not "As an AI".
     pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(each) for each in openings)})\b", re.IGNORECASE)
     return sum(pattern.match(text.replace("’", "'")) is not None for text in texts)
 

@@ -1,4 +1,4 @@
-"""What the demo can say and no real data set can: how much of a picture each captioner names, and how much is true."""
+"""Only the demo can measure it: how much of a picture each captioner names, and how much of it is true."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from caploom.stages.stage import Ref
 
 @dataclass(frozen=True)
 class CaptionerTruth:
-    """A captioner's whole texts and its sheared ones against what is in the pictures."""
+    """A captioner's whole texts and its sheared ones, compared with the pictures' content."""
 
     captioner: str
     shear: str
@@ -23,7 +23,7 @@ class CaptionerTruth:
 
 
 def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
-    """Each captioner against the truth, for the shears that recipes give it; empty for any other source."""
+    """Each captioner against the truth, for the shears that recipes use; empty for any other source."""
     reader = factory.config.pairs
     if not isinstance(reader, PictureBookReader):
         return []

@@ -32,7 +32,7 @@ def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def unmatched_imports(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row of FAILURES) for every row of an imported file that gave no image its caption; reads the files."""
+    """(where, row of FAILURES) for every row of an imported file without an image; reads the files."""
     for captioner, settings in factory.config.captioners.items():
         if isinstance(settings, ImportedCaptions):
             with closing(ImportBackend(settings, factory.store)) as imported:

@@ -1,4 +1,4 @@
-"""How much a recipe's training set has grown since its newest checkpoint was trained."""
+"""The growth of a recipe's training set since its newest checkpoint was trained."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from caploom.storage.store import Artifact
 
 @dataclass(frozen=True)
 class Growth:
-    """A recipe's present training set beside the one that its newest checkpoint was trained on.
+    """A recipe's present training set, compared with the one that its newest checkpoint was trained on.
 
     Attributes:
         recipe: its name.
@@ -19,7 +19,7 @@ class Growth:
         images: images in it.
         trained_images: images that the newest checkpoint of the recipe's present trainer was trained on; None without
             a checkpoint.
-        trained_on: the data version of those.
+        trained_on: the data version of that training set.
     """
 
     recipe: str
@@ -30,19 +30,19 @@ class Growth:
 
     @property
     def is_new(self) -> bool:
-        """Whether the present training set is not the one that was trained on."""
+        """Whether the present training set differs from the one that was trained on."""
         return self.training_set != self.trained_on
 
     @property
     def percent(self) -> float:
-        """Images more than were trained on, in percent of those; endless where nothing was trained yet."""
+        """Additional images in percent of those that were trained on; infinite where nothing was trained yet."""
         if not self.trained_images:
             return float("inf")
         return 100 * (self.images - self.trained_images) / self.trained_images
 
 
 def training_set_growth(factory: Factory | Graph, recipe: Recipe) -> Growth | None:
-    """The growth of a recipe's training set; None while the present one is not made.
+    """The growth of a recipe's training set; None while the present one does not exist.
 
     Example:
         >>> growth = training_set_growth(factory, factory.config.recipe("sheared"))

@@ -1,4 +1,4 @@
-"""What a shear did, for a person to look at: figures of each captioner and some captions before and after."""
+"""Shows what a shear did: figures of each captioner and some captions before and after."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from caploom.stages.sheared import tables_of
 from caploom.storage.store import Artifact
 from caploom.storage.tables import read_table
 
-_EXAMPLES = 5  # a captioner
+_EXAMPLES = 5  # per captioner
 _LONGEST = 400  # characters shown of a text
 
 
 def shear_markdown(sheared: Artifact) -> str:
-    """Each captioner's lengths before and after as a Markdown table, and what `match_corpus` cut at."""
+    """Each captioner's lengths before and after as a Markdown table, and the length that `match_corpus` used."""
     rows = ["| captioner | captions | words before | words after | cut | at the cap |", "|" + " --- |" * 6]
     for each in sheared.manifest.summary["captioners"]:
         figures = (each["mean_words_before"], each["mean_words_after"], each["share_cut"], each["share_at_cap"])
@@ -29,7 +29,7 @@ def shear_markdown(sheared: Artifact) -> str:
 
 
 def examples_markdown(factory: Factory, sheared: Artifact) -> str:
-    """Some captions of each captioner that the shear shortened: what was kept, and what was cut off."""
+    """Some captions of each captioner that the shear shortened: the kept part and the rest."""
     rows = ["| captioner | kept | cut off |", "| --- | --- | --- |"]
     tables = tables_of(factory, sheared)
     for captioner in sheared.manifest.configuration["captioners"]:
@@ -42,7 +42,7 @@ def examples_markdown(factory: Factory, sheared: Artifact) -> str:
 def cut_examples(
     factory: Factory, tables: Sequence[Artifact], captioner: str, count: int
 ) -> list[tuple[str, str, str]]:
-    """The first captions that were shortened, as (kept, cut off before it, cut off behind it)."""
+    """The first captions that were shortened, as (kept, cut off before it, cut off after it)."""
     examples: list[tuple[str, str, str]] = []
     for artifact in tables:
         if len(examples) >= count:

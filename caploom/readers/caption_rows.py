@@ -1,4 +1,4 @@
-"""What the readers of caption files share: an image's record becomes rows, each of them checked."""
+"""Shared by the readers of caption files: turns an image's record into checked rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ class CaptionRows:
     Attributes:
         file: the file's name, for sentences.
         root: path or URL of the folder that images lie below.
-        rewritten: says where the image of a path of the file lies here; None leaves paths as they are.
+        rewritten: maps a path of the file to the image's local path; None leaves paths unchanged.
     """
 
     file: str
@@ -33,10 +33,10 @@ class CaptionRows:
     def of_image(
         self, number: int, image: Any, captions: Sequence[Any], *, image_key: str, caption_key: str
     ) -> Iterator[SourceRow]:
-        """A row for each caption of the record `number`; one bad row where its image cannot be used or it has none."""
+        """A row for each caption of the record `number`; one bad row when its image or all captions are unusable."""
         where = f"{self.file}, row {number}"
         if not isinstance(image, str) or not image.strip():
-            detail = f'{where}: "{image_key}" must be the path of an image and is {kind_of(image)}.'
+            detail = f'{where}: "{image_key}" must be the path of an image but is {kind_of(image)}.'
             yield bad_row(number, "", "no_image_path", detail)
             return
         uri = self.rewritten(image) if self.rewritten else image
@@ -59,10 +59,10 @@ class CaptionRows:
 
 
 def caption_row(number: int, image: str, path: str, caption: Any, *, where: str, key: str) -> SourceRow:
-    """The row of an image that may be opened and of one caption, which may be of any type or empty."""
+    """The row of an image that may be opened and one caption, which may be empty or of any type."""
     if not isinstance(caption, str):
-        return bad_row(number, image, "caption_not_text", f'{where}: "{key}" must be text and is {kind_of(caption)}.')
-    # A lone surrogate, which JSON can spell, has no UTF-8: no table can hold it.
+        return bad_row(number, image, "caption_not_text", f'{where}: "{key}" must be text but is {kind_of(caption)}.')
+    # A lone surrogate, which JSON can express, has no UTF-8 form, so no table can hold it.
     text = caption if caption.isascii() else as_text(caption)
     if not text.strip():
         return bad_row(number, image, "empty_caption", f"{where}: the caption is empty.")
@@ -75,21 +75,21 @@ def bad_row(number: int, image: str, reason: str, detail: str) -> SourceRow:
 
 
 def not_an_object(file: str, number: int, record: Any) -> SourceRow:
-    """The row of a record that is no object."""
-    detail = f"{file}, row {number}: it is {kind_of(record)} and must be an object."
+    """The row of a record that is not an object."""
+    detail = f"{file}, row {number}: it is {kind_of(record)} but must be an object."
     return bad_row(number, "", "row_not_an_object", detail)
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in words."""
+    """The type of a value, in words."""
     names = {dict: "an object", list: "a list", str: "empty text", bool: "true or false", type(None): "missing"}
     return names.get(type(value), "a number")
 
 
 def check_files(root: str, captions: str, suffixes: Sequence[str]) -> None:
-    """Check that folder and file are there and that the file is one that is read; raises `SourceError`."""
+    """Check that folder and file exist and that the file has a supported suffix; raises `SourceError`."""
     if not is_folder(root):
-        raise SourceError(f"{root}: the image root is no folder; correct `root`.")
+        raise SourceError(f"{root}: the image root is not a folder; correct `root`.")
     if not exists(captions) or is_folder(captions):
         raise SourceError(f"{captions}: there is no such file; correct `captions`.")
     if suffix_of(captions) not in suffixes:
@@ -112,11 +112,11 @@ def reading(uri: str) -> Iterator[BinaryIO]:
             yield file
         except OSError as error:
             why = error.strerror or str(error)
-            raise SourceError(f"{uri}: it cannot be read to its end ({why}); check that it is there.") from None
+            raise SourceError(f"{uri}: it cannot be read to its end ({why}); check that it is complete.") from None
 
 
 def json_items(uri: str, prefix: str) -> Iterator[Any]:
-    """The items of an array in a JSON file (`prefix` as ijson has it), streamed, whatever the file's size.
+    """The items of an array in a JSON file (`prefix` as ijson has it), streamed, for files of any size.
 
     Where the JSON is damaged, the last item is a bad `SourceRow` that says so.
     """
@@ -129,10 +129,8 @@ def json_items(uri: str, prefix: str) -> Iterator[Any]:
                 count += 1
                 yield record
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        # The rows before the damage are good; what follows it cannot be counted, and that is said as one row.
+        # The rows before the damage are good; the rest cannot be counted, so one bad row stands for it.
         incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
-        detail = (
-            f"{name_of(uri)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); mend the file."
-        )
+        detail = f"{name_of(uri)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); repair it."
         yield bad_row(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)

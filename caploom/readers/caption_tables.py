@@ -1,4 +1,4 @@
-"""Records of caption tables, streamed: JSON, JSON lines, CSV, TSV and Parquet, each bad line a row of its own."""
+"""Records of caption tables, streamed: JSON, JSON lines, CSV, TSV and Parquet; each bad line is a bad row."""
 
 import csv
 import io
@@ -16,18 +16,18 @@ from caploom.storage.paths import is_url, name_of, open_uri
 LONGEST_LINE = 64 * 2**20  # bytes
 LONGEST_FIELD = (
     4 * 2**20
-)  # characters of a CSV field: a caption of 1 MB is accepted, a file that a quote swallows is not
+)  # characters of a CSV field: a caption of 1 MB is accepted, a file swallowed by an open quote is not
 _BUFFER = 2**20  # bytes
 _END = "\0the end of the file\0"
 
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a table's columns are called.
+    """The names of a table's columns.
 
     Attributes:
         image_key: the image's path.
-        caption_keys: where captions may stand; the first one that is there counts.
+        caption_keys: columns that may have captions; the first one that is there counts.
         columns: names of the columns of a CSV or TSV without a header line; None when it has one.
         quotes: whether a field of a CSV or TSV may be enclosed in quotes.
     """
@@ -43,7 +43,7 @@ class TableForm:
 
 
 def table_records(uri: str, form: TableForm) -> Iterator[Any]:
-    """The records of a table in their order: mappings, what stands where a mapping should, or a bad `SourceRow`.
+    """The records of a table in their order: mappings, other values in place of a mapping, or a bad `SourceRow`.
 
     Raises `SourceError` when the file cannot be read, has another form, or lacks a column.
     """
@@ -60,7 +60,7 @@ def _json_records(uri: str, form: TableForm) -> Iterator[Any]:
             start = file.read(64).lstrip()
         if not start.startswith(b"["):
             raise SourceError(
-                f"{uri}: it must hold a JSON array of objects, [{{...}}, ...], and starts with {start[:10]!r}."
+                f"{uri}: it must be a JSON array of objects, [{{...}}, ...], but starts with {start[:10]!r}."
             )
 
 
@@ -75,7 +75,7 @@ def _json_lines(uri: str, form: TableForm) -> Iterator[Any]:
             if len(line) > LONGEST_LINE:
                 while line and not line.endswith(b"\n"):
                     line = file.readline(_BUFFER)
-                detail = f"{where}: the line is longer than {LONGEST_LINE // 2**20} MiB; no caption is."
+                detail = f"{where}: the line is longer than {LONGEST_LINE // 2**20} MiB, which no caption is."
                 yield bad_row(number, "", "line_too_long", detail)
                 continue
             try:
@@ -84,17 +84,17 @@ def _json_lines(uri: str, form: TableForm) -> Iterator[Any]:
                 yield bad_row(number, "", "undecodable_text", f"{where}: it is not UTF-8; convert the file.")
             except (ValueError, RecursionError) as error:
                 why = str(error).splitlines()[0]
-                yield bad_row(number, "", "invalid_json", f"{where}: it is not valid JSON ({why}); mend the line.")
+                yield bad_row(number, "", "invalid_json", f"{where}: it is not valid JSON ({why}); correct the line.")
 
 
 def _csv_records(uri: str, form: TableForm) -> Iterator[Any]:
     delimiter = "\t" if suffix_of(uri) == ".tsv" else ","
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE
-    csv.field_size_limit(LONGEST_FIELD)  # it is of the whole process, and 128 KiB unless someone says otherwise
+    csv.field_size_limit(LONGEST_FIELD)  # the limit applies to the whole process, and is 128 KiB by default
     count = 0
     with (
         _buffered(uri) as file,
-        # What is no UTF-8 becomes lone surrogates, by which its rows are told below.
+        # Invalid UTF-8 becomes lone surrogates, by which its rows are recognized below.
         io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
         read = _LinesAndEnd(text)
@@ -115,12 +115,12 @@ def _csv_records(uri: str, form: TableForm) -> Iterator[Any]:
                     image = line.get(form.image_key)
                     yield bad_row(count, image or "", fault[0], f"{name_of(uri)}, row {count}: {fault[1]}")
         except csv.Error as error:
-            detail = f"{name_of(uri)}: it cannot be read on after row {count} ({error}); mend the file."
+            detail = f"{name_of(uri)}: it cannot be read after row {count} ({error}); repair the file."
             yield bad_row(count + 1, "", "invalid_csv", detail)
 
 
 class _LinesAndEnd:
-    """A text's lines and one more, which is a record of its own unless a quote was left open before it."""
+    """A text's lines and one more, which is a separate record unless a quote was left open before it."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -140,11 +140,11 @@ class _LinesAndEnd:
 
 
 def _line_fault(line: dict[Any, Any], columns: int, form: TableForm) -> tuple[str, str] | None:
-    """Why a line of a CSV cannot be used, as a reason and a sentence's end."""
+    """Why a line of a CSV cannot be used, as a reason and the end of a sentence."""
     extra = line.get(None)
     if extra and any(extra):
-        said = f"it has {columns + len(extra)} fields and the table {columns} columns"
-        return "too_many_fields", f"{said}; a caption that holds the delimiter must be enclosed in quotes."
+        said = f"it has {columns + len(extra)} fields but the table has {columns} columns"
+        return "too_many_fields", f"{said}; a caption that contains the delimiter must be enclosed in quotes."
     for key in (form.image_key, *form.caption_keys):
         value = line.get(key)
         if value is not None and not value.isascii() and not is_text(value):
@@ -173,7 +173,7 @@ def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
             for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{uri}: it cannot be read as Parquet ({str(error).splitlines()[0]}); mend it.") from None
+        raise SourceError(f"{uri}: it cannot be read as Parquet ({str(error).splitlines()[0]}); repair it.") from None
 
 
 @contextmanager

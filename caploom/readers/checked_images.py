@@ -1,4 +1,4 @@
-"""Every image of some rows read, checked and identified once, several at a time, in the order of the rows."""
+"""Reads, checks and identifies every image of some rows once, several at a time, in the order of the rows."""
 
 import os
 from collections import deque
@@ -13,15 +13,15 @@ from caploom.images.location import read_location
 from caploom.storage.records import image_identity
 
 _MOST_THREADS = 8
-# Images are handed to the threads by batches: one by one, that costs a third of checking them. A batch is bounded by
-# its bytes, so that large images are not many in memory.
+# Images are handed to the threads in batches: one by one, that costs a third of checking them. A batch is bounded in
+# bytes, so that few large images are in memory.
 _FIRST_BATCH, _LARGEST_BATCH = 4, 64  # images
 _BATCH_BYTES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedImage:
-    """An image that decodes: its identity, what the check found, and its bytes."""
+    """An image that decodes: its identity, the result of the check, and its bytes."""
 
     image_id: str
     checked: CheckedImage
@@ -32,8 +32,8 @@ Found = tuple[str, IdentifiedImage | ImageFault]
 
 
 def checked_images(locations: Iterable[str]) -> Iterator[Found]:
-    """Each location with its image, or with why it cannot be used; in order, only a few images in memory."""
-    threads = min(_MOST_THREADS, _cores())  # decoding and hashing leave Python's lock to the others
+    """Each location with its image, or with why it is unusable; in order, with only a few images in memory."""
+    threads = min(_MOST_THREADS, _cores())  # decoding and hashing release Python's global lock
     return _in_threads(locations, threads) if threads > 1 else map(_identify, locations)
 
 
@@ -52,7 +52,7 @@ def _in_threads(locations: Iterable[str], count: int) -> Iterator[Found]:
 
 
 def _batch_size(found: list[Found]) -> int:
-    """How many images like those found make a batch."""
+    """The batch size for images like those read so far."""
     read = sum(len(image.data) for _, image in found if isinstance(image, IdentifiedImage))
     return max(1, min(_LARGEST_BATCH, _BATCH_BYTES * len(found) // max(1, read)))
 
@@ -70,5 +70,5 @@ def _identify(location: str) -> Found:
 
 
 def _cores() -> int:
-    """The cores that this process may use; fewer than the machine has where it is pinned to some."""
+    """The cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,17 +27,17 @@ class CocoReader(Settings):
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; the file tells it of each image apart."""
+        """The attribution that pages with the pictures must show; the file has one per image."""
         return None
 
     def prepare(self) -> None:
-        """Check that file and folder are there; raises `SourceError`."""
+        """Check that file and folder exist; raises `SourceError`."""
         check_files(self.root, self.captions, [".json"])
 
     def rows(self) -> Iterator[SourceRow]:
         """A row for each annotation in the file's order, `row` its position; then the images that have none.
 
-        Streams the file twice, since annotations may stand before the images; only the images' ids and names are held.
+        Streams the file twice, since annotations may come before the images; only the images' ids and names are kept.
         Raises `SourceError` when the file has another form.
         """
         self.prepare()
@@ -66,7 +66,7 @@ class CocoReader(Settings):
                 yield from make.of_image(number, image, caption, image_key="file_name", caption_key="caption")
         if not names and not count and not bad:
             raise SourceError(
-                f'{self.captions}: it has neither "images" nor "annotations", so it is no caption file of COCO\'s; '
+                f'{self.captions}: it has neither "images" nor "annotations", so it is not a COCO caption file; '
                 "another form may need another `reader`."
             )
         for image_id, (number, image) in names.items():
@@ -78,16 +78,14 @@ class CocoReader(Settings):
         file = name_of(self.captions)
         for number, record in enumerate(json_items(self.captions, "images.item"), start=1):
             if isinstance(record, SourceRow):
-                continue  # damage: reading the annotations meets it again, and says so once
+                continue  # damage: reading the annotations meets it again and reports it once
             if not isinstance(record, dict):
                 yield not_an_object(f"{file}, images", number, record)
             elif not _is_id(image_id := record.get("id")):
-                detail = f'{file}, images, row {number}: "id" must be a number or text and is {kind_of(image_id)}.'
+                detail = f'{file}, images, row {number}: "id" must be a number or text but is {kind_of(image_id)}.'
                 yield bad_row(number, "", "no_image_id", detail)
             elif image_id in names:
-                detail = (
-                    f"{file}, images, row {number}: the id {image_id!r} stands in row {names[image_id][0]} already."
-                )
+                detail = f"{file}, images, row {number}: the id {image_id!r} is already in row {names[image_id][0]}."
                 yield bad_row(number, "", "repeated_id", detail)
             else:
                 names[image_id] = (number, record.get("file_name"))

@@ -1,4 +1,4 @@
-"""Several files named at once: one, all of a folder, or a pattern with `*` or `{00000..00041}`."""
+"""Expands the name of a file, a folder, or a pattern with `*` or `{00000..00041}` to files."""
 
 from collections.abc import Sequence
 from glob import glob
@@ -13,7 +13,7 @@ from caploom.storage.paths import exists, file_system, is_folder, is_url, list_f
 def files_named(pattern: str, suffixes: Sequence[str]) -> list[str]:
     """The files that a pattern names, in order; raises `SourceError` when there are none, or one of them is not there.
 
-    Of a folder, the files with one of these suffixes.
+    For a folder, the files with one of these suffixes.
     """
     try:
         uris = list(braceexpand(pattern))
@@ -30,7 +30,7 @@ def files_named(pattern: str, suffixes: Sequence[str]) -> list[str]:
         else:
             raise SourceError(f"{uri}: there is no such file; correct its name or the pattern that names it.")
     if not found:
-        raise SourceError(f"{pattern}: it names no file that ends in {' or '.join(suffixes)}; correct it.")
+        raise SourceError(f"{pattern}: it matches no file that ends in {' or '.join(suffixes)}; correct it.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Rows with the identity of their image, each image file read and really decoded once, however many captions it has."""
+"""Adds to rows the identity of their image; each image file is read and decoded once, for all its captions."""
 
 import os
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from caploom.readers.source_row import SourceRow
 from caploom.storage.records import image_identity
 
 _ROWS_AHEAD = 512
-_REMEMBERED = 65_536  # images whose rows need not stand together
+_REMEMBERED = 65_536  # images whose rows need not be adjacent
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -26,7 +26,7 @@ class Identified:
 
 
 def identified_rows(rows: Iterable[SourceRow]) -> Iterator[tuple[SourceRow, Identified | ImageFault]]:
-    """Each row with its image's identity, or with why it cannot be used; in order, in bounded memory."""
+    """Each row with its image's identity, or with why it is unusable; in order, in bounded memory."""
     known: OrderedDict[str, Identified | ImageFault] = OrderedDict()
     source = iter(rows)
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -59,6 +59,6 @@ def _hash_of(data: bytes, path: str) -> int:
     except ImageFault as fault:
         if fault.reason != "corrupt_image":
             raise
-        # A published evaluation set is measured as it is: what the decoder shows of a scratched image, models look at.
+        # A published evaluation set is measured unchanged: models see a damaged image as the decoder shows it.
         decode_image(data, path)
         return NO_HASH

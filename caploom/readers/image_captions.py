@@ -17,7 +17,7 @@ _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
 
 class ImageCaptionsReader(Settings):
-    """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, a record an image.
+    """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, one record per image.
 
     Example:
         >>> [row.caption for row in ImageCaptionsReader(root="images", captions="captions.json").rows()]
@@ -29,11 +29,11 @@ class ImageCaptionsReader(Settings):
     captions: UriOrPath = Field(
         description="`.json` (`[{image, caption}, ...]`), `.jsonl`, `.csv`, `.tsv` or `.parquet`; a file or a URL."
     )
-    image_key: str = Field(default="image", description="Key or column that holds the image's path.")
-    caption_key: str = Field(default="caption", description="Key or column that holds a caption or a list of them.")
+    image_key: str = Field(default="image", description="Key or column of the image's path.")
+    caption_key: str = Field(default="caption", description="Key or column of a caption or a list of captions.")
     rewrite: list[RewriteRule] = Field(
         default=[],
-        description="`[{from: <beginning of a path in the file>, to: <what stands there instead>}]`; the first counts.",
+        description="`[{from: <beginning of a path in the file>, to: <its replacement>}]`; the first match counts.",
     )
     columns: list[str] | None = Field(
         default=None, description="Names of the columns of a CSV or TSV that has no header line: `[caption, url]`."
@@ -44,7 +44,7 @@ class ImageCaptionsReader(Settings):
     )
     downloaded_as: str | None = Field(
         default=None,
-        description="How the file of a downloaded image is called when `image_key` holds its URL: `img2dataset`, "
+        description="The file name of a downloaded image when `image_key` has its URL: `img2dataset`, "
         "`crc32`, `url_name`, or a template such as `{index:09d}.jpg` or `{md5}.jpg`.",
     )
 
@@ -70,12 +70,12 @@ class ImageCaptionsReader(Settings):
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; nothing is known of a user's own."""
+        """The attribution that pages with the pictures must show; unknown for a user's own images."""
         return None
 
     @property
     def caption_keys(self) -> tuple[str, ...]:
-        """Where captions may stand: the key that was named; unless one was, also what Caploom's own tables call it."""
+        """The caption keys: the configured one; without one, also the keys of Caploom's own tables."""
         return ("caption", "captions", "raw_caption") if self.caption_key == "caption" else (self.caption_key,)
 
     @property
@@ -89,20 +89,20 @@ class ImageCaptionsReader(Settings):
         )
 
     def fingerprinted(self) -> dict[str, Any]:
-        """All that was written in the YAML: a key that came later and was left out makes no other source."""
+        """The keys that the YAML sets: a key added later, and left out, leaves the source the same."""
         settings = self.model_dump(mode="json")
         unset = {key for key in _OPTIONAL if settings[key] in (None, [])}
         return {key: value for key, value in settings.items() if key not in unset}
 
     def prepare(self) -> None:
-        """Check that file and folder are there; raises `SourceError`."""
+        """Check that file and folder exist; raises `SourceError`."""
         check_files(self.root, self.captions, TABLE_SUFFIXES)
 
     def rows(self, rewritten: Callable[[str], str] | None = None) -> Iterator[SourceRow]:
-        """Every row of the file in its order, the bad ones with their reason; streams, whatever the file's size.
+        """Every row of the file in its order, the bad ones with their reason; streams, for files of any size.
 
-        A record with a list of captions gives a row for each, all with the record's number. `rewritten` says where the
-        image of a path of the file lies here, in the place of `rewrite`; `SourceRow.image` stays as the file has it.
+        A record with a list of captions gives a row for each, all with the record's number. `rewritten` maps a path of
+        the file to the local path, instead of `rewrite`; `SourceRow.image` stays as in the file.
         Raises `SourceError` when the file cannot be read or has another form.
         """
         self.prepare()

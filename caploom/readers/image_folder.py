@@ -1,4 +1,4 @@
-"""Reads a folder of images whose captions lie beside them: a text for each, or a metadata file for a folder."""
+"""Reads a folder of images with their captions next to them: a text file each, or a metadata file per folder."""
 
 import posixpath
 from array import array
@@ -31,17 +31,17 @@ from caploom.storage.paths import (
 )
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""What the Hugging Face hub calls the captions of a folder of images, wherever below the root."""
+"""The Hugging Face hub's names for the captions of a folder of images, anywhere below the root."""
 
 _TEXT = ".txt"
 _CAPTION_KEYS = ("text", "caption")
-_AT_ONCE = 16  # texts that are fetched from a storage service at the same time
+_AT_ONCE = 16  # texts that are fetched from a storage service at once
 _AHEAD = 256
 
 
 @dataclass
 class _Group:
-    """The files of one folder that are called the same but for their ending."""
+    """The files of one folder whose names differ only in their endings."""
 
     images: list[str] = field(default_factory=list)
     text: str | None = None
@@ -73,28 +73,28 @@ class ImageFolderReader(Settings):
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; nothing is known of a user's own."""
+        """The attribution that pages with the pictures must show; unknown for a user's own images."""
         return None
 
     def prepare(self) -> None:
-        """Check that the folder is there; raises `SourceError`."""
+        """Check that the folder exists; raises `SourceError`."""
         if not is_folder(self.root):
             raise SourceError(f"{self.root}: there is no such folder; correct `root`.")
 
     def rows(self) -> Iterator[SourceRow]:
-        """The captions of metadata files in their order, then each image's own in the order of paths, then none's.
+        """The captions of metadata files in their order, then those of single images in the order of their paths.
 
-        An image without a caption is a bad row, and so are a text without an image and a file of no known kind.
-        Streams: of metadata files, eight bytes a line are held. Raises `SourceError` when they or the folder cannot be
-        read.
+        An image without a caption is a bad row, and so are a text without an image and a file of unknown kind.
+        Streams: eight bytes per line of metadata are kept in memory. Raises `SourceError` when a metadata file or the
+        folder cannot be read.
         """
         self.prepare()
         yield from self._rows(lambda: (file.uri for file in list_files(self.root)), look_beside=False)
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
-        """The rows of these files alone, as `rows` gives them; an image's text is read though it is not among them.
+        """The rows of these files alone, as in `rows`; an image's text is read even if it is not among them.
 
-        Of a metadata file, every line is a row, whether its image is among the files or not.
+        Every line of a metadata file is a row, whether its image is among the files or not.
         """
         yield from self._rows(lambda: sorted(files), look_beside=True)
 
@@ -122,10 +122,10 @@ class ImageFolderReader(Settings):
             if isinstance(record, SourceRow):
                 yield record
             elif not isinstance(record, dict):
-                detail = f"{where}: it is {kind_of(record)} and must be an object."
+                detail = f"{where}: it is {kind_of(record)} but must be an object."
                 yield bad_row(number, "", "row_not_an_object", detail)
             elif not isinstance(name := record.get("file_name"), str) or not name.strip():
-                detail = f'{where}: "file_name" must be the path of an image and is {kind_of(name)}.'
+                detail = f'{where}: "file_name" must be the path of an image but is {kind_of(name)}.'
                 yield bad_row(number, "", "no_image_path", detail)
             else:
                 image = posixpath.normpath(posixpath.join(folder, name))
@@ -138,7 +138,7 @@ class ImageFolderReader(Settings):
     def _of_image(
         self, path: str | None, image: str, captions: Sequence[Any], *, where: str, key: str
     ) -> Iterator[SourceRow]:
-        """The rows of an image that a metadata file names, by its path below the root; `path` is where it lies."""
+        """The rows of an image that a metadata file names, by its path below the root; `path` is its own path."""
         if refused := refused_by_name(image):
             yield bad_row(0, image, refused[0], f"{where}: {image!r}: {refused[1]}")
         elif path is None:
@@ -159,7 +159,7 @@ class ImageFolderReader(Settings):
         for uri in [] if group.images else group.others:
             image = self._relative(uri)
             yield bad_row(
-                0, image, "not_an_image", f"{image!r}: by its name it is no image; remove it from the folder."
+                0, image, "not_an_image", f"{image!r}: by its name it is not an image; remove it from the folder."
             )
         for uri in group.images:
             image = self._relative(uri)
@@ -171,7 +171,7 @@ class ImageFolderReader(Settings):
                 for caption in text.captions:
                     yield caption_row(0, image, uri, caption, where=repr(image), key=_TEXT)
             elif image not in named:
-                why = "its text is empty" if text is not None else "there is no text beside it, nor a line of metadata"
+                why = "its text is empty" if text is not None else "there is no text next to it and no line of metadata"
                 yield bad_row(0, image, "no_caption", f"{image!r}: {why}; caption it or remove it.")
 
     def _with_texts(self, groups: Iterator[_Group]) -> Iterator[tuple[_Group, Sidecar | None]]:
@@ -179,7 +179,7 @@ class ImageFolderReader(Settings):
             for group in groups:
                 yield group, self._text_of(group)
             return
-        with ThreadPoolExecutor(_AT_ONCE) as threads:  # each text is a request of its own
+        with ThreadPoolExecutor(_AT_ONCE) as threads:  # each text is a separate request
             while ahead := list(islice(groups, _AHEAD)):
                 yield from zip(ahead, threads.map(self._text_of, ahead), strict=True)
 
@@ -190,14 +190,14 @@ class ImageFolderReader(Settings):
         return stem + _TEXT if exists(stem + _TEXT) else None
 
     def _relative(self, uri: str) -> str:
-        """What a file is called in rows: its path below the root."""
+        """A file's name in rows: its path below the root."""
         return uri.removeprefix(self.root.rstrip("/") + "/")
 
 
 def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) -> Iterator[_Group]:
     """The files by their names without ending; `beside` finds the text of an image that is not among `uris`.
 
-    Places come in the order of their paths, in which whatever begins with `a/b.` stands together: no more is held.
+    `uris` are sorted, so files that begin with `a/b.` are adjacent, and only those are kept in memory.
     """
     waiting: dict[str, _Group] = {}
 
@@ -211,7 +211,7 @@ def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) ->
         for stem in [stem for stem in waiting if not uri.startswith(f"{stem}.")]:
             yield complete(stem)
         name, suffix = name_of(uri), suffix_of(uri)
-        if name in METADATA_NAMES or (name.startswith("_") and not suffix):  # `_SUCCESS` is a program's mark
+        if name in METADATA_NAMES or (name.startswith("_") and not suffix):  # `_SUCCESS` is a program's marker
             continue
         group = waiting.setdefault(uri.rpartition(".")[0] if suffix else uri, _Group())
         if suffix in IMAGE_SUFFIXES:
@@ -225,7 +225,7 @@ def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) ->
 
 
 class _Names:
-    """A set of names that takes eight bytes of each; names are added first and looked up then."""
+    """A set of names that takes eight bytes per name; names are first all added, and then looked up."""
 
     def __init__(self) -> None:
         self._hashes = array("Q")

@@ -1,4 +1,4 @@
-"""What a file's name alone tells about an image, before anything is opened."""
+"""What a file's name alone says about an image, before anything is opened."""
 
 from caploom.images.location import Location
 
@@ -6,7 +6,7 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .jp2 .jxl "
     ".svg .svgz".split()
 )
-"""Names that end so are meant as images; whether they are, and of a kind that can be decoded, the ingest finds out."""
+"""Endings of image names; ingestion finds out whether such files really are images that can be decoded."""
 
 _DRAWINGS = (".svg", ".svgz")
 
@@ -16,14 +16,14 @@ def refused_by_name(name: str) -> tuple[str, str] | None:
     if not is_text(name):
         return "unusable_name", "the name is not UTF-8, which tables cannot hold; rename it."
     if name.lower().endswith(_DRAWINGS):
-        return "svg_not_accepted", "SVG is a drawing program and no picture; render it to PNG first."
+        return "svg_not_accepted", "SVG is a vector format and not a picture; render it to PNG first."
     if Location.parse(name).uri != name:
         return "unusable_name", "the name ends in what marks a position inside a container; rename it."
     return None
 
 
 def is_text(text: str) -> bool:
-    """Whether a text has a UTF-8 form: a lone surrogate, as JSON can spell it and file names can hold it, has none."""
+    """Whether a text has a UTF-8 form: lone surrogates, which JSON and file names can contain, have none."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""Names that downloaders gave to images: how a line of URLs finds its file.
+"""Names that downloaders give to images: finds the file of a URL.
 
-The Conceptual Captions and their like are tables of URLs. What img2dataset writes as files is `img2dataset` below;
+The Conceptual Captions and similar sets are tables of URLs. `img2dataset` below is that program's naming of files;
 the script that ViLBERT and many others used names a file by the CRC-32 of its URL, without an ending.
 """
 
@@ -10,10 +10,10 @@ from string import Formatter
 from urllib.parse import unquote, urlsplit
 
 SHORTCUTS = {"img2dataset": "{shard:05d}/{index:09d}.jpg", "url_name": "{name}", "crc32": "{crc32}"}
-"""Templates by name: `img2dataset` with its 10,000 images a folder."""
+"""Templates by name: `img2dataset` with its 10,000 images per folder."""
 
 FIELDS = ("index", "row", "shard", "name", "stem", "suffix", "md5", "sha1", "sha256", "crc32")
-_SHARD = 10_000  # img2dataset's `number_sample_per_shard`, unless someone chose another
+_SHARD = 10_000  # img2dataset's default of `number_sample_per_shard`
 
 
 def check_template(template: str) -> None:
@@ -28,17 +28,15 @@ def check_template(template: str) -> None:
     if unknown or not used:
         what = f"has the field {{{unknown[0]}}}" if unknown else "has no field"
         known = ", ".join(f"{{{field}}}" for field in FIELDS)
-        raise ValueError(
-            f'the template "{template}" {what}; fields: {known}; or one of {", ".join(SHORTCUTS)} in its place'
-        )
+        raise ValueError(f'the template "{template}" {what}; fields: {known}; or one of {", ".join(SHORTCUTS)} instead')
 
 
 def downloaded_name(template: str, row: int, url: str) -> str:
-    """The path, below the download's folder, of the image of a URL that stands in a row (from 1) of its table."""
+    """The path, below the download's folder, of the image of a URL in a row (from 1) of its table."""
     data = url.encode("utf-8", "surrogatepass")
     try:
         path = urlsplit(url).path
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets that are not an IPv6 address
         path = url
     name = unquote(path.rpartition("/")[2])
     stem, dot, suffix = name.rpartition(".")

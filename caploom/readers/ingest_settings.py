@@ -1,4 +1,4 @@
-"""The YAML's `ingest`: which images and captions are refused when pairs come in, each refusal with its reason."""
+"""The YAML's `ingest`: which incoming images and captions are refused, each with a reason."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from caploom.errors import ImageFault
 
 
 class IngestSettings(Settings):
-    """Bounds of what comes in. What is not named accepts everything."""
+    """Limits for incoming pairs. Without a limit everything is accepted."""
 
     min_side: PositiveInt | None = Field(default=None, description="Pixels of the shorter side, at least.")
     max_side: PositiveInt | None = Field(default=None, description="Pixels of the longer side, at most.")
@@ -21,7 +21,7 @@ class IngestSettings(Settings):
     max_caption_words: PositiveInt | None = Field(default=None, description="Words of a raw caption, at most.")
     min_caption_characters: NonNegativeInt = Field(default=0, description="Characters of a raw caption, at least.")
     max_caption_characters: PositiveInt = Field(
-        default=100_000, description="At most; a page of text is no caption, and no captioner reads it."
+        default=100_000, description="Characters of a raw caption, at most; a page of text is not a caption."
     )
     refuse_captions: list[str] = Field(
         default=[], description="Regular expressions; a raw caption in which one is found is refused."
@@ -34,15 +34,15 @@ class IngestSettings(Settings):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression ({error})") from None
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from None
         return value
 
     def fingerprinted(self) -> dict[str, Any]:
-        """What is not as it is by default: a new bound leaves old artifacts as they are."""
+        """The limits that differ from the defaults, so that a new kind of limit leaves old artifacts valid."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def check_size(self, width: int, height: int, name: str) -> None:
-        """Raise `ImageFault` when an image of so many pixels is refused."""
+        """Raise `ImageFault` when an image of this size is refused."""
         shorter, longer = sorted((width, height))
         bounds = (
             (

@@ -1,4 +1,4 @@
-"""Reads Karpathy and Fei-Fei's split files (2015): the form in which the field shares COCO, Flickr30K and Flickr8K."""
+"""Reads Karpathy and Fei-Fei's split files (2015): the usual form of COCO, Flickr30K and Flickr8K."""
 
 import os
 import re
@@ -36,12 +36,12 @@ class KarpathyReader(Settings):
         default="test", description="Which images: `train`, `val`, `test`; or a list, such as `[train, restval]`."
     )
     captions_per_image: Literal["all"] | PositiveInt = Field(
-        default="all", description="`all`, or the first so many of each image; an image with fewer is a failed row."
+        default="all", description="`all`, or the number of captions used per image; an image with fewer fails."
     )
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; the file does not tell."""
+        """The attribution that pages with the pictures must show; the file has none."""
         return None
 
     @property
@@ -50,7 +50,7 @@ class KarpathyReader(Settings):
         return [self.split] if isinstance(self.split, str) else self.split
 
     def prepare(self) -> None:
-        """Check that file and folder are there; raises `SourceError`."""
+        """Check that file and folder exist; raises `SourceError`."""
         check_files(self.root, self.captions, [".json"])
 
     def rows(self) -> Iterator[SourceRow]:
@@ -71,7 +71,7 @@ class KarpathyReader(Settings):
                 yield not_an_object(name_of(self.captions), number, record)
             elif not isinstance(record.get("split"), str):
                 bad += 1
-                detail = f'{name_of(self.captions)}, row {number}: it has no "split", so nobody knows what it is for.'
+                detail = f'{name_of(self.captions)}, row {number}: it has no "split", so its use is unknown.'
                 yield bad_row(number, str(record.get("filename") or ""), "no_split", detail)
             else:
                 met[record["split"]] += 1
@@ -89,7 +89,7 @@ class KarpathyReader(Settings):
         if said and len(said) < wanted and isinstance(image, str):
             detail = (
                 f"{name_of(self.captions)}, row {number}: {image} has {len(said)} of the {wanted} captions that "
-                "`captions_per_image` asks for; ask for fewer or leave the image out."
+                "`captions_per_image` requires; require fewer or leave the image out."
             )
             yield bad_row(number, image, "too_few_captions", detail)
         else:
@@ -98,7 +98,7 @@ class KarpathyReader(Settings):
     def _check_splits(self, met: Counter[str], bad: int) -> None:
         if not met and not bad:
             raise SourceError(
-                f'{self.captions}: it has no images under "images", so it is no split file of Karpathy\'s; '
+                f'{self.captions}: it has no images under "images", so it is not a Karpathy split file; '
                 "another form may need another `reader`."
             )
         for split in self.splits:
@@ -110,7 +110,7 @@ class KarpathyReader(Settings):
                 )
 
     def dataset(self) -> str | None:
-        """What the file calls itself, such as "coco" or "flickr30k": it stands before or after its images."""
+        """The file's name for itself, such as "coco" or "flickr30k", which comes before or after its images."""
         with reading(self.captions) as file:
             head = file.read(_TOP_LEVEL_BYTES).partition(b"[")[0]
             size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""Reads Parquet tables that hold images themselves, or their paths: of the Hugging Face hub, img2dataset and others."""
+"""Reads Parquet tables of images or their paths: from the Hugging Face hub, img2dataset and others."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +37,7 @@ class ParquetReader(Settings):
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; nothing is known of a user's own."""
+        """The attribution that pages with the pictures must show; unknown for a user's own images."""
         return None
 
     def prepare(self) -> None:
@@ -45,7 +45,7 @@ class ParquetReader(Settings):
         self.uris()
 
     def uris(self) -> list[str]:
-        """Where the files lie."""
+        """The paths or URLs of the files."""
         return files_named(self.files, [".parquet"])
 
     def rows(self) -> Iterator[SourceRow]:

@@ -1,4 +1,4 @@
-"""Reads the picture book: renders its scenes once into a folder, then reads that folder as it would a user's."""
+"""Reads the picture book: renders its scenes once into a folder, then reads that folder like a user's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,19 +19,19 @@ class PictureBookReader(Settings):
     split: Literal["training", "evaluation"] = "training"
     scenes: PositiveInt = Field(description="How many pictures.")
     seed: int = 0
-    mismatched: float = Field(default=0.2, ge=0, le=1, description="Share of raw captions of another picture.")
+    mismatched: float = Field(default=0.2, ge=0, le=1, description="Fraction of wrong raw captions.")
 
     @property
     def attribution(self) -> str:
-        """What pages that show the pictures must say."""
+        """The attribution that pages with the pictures must show."""
         return "Drawings: OpenMoji (openmoji.org), HfG Schwäbisch Gmünd and contributors, CC BY-SA 4.0."
 
     def fingerprinted(self) -> dict[str, object]:
-        """All but the folder: the same scenes are the same source wherever they are rendered to."""
+        """Everything except the folder: the same scenes are the same source in any folder."""
         return self.model_dump(mode="json", exclude={"folder"})
 
     def prepare(self) -> None:
-        """Render the pictures, unless they are there already."""
+        """Render the pictures, unless they exist."""
         from caploom.demo.picture_book import write_picture_book
 
         with track(f"drawing {self.split} scenes", "scenes") as bar:
@@ -46,7 +46,7 @@ class PictureBookReader(Settings):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether `rows` would find the pictures there already."""
+        """Whether the pictures already exist."""
         from caploom.demo.picture_book import is_written
 
         mismatched = self.mismatched if self.split == "training" else 0.0

@@ -1,20 +1,20 @@
-"""Paths of another machine, rewritten to where the images lie here."""
+"""Rewrites paths of another machine to local ones."""
 
 from collections.abc import Sequence
 
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-# `from` is a word of the YAML and none that Python lets a field be called.
+# `from` is the YAML's key, but a reserved word in Python.
 RewriteRule = TypedDict("RewriteRule", {"from": str, "to": str})
 RewriteRule.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
 class Rewriting:
-    """Rules of (beginning, what stands there instead); the first one that begins a path counts.
+    """Rules of (prefix, replacement); the first one that matches a path counts.
 
     Attributes:
-        unused: the beginnings that no path had so far.
+        unused: the prefixes that no path had so far.
     """
 
     def __init__(self, rules: Sequence[tuple[str, str]]) -> None:
@@ -31,5 +31,5 @@ class Rewriting:
 
 
 def rewriting_of(rules: Sequence[RewriteRule]) -> Rewriting:
-    """The rewriting that a YAML's rules ask for."""
+    """The rewriting that a YAML's rules define."""
     return Rewriting([(rule["from"], rule["to"]) for rule in rules])

@@ -1,4 +1,4 @@
-"""The text file beside an image: its first line is the caption, lines `key=value` are something else."""
+"""The text file next to an image: its first line is the caption; lines `key=value` are metadata."""
 
 import codecs
 import re
@@ -16,7 +16,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a text says: captions, the first line's before translations; or why it says nothing, reason and sentence."""
+    """A text's captions, the first line's before translations; or its fault, as a reason and a sentence."""
 
     captions: tuple[str, ...] = ()
     fault: tuple[str, str] | None = None
@@ -31,15 +31,15 @@ def read_sidecar(uri: str, translations: Collection[str] = ()) -> Sidecar:
     """
     try:
         with open_uri(uri) as file:
-            data = file.read(_MOSTLY)  # room is made for as much as is asked for
+            data = file.read(_MOSTLY)  # `read` allocates as much as is requested
             if len(data) == _MOSTLY:
                 data += file.read(LONGEST_TEXT + 1 - _MOSTLY)
     except (SourceError, OSError) as error:
-        if is_url(uri):  # a service that fails is no trouble of this one image
+        if is_url(uri):  # a failing service is not this image's fault
             raise
         return Sidecar(fault=("unreadable_text", str(error)))
     if len(data) > LONGEST_TEXT:
-        detail = f"{uri!r}: it is longer than {LONGEST_TEXT // 2**20} MiB, and no caption is; correct or remove it."
+        detail = f"{uri!r}: it is longer than {LONGEST_TEXT // 2**20} MiB, which no caption is; correct or remove it."
         return Sidecar(fault=("text_too_long", detail))
     try:
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")

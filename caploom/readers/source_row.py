@@ -1,4 +1,4 @@
-"""What a reader yields (apart from the Arrow schemas, so that reading the YAML needs no Arrow)."""
+"""The rows that readers yield (separate from the Arrow schemas, so that reading the YAML needs no Arrow)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Whether a source has changed since its rows were last cut into shards, told by its files' sizes and times alone."""
+"""Whether a source has changed since its rows were last split into shards, from its files' sizes and times alone."""
 
 import json
 from collections.abc import Sequence
@@ -21,28 +21,28 @@ _RECORD = ".read.json"
 
 @dataclass(frozen=True)
 class SourceState:
-    """How a source stands: `version` is another one after any of its files was written; `size` is theirs in bytes."""
+    """A source's state: `version` changes when any of its files is written; `size` is the files' size in bytes."""
 
     version: str
     size: int
 
 
 def source_state(reader: "Reader") -> SourceState | None:
-    """The state of a source that is one or several known files; None of a folder, which is known by listing it all.
+    """The state of a source that consists of known files; None for a folder, which would have to be listed.
 
-    Raises `SourceError` when a file is not there.
+    Raises `SourceError` when a file is missing.
     """
     files = _files(reader)
     if files is None:
         return None
     told = [[file.uri, file.size, file.modified] for file in files]
-    # What another Caploom makes of the same file may be other rows.
+    # Another version of Caploom may read other rows from the same file.
     version = fingerprint([caploom.__version__, reader.fingerprinted(), told])
     return SourceState(version, sum(file.size for file in files))
 
 
 def was_read(store: Store, address: str, state: SourceState | None, shards: int) -> bool:
-    """Whether the rows of a source in this state have all been cut, and the shards at the address are those of then."""
+    """Whether all rows of a source in this state are in shards, and no shard was added or removed since."""
     if state is None:
         return False
     store.pull_shared(f"{address}/{_RECORD}")
@@ -54,7 +54,7 @@ def was_read(store: Store, address: str, state: SourceState | None, shards: int)
 
 
 def remember_as_read(store: Store, address: str, state: SourceState | None, shards: int) -> None:
-    """Write down that the rows of a source in this state have all been cut into so many shards."""
+    """Record that all rows of a source in this state are in that many shards."""
     folder = store.path(address)
     if state is not None and folder.is_dir():
         store.put_shared(folder / _RECORD, json.dumps(_record(state, shards)).encode())
@@ -67,7 +67,7 @@ def _record(state: SourceState, shards: int) -> dict[str, str | int]:
 def _files(reader: "Reader") -> Sequence[ListedFile] | None:
     if isinstance(reader, ImageCaptionsReader | KarpathyReader | CocoReader):
         return [file_at(reader.captions)]
-    # Tars and Parquet bring libraries that other readers do without.
+    # Tars and Parquet need libraries that other readers do without.
     from caploom.readers.parquet_images import ParquetReader
     from caploom.readers.webdataset import WebdatasetReader
 

@@ -1,4 +1,4 @@
-"""A hash of what a reader would read, without reading images: a changed source is another source."""
+"""A hash of a source's content, without reading images: a changed source is another source."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def source_version(reader: "Reader") -> str:
-    """Of a caption file, the hash of its bytes (COCO's 144 MB take a moment to hash and long to parse); else of rows.
+    """The hash of a caption file's bytes (COCO's 144 MB are quick to hash and slow to parse), or else of its rows.
 
-    Raises `SourceError` when folder or file are not there.
+    Raises `SourceError` when folder or file are missing.
     """
     settings = reader.fingerprinted()
     if isinstance(reader, ImageCaptionsReader | KarpathyReader | CocoReader):

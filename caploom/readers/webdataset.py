@@ -1,4 +1,4 @@
-"""Reads webdataset tars, of img2dataset and anybody else: an image and its caption are members with the same key.
+"""Reads webdataset tars, from img2dataset and others: an image and its caption are members with the same key.
 
 Nothing is unpacked: a row's image is a range of bytes of its tar.
 """
@@ -23,7 +23,7 @@ from caploom.storage.paths import UriOrPath, name_of, open_uri
 
 _TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 _MAX_TEXT = 4 * 2**20  # bytes of a member that is read for a caption
-_FORGET_AFTER = 1_000  # members, which tarfile would remember all
+_FORGET_AFTER = 1_000  # members, all of which tarfile would remember
 _BLOCK = 512  # bytes; a tar ends with an empty block
 # webdataset's rule: the key ends at the first dot of the last part of the name.
 _KEY = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)\Z", re.DOTALL)
@@ -42,12 +42,12 @@ class WebdatasetReader(Settings):
     caption_from: list[str] = Field(
         default=["txt", "caption", "text", "json:caption", "json:text"],
         min_length=1,
-        description="Where captions stand: a member's ending, or `json:<key>`; the first that a sample has counts.",
+        description="Where captions are: a member's ending, or `json:<key>`; the first that a sample has counts.",
     )
 
     @property
     def attribution(self) -> str | None:
-        """What pages that show the pictures must say; nothing is known of a user's own."""
+        """The attribution that pages with the pictures must show; unknown for a user's own images."""
         return None
 
     def prepare(self) -> None:
@@ -55,11 +55,11 @@ class WebdatasetReader(Settings):
         self.uris()
 
     def uris(self) -> list[str]:
-        """Where the tars lie."""
+        """The paths or URLs of the tars."""
         return files_named(self.tars, _TARS)
 
     def rows(self) -> Iterator[SourceRow]:
-        """A row for each image and caption of the tars, in their order; what is wrong with a member is a bad row."""
+        """A row for each image and caption of the tars, in their order; a faulty member is a bad row."""
         return self.rows_of(self.uris())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
@@ -96,7 +96,7 @@ class WebdatasetReader(Settings):
                     yield caption_row(number, image, location, caption, where=where, key=key)
 
     def _caption(self, sample: "_Sample") -> tuple[str, list[Any]]:
-        """Where the caption stands, and what stands there; nothing where it stands nowhere."""
+        """The key of the caption and its value; nothing when there is none."""
         for source in self.caption_from:
             kind, _, key = source.partition(":")
             if kind != "json":
@@ -117,7 +117,7 @@ class WebdatasetReader(Settings):
 
 @dataclass
 class _Sample:
-    """Members of one key: images as (name, location), texts by their ending, and what is wrong as (reason, detail)."""
+    """Members of one key: images as (name, location), texts by their ending, and faults as (reason, detail)."""
 
     key: str
     images: list[tuple[str, str]] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Sample:
 
 
 def _samples(uri: str) -> Iterator[_Sample | SourceRow]:
-    """The samples of a tar in its order, one in memory; a bad row for what belongs to none."""
+    """The samples of a tar in its order, one in memory; a bad row for a fault outside any sample."""
     if name_of(uri).lower().endswith(_TARS[1:]):
         detail = f"{name_of(uri)}: a compressed tar cannot be read in pieces; decompress it to .tar."
         yield bad_row(0, name_of(uri), "compressed_tar", detail)
@@ -139,12 +139,12 @@ def _samples(uri: str) -> Iterator[_Sample | SourceRow]:
                 yield from _samples_of(uri, tar, file, size)
         except tarfile.ReadError as error:
             if size:
-                detail = f"{name_of(uri)}: it is no tar ({error}); mend it or remove it."
+                detail = f"{name_of(uri)}: it is not a tar ({error}); repair it or remove it."
             else:
                 detail = f"{name_of(uri)}: the file has no bytes; copy it again."
             yield bad_row(0, name_of(uri), "not_a_tar", detail)
         except OSError as error:
-            raise SourceError(f"{uri}: it cannot be read to its end ({error}); check that it is there.") from None
+            raise SourceError(f"{uri}: it cannot be read to its end ({error}); check that it is complete.") from None
 
 
 def _samples_of(uri: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> Iterator[_Sample | SourceRow]:
@@ -164,7 +164,7 @@ def _samples_of(uri: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> It
                 continue
             found = _KEY.match(member.name)
             if found is None:
-                continue  # hidden files, and names without an ending: no samples by webdataset's rule
+                continue  # hidden files, and names without an ending: not samples by webdataset's rule
             if sample is None or sample.key != found[1]:
                 if sample is not None:
                     yield sample
@@ -176,7 +176,7 @@ def _samples_of(uri: str, tar: tarfile.TarFile, file: BinaryIO, size: int) -> It
                 sample = None
             if _has_end(file, tar.offset):
                 return
-    except (tarfile.ReadError, EOFError):  # a header that is cut off, or none
+    except (tarfile.ReadError, EOFError):  # a header that is cut off or missing
         pass
     if sample is not None:
         yield sample
@@ -192,7 +192,7 @@ def _fault(uri: str, member: tarfile.TarInfo, size: int) -> SourceRow | None:
         detail = f"{name_of(uri)}: the member {member.name!r} leaves the archive's folder; it is not read."
         return bad_row(0, name, "unsafe_member", detail)
     if not member.isreg() or member.issparse():
-        what = "a link" if member.issym() or member.islnk() else "no plain file"
+        what = "a link" if member.issym() or member.islnk() else "not a plain file"
         detail = f"{name_of(uri)}: the member {member.name!r} is {what}; it is not read."
         return bad_row(0, name, "unsafe_member", detail)
     if member.offset_data + member.size > size:
@@ -210,7 +210,7 @@ def _add(uri: str, file: BinaryIO, member: tarfile.TarInfo, ending: str, sample:
         return  # of another kind: masks, audio, embeddings
     where = f"{name_of(uri)}, {member.name!r}"
     if member.size > _MAX_TEXT:
-        sample.faults.append(("caption_too_long", f"{where}: {member.size:,} bytes are no caption."))
+        sample.faults.append(("caption_too_long", f"{where}: {member.size:,} bytes are too long for a caption."))
         return
     file.seek(member.offset_data)
     try:
@@ -221,6 +221,6 @@ def _add(uri: str, file: BinaryIO, member: tarfile.TarInfo, ending: str, sample:
 
 
 def _has_end(file: BinaryIO, offset: int) -> bool:
-    """Whether the empty block stands where reading stopped, without which the tar was cut off between two members."""
+    """Whether reading stopped at the empty block; without it the tar was cut off between two members."""
     file.seek(max(0, offset - _BLOCK))
     return bool(re.fullmatch(rb"\0+", file.read(2 * _BLOCK)[-_BLOCK:]))

@@ -1,4 +1,4 @@
-"""The section on captioners: what their captions are like, how many failed, and how much of them is true."""
+"""The section on captioners: their captions' statistics, failures, and truth."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -11,11 +11,11 @@ from caploom.questions.results.results import percent
 from caploom.report.sections import Cell, Row, Section
 from caploom.storage.store import Artifact
 
-_MOST_IMAGES = 20_000  # that captioners' figures are taken from: all their shards would take hours
+_MOST_IMAGES = 20_000  # images in the sample for captioners' figures: all shards would take hours
 
 
 def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> Iterator[Section]:
-    """Of the captioners that measured recipes have."""
+    """The sections on the captioners of measured recipes."""
     having = {name for arms in by_base.values() for name in arms[0].recipe.captioners}
     used = [name for name in factory.config.captioners if name in having]
     captions = {
@@ -69,7 +69,7 @@ def _shard(captions: Artifact) -> str:
 
 
 def _sample(images: Mapping[str, int]) -> set[str]:
-    """The first of the shards, by their numbers of images, that have enough of them together."""
+    """The first shards, with their numbers of images, that have enough images together."""
     before = accumulate(images.values(), initial=0)
     return {shard for shard, count in zip(images, before, strict=False) if count < _MOST_IMAGES}
 

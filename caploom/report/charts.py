@@ -1,6 +1,6 @@
-"""The report's charts, drawn with Vega-Altair as SVG: they need no script and no network, and print sharp.
+"""The report's charts, drawn with Vega-Altair as SVG: they need no script and no network, and print sharply.
 
-Colours are Okabe and Ito's, told apart by colour-blind people; shapes and dashes say the same once more.
+Colours are Okabe and Ito's, which colour-blind people can distinguish; shapes and dashes repeat the distinction.
 """
 
 import re
@@ -19,13 +19,13 @@ _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right"]
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [1, 3], [10, 2], [3, 1]]
 _WIDTH, _HEIGHT = 560, 300  # pixels
-_LABEL = 220  # pixels that a recipe's name may take
+_LABEL = 220  # maximum width of a recipe's name in pixels
 MOST_CURVES = 12
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: its name as a file, what it shows in a sentence, its drawing, and its figures as a table."""
+    """A chart: its file name, a sentence about it, its drawing, and its figures as a table."""
 
     name: str
     title: str
@@ -61,7 +61,7 @@ def recall_chart(rows: Sequence[ResultRow], name: str) -> Chart:
 
 
 def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float], direction: str, name: str) -> Chart:
-    """Recall@K against K, one line a recipe: `curves` and `chance` hold the shares for K = 1, 2, ..."""
+    """Recall@K against K, one line per recipe: `curves` and `chance` are the recalls for K = 1, 2, ..."""
     import altair as alt
 
     shown = dict(list(curves.items())[:MOST_CURVES])
@@ -95,7 +95,7 @@ def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float],
 
 
 def captioners_chart(points: Sequence[tuple[str, str, int, float]], name: str) -> Chart:
-    """Number of captioners against mean Recall@1, a line a family: points are (family, recipe, captioners, share)."""
+    """Number of captioners against mean Recall@1, a line per family: points are (family, recipe, captioners, share)."""
     import altair as alt
 
     families = list(dict.fromkeys(family for family, *_ in points))
@@ -145,7 +145,7 @@ def pareto_chart(costs: Sequence[Cost], name: str) -> Chart:
         [c.recipe, f"{c.seconds:.0f}", percent(c.mean_recall_at_1), "yes" if c.on_frontier else ""] for c in costs
     ]
     return Chart(
-        name, "Cost against mean Recall@1 (filled: no recipe reaches as much for less)", _svg(chart, name), table
+        name, "Cost against mean Recall@1 (filled: no recipe reaches as much at lower cost)", _svg(chart, name), table
     )
 
 
@@ -205,7 +205,7 @@ def _values(data: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _svg(chart: Any, name: str) -> str:
-    """The drawing; what it refers to inside itself is named for this chart, since a page has many."""
+    """The drawing; its internal references have names for this chart, since a page has many charts."""
     import vl_convert
 
     styled = chart.configure_view(stroke=None).configure_axis(gridColor="#E4E4E4", labelFontSize=12, titleFontSize=12)

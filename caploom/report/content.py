@@ -22,7 +22,7 @@ def report_content(
     latest: LatestResults,
     versions: Mapping[str, RecipeVersions],
 ) -> Content:
-    """Everything that the report says of the measured recipes; `versions` are those of which there are several."""
+    """The report's content for the measured recipes; `versions` are those with several versions."""
     results = latest.arms
     arms = arms_of(factory, results)
     rows = by_label(result_rows(results))
@@ -65,7 +65,7 @@ def report_content(
 
 
 def _artifacts(arms: Sequence[Arm], sections: Sequence[Section]) -> list[Artifact]:
-    """The arms' own, and every other that a number is of."""
+    """The arms' own artifacts, and all others that numbers refer to."""
     found = [each for arm in arms for each in arm.chain]
     cells = [cell for section in sections for row in section.table or [] for cell in row if isinstance(cell, Cell)]
     found += [cell.artifact for cell in cells if cell.artifact is not None]
@@ -73,7 +73,7 @@ def _artifacts(arms: Sequence[Arm], sections: Sequence[Section]) -> list[Artifac
 
 
 def _training_section(by_base: Mapping[str, list[Arm]]) -> Section:
-    header: Row = ["recipe", "captions an image", "words a caption", "steps", "samples seen", "training seconds"]
+    header: Row = ["recipe", "captions per image", "words a caption", "steps", "samples seen", "training seconds"]
     table: list[Row] = [header]
     for arms in by_base.values():
         for arm in arms:

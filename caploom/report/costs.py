@@ -1,4 +1,4 @@
-"""What each recipe cost beside what it gained, and which recipes no other beats in both."""
+"""Each recipe's cost and gain, and which recipes no other beats in both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from caploom.questions.results.arms import Arm
 
 @dataclass(frozen=True)
 class Cost:
-    """A recipe's cost and gain; seconds are means over its seeds, and of captions as if no other recipe shared them.
+    """A recipe's cost and gain; seconds are means over its seeds, and for captions as if no other recipe shared them.
 
-    `on_frontier` says that no other recipe reached as much for less.
+    `on_frontier`: no other recipe reached as much at lower cost.
     """
 
     recipe: str
@@ -28,7 +28,7 @@ class Cost:
 
 
 def costs(arms: Mapping[str, Sequence[Arm]], recalls: Mapping[str, float]) -> list[Cost]:
-    """By the recipes' order; the gain is over the recipe that cost the least."""
+    """In the recipes' order; the gain is over the cheapest recipe."""
     spent = {
         name: (fmean(arm.caption_seconds for arm in seeds), fmean(arm.training_seconds for arm in seeds))
         for name, seeds in arms.items()

@@ -1,4 +1,4 @@
-"""What of each recipe's images was in an evaluation set, or nearly another image."""
+"""Each recipe's images that were in an evaluation set, or nearly equal to another image."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ _COLUMNS = {
 
 
 def duplicates_section(by_base: Mapping[str, Sequence[Arm]]) -> Section | None:
-    """A row a recipe: images found and, where they differ, left out; None where nothing was found."""
+    """A row per recipe: images found and, where they differ, left out; None where nothing was found."""
     table: list[Row] = [["recipe", *_COLUMNS.values(), "left out"]]
     anything = False
     for base, arms in by_base.items():
@@ -27,7 +27,7 @@ def duplicates_section(by_base: Mapping[str, Sequence[Arm]]) -> Section | None:
     if not anything:
         return None
     sentence = (
-        "Images whose perceptual hashes are a few bits apart; what is left out, `duplicates` in the YAML says. "
-        "Recall on images that were trained on is no recall on unseen ones."
+        "Images whose perceptual hashes differ in a few bits; `duplicates` in the YAML decides what is left out. "
+        "Recall on training images is not recall on unseen ones."
     )
     return Section("duplicates", "Duplicates and leakage (images)", sentences=[sentence], table=table)

@@ -1,4 +1,4 @@
-"""The effect of each factor of an ablation, from the pairs of recipes that differ in that factor alone."""
+"""The effect of each factor of an ablation, from pairs of recipes that differ only in that factor."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _FACTORS = (SHEAR, MIX, FILTERS, TRAINER)
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change of one factor did, all else equal.
+    """The effect of a change of one factor, all else equal.
 
     Attributes:
         factor: captioner, shear, mix, filters or trainer.
@@ -44,12 +44,12 @@ def effects(recipes: Mapping[str, Recipe], hits: Mapping[str, Hits]) -> list[Eff
 
 
 def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[str]:
-    """What varies among the recipes and never alone, so that no two recipes tell of it: captioners, then factors."""
+    """The captioners and factors that vary among the recipes, but never alone, so that they cannot be compared."""
     told = {effect.factor for effect in found}
     added = {effect.change for effect in found if effect.factor == CAPTIONER}
     having = [captioner for recipe in recipes for captioner in recipe.captioners]
     captioners = [name for name in dict.fromkeys(having) if having.count(name) < len(recipes)]
-    # What raw captions alone are sheared and drawn by says nothing.
+    # The shear and mix of raw captions alone have no meaning.
     telling = {factor: [r for r in recipes if r.captioners or factor not in (SHEAR, MIX)] for factor in _FACTORS}
     factors = [factor for factor, of in telling.items() if len({_value(recipe, factor) for recipe in of}) > 1]
     return [
@@ -59,10 +59,10 @@ def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[st
 
 
 def _changes(recipes: Mapping[str, Recipe], first: str, second: str) -> list[tuple[str, str, tuple[str, str]]]:
-    """The one change between two recipes: nothing where there are none or several."""
+    """The only change between two recipes; None where there are none or several."""
     one, other = recipes[first], recipes[second]
     mine, theirs = set(one.captioners), set(other.captioners)
-    # Without captioners there is nothing to shear, and but one caption to draw: both say nothing of the recipe.
+    # Without captioners there is nothing to shear, and only one caption to draw, so neither distinguishes recipes.
     settled = (SHEAR, MIX) if not (mine and theirs) else ()
     differing = [
         factor for factor in _FACTORS if factor not in settled and _value(one, factor) != _value(other, factor)

@@ -1,4 +1,4 @@
-"""The report's Markdown twin: reads in a terminal, and shows its charts where Markdown shows pictures."""
+"""The report's Markdown companion: readable in a terminal, with charts where Markdown shows pictures."""
 
 import re
 
@@ -30,7 +30,7 @@ def markdown_report(content: Content) -> str:
 
 
 def without_files(markdown: str) -> str:
-    """The report for where its files are not at hand (a terminal, the UI's metadata): no charts, no links to files."""
+    """The report for a terminal or the UI's metadata, without its files: no charts, no links to files."""
     text = re.sub(r"!\[(?:\\.|[^\]\\])*\]\(charts/[^)]*\)\n\n", "", markdown)
     text = re.sub(r"## [^\n]*\n\n(?=## )", "", text)  # the heading of charts alone
     return re.sub(r"\[((?:\\.|[^\]\\])+)\]\(\.\./\.\./[^)]*\)", r"\1", text)
@@ -57,10 +57,10 @@ def _query(query: Query) -> list[str]:
 
 
 def _cell(cell: Cell | str) -> str:
-    """Its text: what it is of stands among the artifacts at the end, where a link does not tear the table apart."""
+    """A cell's text; its artifact is listed at the end, where a link does not stretch the table."""
     return _plain(cell.text if isinstance(cell, Cell) else cell)
 
 
 def _plain(text: str) -> str:
-    # Names and figures stay readable in a terminal: only what would be markup is escaped.
+    # Names and figures stay readable in a terminal: only markup is escaped.
     return markdown_text(text) if any(character in "\\`*[]|<>~!" for character in text) else text

@@ -1,4 +1,4 @@
-"""The sections of one measurement: ranking, factors, curves, captioners, lengths, cost and telling queries."""
+"""The sections of one measurement: ranking, factors, curves, captioners, lengths, cost and example queries."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
@@ -23,7 +23,7 @@ _SHORT = {"image_to_text": "i2t", "text_to_image": "t2i"}
 
 
 class Measurement:
-    """One label's sections: an evaluation set after one stage of training, scored in one way."""
+    """One label's sections: an evaluation set after one stage of training, with one scoring."""
 
     def __init__(
         self, factory: Factory, label: str, name: str, rows: Sequence[ResultRow], by_base: Mapping[str, list[Arm]]
@@ -41,11 +41,11 @@ class Measurement:
             for recipe, arms in self._arms.items()
         }
         self._hits: dict[str, Hits] = {recipe: hits_of(ranks) for recipe, ranks in self._ranks.items()}
-        # In the YAML's order: what a change leads from stands before what it leads to.
+        # In the YAML's order: the recipe before a change comes first.
         self._recipes = {row.recipe: self._arms[row.recipe][0].recipe for row in rows}
 
     def sections(self, figures: dict[str, Any]) -> Iterator[Section]:
-        """In the order of the page; adds what `results.json` holds of them to `figures`."""
+        """In the order of the page; adds their part of `results.json` to `figures`."""
         yield self._ranking(figures)
         found = effects(self._recipes, self._hits)
         figures.setdefault("effects", {})[self._label] = [_effect_figures(each) for each in found]
@@ -87,8 +87,8 @@ class Measurement:
         table.append(["(chance)", "", *chance, percent(best.mean_chance_at_1), "1.0", "", ""])
         said = [
             "i2t: image to text, t2i: text to image. Behind the best: in points of mean Recall@1, paired over the same "
-            "images (an image and its captions are one unit, a recipe's seeds are averaged). It speaks of these "
-            "checkpoints; how much another training seed changes is the spread (±) over seeds."
+            "images (an image and its captions are one unit, a recipe's seeds are averaged). It is about these "
+            "checkpoints; the effect of another training seed is the spread (±) over seeds."
         ]
         return Section(
             f"{self._name}-ranking",
@@ -108,12 +108,12 @@ class Measurement:
             shown_of = self._arms[each.pairs[0][0]][0].metrics
             numbers: Row = [Cell(effect, shown_of), Cell(p_value, shown_of)]
             table.append([each.factor, each.change, str(len(each.pairs)), *numbers, pairs + more])
-        said = ["Each from the pairs of recipes that differ in that one thing alone, all else equal."]
+        said = ["Each from the pairs of recipes that differ in that one factor alone, all else equal."]
         missing = without_pairs(list(self._recipes.values()), found)
         if missing:
-            said.append(f"Never changed alone, so nothing can be said of: {', '.join(missing)}.")
+            said.append(f"Never changed alone, so nothing can be said about: {', '.join(missing)}.")
         if len(table) == 1:
-            said = ["No two recipes differ in one thing alone, so no factor's effect can be told apart."]
+            said = ["No two recipes differ in one factor alone, so no factor's effect can be isolated."]
         return Section(
             f"{self._name}-factors",
             f"Effect of each factor on {self._label}",
@@ -154,7 +154,7 @@ class Measurement:
             "training seconds",
             "mean R@1",
             "gain, points",
-            "points an hour",
+            "points per hour",
             "frontier",
         ]
         table: list[Row] = [list(header)]
@@ -199,13 +199,13 @@ class Measurement:
         return Section(
             f"{self._name}-queries",
             f"Queries on {self._label} that one recipe gets right and another wrong",
-            sentences=["Those that the other recipe misses by the most places, each time."],
+            sentences=["For each pair, the queries that the other recipe ranks worst."],
             queries=telling_queries(self._store, pairs, evaluation_set),
         )
 
 
 def _families(recipes: Mapping[str, Recipe], recall: Mapping[str, float]) -> list[tuple[str, str, int, float]]:
-    """(family, recipe, captioners, share): a family shares shear and mix, and raw-only begins each of them."""
+    """(family, recipe, captioners, share): a family shares shear and mix, and raw-only is the first of each."""
     family = {name: f"{recipe.shear}, {recipe.mix.strategy}" for name, recipe in recipes.items() if recipe.captioners}
     points = []
     for each in dict.fromkeys(family.values()) or ["raw only"]:
@@ -216,7 +216,7 @@ def _families(recipes: Mapping[str, Recipe], recall: Mapping[str, float]) -> lis
 
 
 def _chance(ranks: Ranks, direction: str, k: int) -> float:
-    """Of finding one of a query's right answers among k drawn from all candidates, mean over the queries."""
+    """The chance of finding a right answer among k random candidates, averaged over the queries."""
     if direction == DIRECTIONS[1]:
         return k / len(ranks.image_ids)
     right = np.bincount(ranks.owners, minlength=len(ranks.image_ids)).astype(float)

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs no other, no script to be read and no network."""
+"""The report's page: one HTML file, readable without other files, scripts or a network."""
 
 from importlib.resources import files
 from typing import Any
@@ -14,7 +14,7 @@ _TEMPLATES = "caploom.report"
 
 
 def html_report(content: Content) -> str:
-    """The whole page. Whatever captions, names and files hold is text in it: the template escapes it."""
+    """The whole page. Captions, names and file contents are shown as text: the template escapes them."""
     environment = Environment(
         loader=PackageLoader(_TEMPLATES, "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

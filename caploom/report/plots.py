@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette: told apart by colour-blind people too.
+# Okabe and Ito's palette, which colour-blind people can distinguish too.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 _SIZE = (7.0, 3.2)  # inches
 _DPI = 100
 
 WordCounts = Mapping[int, int]
-"""Words of a caption to how many captions have so many."""
+"""Number of words to the number of captions with that many."""
 
 
 def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts, WordCounts]], title: str) -> bytes:
-    """How many captions have how many words: raw filled, each captioner's whole (dashed) and sheared (solid)."""
+    """A histogram of words per caption: raw filled, each captioner's whole (dashed) and sheared (solid)."""
     figure, axes = _figure(title)
     bins = _bins_of_words([raw, *(counts for pair in captioners.values() for counts in pair)])
     _draw_counts(axes, raw, bins, color="#BBBBBB", label="raw")
@@ -33,7 +33,7 @@ def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts,
 
 
 def caption_length_histogram(words: WordCounts, raw_words: WordCounts, title: str) -> bytes:
-    """How many of one captioner's captions have how many words, before the raw captions' (grey)."""
+    """A histogram of words per caption of one captioner, in front of the raw captions' (grey)."""
     figure, axes = _figure(title)
     bins = _bins_of_words([words, raw_words])
     _draw_counts(axes, raw_words, bins, color="#BBBBBB", label="raw")

@@ -1,4 +1,4 @@
-"""Queries that one recipe gets right and another wrong, to be looked at: chosen by their ranks, the same each time."""
+"""Queries that one recipe gets right and another wrong, as examples: chosen by their ranks, the same each time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from caploom.questions.results.arms import Arm, Ranks
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
 
-_EACH = 2  # queries a pair of recipes and direction
+_EACH = 2  # queries per pair of recipes and direction
 _CAPTIONS = 5  # shown of an image
 
 
@@ -24,10 +24,10 @@ class Query:
         direction: `image_to_text` or `text_to_image`.
         image: the name of the image's file.
         picture: the image as a small `data:` URI; None when it is gone.
-        asked: the caption that was asked, or those of the image that was.
-        right: the recipe that has the answer at the first place.
-        wrong: the one that has not.
-        rank: of the right answer in the latter.
+        asked: the query's caption, or the captions of its image.
+        right: the recipe that ranks the right answer first.
+        wrong: the one that does not.
+        rank: the right answer's rank in the latter.
     """
 
     direction: str
@@ -42,9 +42,9 @@ class Query:
 def telling_queries(
     store: Store, pairs: Sequence[tuple[tuple[str, Arm, Ranks], tuple[str, Arm, Ranks]]], evaluation_set: str
 ) -> list[Query]:
-    """For each pair of recipes and direction, the queries that the first has right and the second most wrong.
+    """For each pair of recipes and direction, the queries that the first gets right and the second ranks worst.
 
-    `pairs` are of ((name, arm, ranks), (name, arm, ranks)). The pictures are read where the evaluation set has them.
+    `pairs` are ((name, arm, ranks), (name, arm, ranks)). The pictures are read where the evaluation set has them.
     """
     chosen: list[tuple[str, str, str, str, int]] = []
     for (right, _, ours), (wrong, _, theirs) in pairs:
@@ -70,7 +70,7 @@ def _most_telling(ours: np.ndarray, theirs: np.ndarray) -> list[int]:
 
 
 def _images(store: Store, arm: Arm, evaluation_set: str, wanted: set[str]) -> dict[str, tuple[str, str, list[str]]]:
-    """By image: its file's name, its path, its captions."""
+    """For each image its file's name, its path and its captions."""
     for record in arm.metrics.manifest.inputs:
         if record.address.startswith(f"evaluation_pairs/{evaluation_set}/"):
             artifact = store.read(record.address)

@@ -1,4 +1,4 @@
-"""What a report consists of: sections of sentences, tables, charts and queries, the same for page and Markdown."""
+"""The parts of a report: sections of sentences, tables, charts and queries, the same for page and Markdown."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from caploom.storage.store import Artifact
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table, and the artifact that its content is of."""
+    """A cell of a table, and the artifact that its content is from."""
 
     text: str
     artifact: Artifact | None = None
@@ -21,7 +21,7 @@ Row = list[Cell | str]
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it; `name` is unique on the page."""
+    """A heading and its content; `name` is unique on the page."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Versions of the data as the report, the terminal and the UI show them: a row a version, the oldest first."""
+"""Versions of the data for the report, the terminal and the UI: one row per version, the oldest first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,15 +20,15 @@ _HEADER = [
     "p", "i2t R@1", "t2i R@1", "samples seen", "seeds",
 ]  # fmt: skip
 _ABOUT = (
-    "Each version is another training set made with the same settings. The change is against the version before it, in "
-    "points of mean Recall@1, paired over the same images and seeds; its interval is over images. It speaks of these "
-    "checkpoints, and not of how much another training seed would change."
+    "Each version is another training set made with the same settings. The change is against the previous version, in "
+    "points of mean Recall@1, paired over the same images and seeds; its interval is over images. It is about these "
+    "checkpoints, and not about the effect of another training seed."
 )
-_THE_SAME = "the same images, other captions"
+_THE_SAME = "the same images, different captions"
 
 
 def versions_section(found: Mapping[str, RecipeVersions], label: str, name: str) -> Section | None:
-    """The section of one measurement, over all recipes of which it has several versions; None where there is none."""
+    """The section of one measurement, over all recipes with several versions; None where there is none."""
     several = {recipe: each for recipe, each in found.items() if len(each.of(label)) > 1}
     if not several:
         return None
@@ -52,7 +52,7 @@ def versions_section(found: Mapping[str, RecipeVersions], label: str, name: str)
 
 
 def versions_markdown(found: RecipeVersions) -> str:
-    """A recipe's versions as Markdown: a table a measurement, and what is not in it."""
+    """A recipe's versions as Markdown: a table per measurement, and notes on what is missing."""
     blocks = []
     for label in found.labels:
         rows = [[_text(cell) for cell in _cells(number, version, label)] for number, version in found.of(label)]
@@ -63,7 +63,7 @@ def versions_markdown(found: RecipeVersions) -> str:
 
 
 def left_out_sentences(found: RecipeVersions) -> list[str]:
-    """What a recipe's table does not show, a sentence each."""
+    """Notes on what a recipe's table does not show, one sentence each."""
     left, name = found.left_out, found.recipe
     sentences = []
     if left.older:
@@ -76,7 +76,7 @@ def left_out_sentences(found: RecipeVersions) -> list[str]:
         )
     if left.gone:
         sentences.append(
-            f"{name}: {_many(left.gone, 'measurement')} {_are(left.gone)} not shown, as something that "
+            f"{name}: {_many(left.gone, 'measurement')} {_are(left.gone)} not shown, because something that "
             f"{'it was' if left.gone == 1 else 'they were'} made from is gone from the store or damaged."
         )
     if left.unmeasured:
@@ -87,8 +87,8 @@ def left_out_sentences(found: RecipeVersions) -> list[str]:
     gone = sum(any(each.why_not == "ranks are gone" for each in version.recalls.values()) for version in found.versions)
     if gone:
         sentences.append(
-            f"{name}: {_many(gone, 'change')} cannot be told, as the ranks of single queries (ranks.parquet) of a "
-            "measurement are gone or damaged."
+            f"{name}: {_many(gone, 'change')} cannot be computed, because the ranks of single queries (ranks.parquet) "
+            "of a measurement are gone or damaged."
         )
     return sentences
 
@@ -126,7 +126,7 @@ def _what_is_new(new: NewData | None) -> str:
         return "-"
     said = [
         *([f"{_many(new.added, 'shard')} more"] if new.added else []),
-        *([f"{_many(new.made_again, 'shard')} read anew"] if new.made_again else []),
+        *([f"{_many(new.made_again, 'shard')} read again"] if new.made_again else []),
         *([f"{_many(new.gone, 'shard')} left out"] if new.gone else []),
     ]
     return ", ".join(said) or _THE_SAME

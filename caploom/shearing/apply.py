@@ -1,4 +1,4 @@
-"""A shear applied: its rules one after another, to one text or to a column of them."""
+"""Applies a shear: its rules one after another, to one text or to a column of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from caploom.shearing.spans import Spans
 
 
 def shear_span(text: str, steps: Sequence[ShearStep], row: Row = Row()) -> Span:  # noqa: B008 - it is frozen
-    """The span `(start, end)`, in characters, that a shear's steps keep, each working on what the last left.
+    """The span `(start, end)`, in characters, that a shear's steps keep, each working on the previous one's result.
 
     Example:
         >>> text = "A dog runs. It is happy, or so it seems."
@@ -32,11 +32,11 @@ def shear_span(text: str, steps: Sequence[ShearStep], row: Row = Row()) -> Span:
 
 @dataclass(frozen=True)
 class ShearedColumn:
-    """What a shear keeps of each text; every array has an entry a text.
+    """The part of each text that a shear keeps; every array has one entry per text.
 
     `start` and `end`: int32, in characters of the text. `texts`: the kept texts. `source_words` and `words`: int32,
-    before and after. `cut`: bool, whether more than blanks was cut off. `at_cap`: bool, whether a rule that cuts at a
-    length did.
+    before and after. `cut`: bool, whether more than whitespace was cut off. `at_cap`: bool, whether a rule that caps
+    the length cut it.
     """
 
     start: np.ndarray
@@ -65,12 +65,12 @@ def shear_column(texts: pa.Array, steps: Sequence[ShearStep], context: Context) 
         rule = RULES[step.rule]
         before = kept.end
         kept = rule.apply(kept, step.parameters, context)
-        # What has no word stays as it is.
+        # A text without words stays unchanged.
         kept = Spans(kept.block, np.where(blank, whole.start, kept.start), np.where(blank, whole.end, kept.end))
         if rule.caps:
             at_cap |= kept.end < before
     start, end = kept.characters()
-    # A cut inside a word, as between CJK sentences, changes no number of words.
+    # A cut inside a word, as between CJK sentences, doesn't change the number of words.
     words = kept.count_words()
     stripped = whole.stripped()
     cut = ~blank & ((kept.start > stripped.start) | (kept.end < stripped.end))

@@ -1,4 +1,4 @@
-"""The rules that keep so many words: a fixed number, the raw caption's, or the raw captions' in general."""
+"""The rules that keep a number of words: a fixed one, the raw caption's, or that of raw captions in general."""
 
 import re
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ _WORD = re.compile(r"\S+")
 
 
 def max_words(text: str, words: Annotated[int, Field(ge=1)]) -> Span:
-    """Keep at most so many words, cut between words: a cap that is the same for every captioner's tokenizer."""
+    """Keep at most `words` words, cut between words: a cap that is the same for every captioner's tokenizer."""
     start, end = None, 0
     for number, match in enumerate(_WORD.finditer(text)):
         if number == words:
@@ -29,7 +29,7 @@ def max_words(text: str, words: Annotated[int, Field(ge=1)]) -> Span:
 def match_raw(text: str, floor: Annotated[int, Field(ge=1)] = 3, *, row: Row) -> Span:
     """Keep no more words than this image's raw caption has: synthetic and raw captions then have one length.
 
-    Of several raw captions the longest counts; `floor` words may stay however short it is.
+    Of several raw captions the longest counts; `floor` words may always stay.
     """
     return max_words(text, max(known(row.raw_words, "match_raw", "the image's raw caption"), floor))
 
@@ -64,7 +64,7 @@ def match_corpus_column(spans: Spans, context: Context, length: Statistic) -> Sp
 
 
 def keep_words(spans: Spans, limit: np.ndarray) -> Spans:
-    """Each span's first `limit` words (at least 1), without the blanks around them; limit: shape (texts,)."""
+    """Each span's first `limit` words (at least 1), without the whitespace around them; limit: shape (texts,)."""
     first, last = spans.word_range()
     words = spans.block.words
     some = last > first
@@ -82,7 +82,7 @@ def keep_words(spans: Spans, limit: np.ndarray) -> Spans:
 def mean_words(histogram: dict[int, int], statistic: Statistic) -> int:
     """A statistic of lengths counted as words -> captions, rounded to whole words, at least 1.
 
-    The percentile is the smallest length that at least so many per cent of the captions don't exceed.
+    The percentile is the smallest length that at least that percentage of the captions doesn't exceed.
     """
     total = sum(histogram.values())
     if not total:

@@ -1,4 +1,4 @@
-"""The rules about what a captioner says again and again: its openings, and the loop that it ends in."""
+"""The rules about a captioner's repetitions: its standard openings, and the loop that it ends in."""
 
 import re
 from functools import lru_cache
@@ -38,7 +38,7 @@ BOILERPLATE: list[str] = [
     *(f"{opening} image of" for opening in ("an", "this is an", "here is an")),
     *("an illustration of", "this is an illustration of", "we see", "we can see", "you can see"),
 ]
-"""Openings that spend a caption's first words on being a caption."""
+"""Openings that say nothing about the picture."""
 
 Phrase = Annotated[str, Field(pattern=r"^\s*\w")]
 
@@ -49,10 +49,10 @@ _LONGEST_LOOP = 40  # words
 
 
 def strip_boilerplate(text: str, phrases: Annotated[list[Phrase], Field(min_length=1)] = BOILERPLATE) -> Span:
-    """Keep what follows an opening such as "The image shows" or "In this picture, we can see", which says nothing.
+    """Keep the text after an opening such as "The image shows" or "In this picture, we can see", which says nothing.
 
-    Upper and lower case are one, and a comma may stand between the words. What remains begins with the following word,
-    its first letter as it is, since a span of the source is kept. A text that is nothing but an opening stays.
+    Case is ignored, and a comma may be between the words. The result begins with the following word, its first letter
+    unchanged, since a span of the source is kept. A text that is nothing but an opening stays.
     """
     pattern = _openings(tuple(phrases))
     start = len(text) - len(text.lstrip())
@@ -67,12 +67,12 @@ def strip_boilerplate(text: str, phrases: Annotated[list[Phrase], Field(min_leng
 def drop_repeats(text: str, times: Annotated[int, Field(ge=2)] = 3) -> Span:
     """Keep a looping tail once ("a dog and a dog and a dog and"): greedy decoding loops until the cap of tokens.
 
-    A tail is a loop when the same words (up to 40) follow one another so many `times`; of 6 words or more, twice.
+    A tail is a loop when the same words (up to 40) follow one another `times` times; from 6 words on, twice.
     """
     last = text.rsplit(None, 1)[-1:]
     if not last:
         return 0, len(text)
-    # Most texts end in a word that stands in them once.
+    # Most texts end in a word that occurs in them once.
     if text.casefold().count(_EDGE_SIGNS.sub("", last[0]).casefold() or last[0]) < 2:
         return len(text) - len(text.lstrip()), len(text.rstrip())
     places = [match.span() for match in _WORD.finditer(text)]
@@ -105,12 +105,12 @@ def _openings(phrases: tuple[str, ...]) -> re.Pattern[str]:
         for word in phrase.split():
             branch = branch.setdefault(word.casefold(), {})
         branch[""] = {}
-    # A following word must be there: a text never becomes empty.
+    # There must be a following word, so that no text becomes empty.
     return re.compile(rf"{_branch(tree)}(?!\w)[\s,:;–—-]+(?=\S*\w)", re.IGNORECASE)
 
 
 def _branch(tree: dict[str, dict]) -> str:
-    """The words of a tree as a pattern that tries longer phrases first: common beginnings are looked at once."""
+    """The words of a tree as a pattern that tries longer phrases first: common beginnings are matched once."""
     ways = []
     for word in sorted(tree, key=lambda word: (not word, word)):
         rest = tree[word]

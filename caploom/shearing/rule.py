@@ -1,4 +1,4 @@
-"""What a shear rule is: a function of one text, perhaps a faster form for a column, and what it must be told."""
+"""The definition of a shear rule: a function of one text, perhaps a faster form for a column, and what it needs."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ CountTokens = Callable[[str], int]
 
 @dataclass(frozen=True)
 class Row:
-    """What some rules know of a caption beside its text. What is None was not looked up."""
+    """What some rules know about a caption in addition to its text. None was not looked up."""
 
     image_id: str = ""
     captioner: str = ""
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Context:
-    """The same for a column of one captioner's captions: `image_ids` and `raw_words` have an entry a caption.
+    """The same for a column of one captioner's captions: `image_ids` and `raw_words` have one entry per caption.
 
     `raw_words` is the longest raw caption of the caption's image, in words; `corpus_words` the raw captions' length, in
     words, by the statistic that `match_corpus` names; `count_tokens` counts in the captioner's own tokenizer.
@@ -43,7 +43,7 @@ class Context:
     count_tokens: CountTokens | None = None
 
     def row(self, number: int) -> Row:
-        """What is known of one caption."""
+        """What is known about one caption."""
         return Row(
             self.image_ids[number] if self.image_ids else "",
             self.captioner,
@@ -63,10 +63,10 @@ class Rule:
     """A registered rule.
 
     `function(text, **parameters)` gives the span that is kept; a rule that must know more than the text takes the
-    keyword `row`, and says in `needs` what of it. `main_parameter` is what `{rule: value}` in the YAML sets.
-    `column(spans, context, **parameters)` is the same for many texts at once. `settled(text, **parameters)` tells of
-    the beginning of a text that, however it goes on, the rule will keep what it keeps now (None: never). `grows` says
-    that what it keeps of a beginning is a beginning of what it will keep of more. `caps` says that it cuts at a length.
+    keyword `row`, and names in `needs` what it uses. `main_parameter` is the one that `{rule: value}` in the YAML sets.
+    `column(spans, context, **parameters)` is the same for many texts at once. `settled(text, **parameters)` says, for
+    the beginning of a text, that any continuation gives the same result (None: never). `grows` says that the result
+    for a beginning is a prefix of the result for a longer text. `caps` says that it cuts at a length.
     """
 
     function: Callable[..., Span]
@@ -96,7 +96,7 @@ class Rule:
 
 
 def known(value: Any, rule: str, what: str) -> Any:
-    """A value of a row; raises `ConfigError` where the rule is used with nobody to look it up."""
+    """A value of a row; raises `ConfigError` where the rule is used without it."""
     if value is None:
         raise ConfigError(f"The shear rule {rule} needs {what}, which is not known here: use it in a recipe's shear.")
     return value

@@ -1,7 +1,7 @@
 """The shear rules by the names that the YAML knows. A new rule is one function and one line here.
 
 A rule takes the text and its own parameters and returns the span `(start, end)` that is kept, in characters; a text
-that is not blank never becomes blank, and shearing twice is shearing once.
+that is not blank never becomes blank, and shearing is idempotent.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from caploom.shearing.tokens import (
 
 
 def none(text: str) -> Span:
-    """Keep the whole text: what shearing is measured against."""
+    """Keep the whole text: the baseline for shearing."""
     return 0, len(text)
 
 
@@ -63,7 +63,7 @@ RULES: dict[str, Rule] = {
 }
 
 OLD_NAMES = {"seed_release": "paper_release"}
-"""Rules by the names that they had before: YAMLs may still use them, and stores record them."""
+"""The former names of rules: YAMLs may still use them, and stores record them."""
 
 
 def bind(rule: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

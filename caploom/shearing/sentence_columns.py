@@ -1,8 +1,8 @@
-"""The sentence rules over a column: most stops are decided by a look at a few bytes, the rest by the scalar rule.
+"""The sentence rules over a column: most stops are decided from a few bytes, the rest by the scalar rule.
 
-A plain regex does about 40,000 captions a second. Here the stops of all texts are found at once; one that is followed
-by a blank and a capital and stands behind a longer word ends a sentence, one inside "3.5" doesn't, and only what needs
-care (abbreviations that may end a sentence, acronyms, quotes, ellipses, other scripts) goes to the scalar rule.
+A plain regex does about 40,000 captions per second. Here the stops of all texts are found at once; one that follows a
+longer word and precedes a space and a capital ends a sentence, one inside "3.5" doesn't, and only difficult cases
+(abbreviations that may end a sentence, acronyms, quotes, ellipses, other scripts) go to the scalar rule.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from caploom.shearing import sentences
 from caploom.shearing.rule import Context
 from caploom.shearing.spans import WHITE, Block, Spans
 
-_ROUNDS = 8  # stops looked at in a text before it is left to the scalar rule
+_ROUNDS = 8  # stops checked in a text before it is left to the scalar rule
 _MANY = 24  # sentences of a text before it is left to the scalar rule
 _LOOK_BACK = 8  # bytes: one more than the longest abbreviation
 
@@ -27,7 +27,7 @@ _LETTER = np.zeros(256, bool)
 _LETTER[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 _WORD_EDGE = WHITE.copy()
 _WORD_EDGE[list(b"(\"'[")] = True
-# A text that begins so has nothing to keep before its first letter.
+# A text with such a beginning has nothing to keep before its first letter.
 _NO_CONTENT = WHITE.copy()
 _NO_CONTENT[list(b".!?\"'()[]")] = True
 
@@ -82,7 +82,7 @@ def random_sentence(spans: Spans, context: Context, seed: int) -> Spans:
 
 
 def _after(spans: Spans, end: np.ndarray) -> tuple[Spans, np.ndarray]:
-    """What is left of the spans after `end`, and in which there is more than blanks."""
+    """The spans after `end`, and which of them are more than whitespace."""
     start = end.copy()
     data = spans.block.data
     for _ in range(4):
@@ -99,7 +99,7 @@ def _first_sentence(spans: Spans) -> tuple[Spans, np.ndarray]:
     stops = _stops(block)
     end = spans.end.copy()
     empty = start >= end
-    # Blanks at an edge, and a text that begins with a stop or a quote, are rare: the scalar rule knows them.
+    # Whitespace at an edge, or a stop or a quote at the beginning, is rare: the scalar rule handles it.
     hard = ~empty & (_NO_CONTENT[data[start]] | WHITE[data[end - 1]] | block.odd_space | (data[start] >= 0xE0))
     nearest = np.searchsorted(stops, start)
     stops = np.append(stops, len(data))
@@ -123,7 +123,7 @@ def _first_sentence(spans: Spans) -> tuple[Spans, np.ndarray]:
 
 
 def _stops(block: Block) -> np.ndarray:
-    """Positions of the bytes that may end a sentence: ASCII stops, and first bytes of what other scripts have."""
+    """Positions of the bytes that may end a sentence: ASCII stops, and first bytes of other scripts' stops."""
     data = block.data
     found = (data == 46) | (data == 33) | (data == 63) | (data == 10) | (data == 13)
     if block.beyond_ascii.any():
@@ -137,7 +137,7 @@ def _decide(data: np.ndarray, at: np.ndarray, start: np.ndarray, end: np.ndarray
     ascii_stop = (mark == 46) | (mark == 33) | (mark == 63)
     last = at + 1 >= end
     blank = ~last & (after == _SPACE) & (at + 2 < end)
-    capital = blank & ((then == _OTHER) | (then == _CLOSING))  # or a figure, a quote: no lower case, in any event
+    capital = blank & ((then == _OTHER) | (then == _CLOSING))  # or a digit, a quote: anything but lower case
     ends = ascii_stop & last
     ends |= (mark != 46) & ascii_stop & (capital | (blank & (then == _LOWER)))
     goes_on = ascii_stop & ~last & ((after == _LOWER) | (after == _OTHER))
@@ -146,7 +146,7 @@ def _decide(data: np.ndarray, at: np.ndarray, start: np.ndarray, end: np.ndarray
     plain, title = _word_before(data, at[asked], start[asked])
     ends[asked] |= plain
     goes_on[asked] |= title
-    # Curly quotes and dashes begin with the byte of "…" and are no stops.
+    # Curly quotes and dashes begin with the same byte as "…" and are not stops.
     goes_on |= (mark == 0xE2) & (data[at + 1] == 0x80) & (data[at + 2] >= 0x90) & (data[at + 2] <= 0x9F)
     return ends, goes_on
 
@@ -160,8 +160,8 @@ def _word_before(data: np.ndarray, at: np.ndarray, start: np.ndarray) -> tuple[n
     before = around[np.arange(len(at)), np.maximum(_LOOK_BACK - 1 - letters, 0)]
     long = letters >= _LOOK_BACK
     alone = ~long & (letters > 0) & _WORD_EDGE[before]
-    # "state-of-the-art.", "2020.": what is no letter stands in no abbreviation; but behind a stop, as in "U.S.", or
-    # beyond ASCII, there is more to know.
+    # "state-of-the-art.", "2020.": an abbreviation has only letters; but after a stop, as in "U.S.", or
+    # beyond ASCII, the scalar rule decides.
     joined = ~long & ~alone & (before != 46) & (before < 128)
     folded = np.ascontiguousarray(np.where(in_word, around | 0x20, 0).astype(np.uint8)).view("<u8")[:, 0]
     title = alone & np.isin(folded, _TITLES)

@@ -1,4 +1,4 @@
-"""Where a sentence ends, and the rules that keep sentences: the scalar forms, which the vector forms must equal."""
+"""Where a sentence ends, and the rules that keep sentences: the scalar forms, to which the vector forms are equal."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ OPENERS = frozenset(
 )
 
 _CLOSING = "\"'”’»)\\]"
-_ALWAYS = "。！？｡।॥؟۔።"  # their scripts know no abbreviations with them
+_ALWAYS = "。！？｡।॥؟۔።"  # their scripts have no abbreviations with these stops
 _BREAKS = "\n\r\u2028\u2029"
 _STOP = re.compile(rf"[.!?…]+[{_CLOSING}]*|[{_ALWAYS}]+[」』”’)\]]*|[{_BREAKS}]+")
 _CONTENT = re.compile(rf"[^\s.!?…{_ALWAYS}\"'“”‘’()\[\]]")
@@ -35,7 +35,7 @@ _WORD_BEFORE = re.compile(r"[^\s(\"'“‘\[]*$")
 _LONGEST_LOOK_BACK = 32  # characters: longer than any abbreviation
 _LETTER = re.compile(r"[^\W\d_]")
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
-# "J. A. Smith": the "A" that is an initial itself opens nothing.
+# "J. A. Smith": the "A" is itself an initial and opens no sentence.
 _OPENING = re.compile(r"\s*(\w+)\b(?!\.)")
 _WHOLE_WORD_FOLLOWS = re.compile(r"\s+\w+\W")
 _SIGN_FOLLOWS = re.compile(rf"[{_BREAKS}]|\s*\S")
@@ -52,7 +52,7 @@ def first_sentence(text: str) -> Span:
 
 
 def sentences(text: str, count: Annotated[int, Field(ge=1)]) -> Span:
-    """Keep the first so many sentences: the long-caption methods (DreamLIP) train on more than one."""
+    """Keep the first `count` sentences: the long-caption methods (DreamLIP) train on more than one."""
     start, end = 0, len(text)
     for number, span in zip(range(count), _sentences(text), strict=False):
         start, end = span[0] if number == 0 else start, span[1]
@@ -60,7 +60,7 @@ def sentences(text: str, count: Annotated[int, Field(ge=1)]) -> Span:
 
 
 def random_sentence(text: str, seed: int = 0, *, row: Row) -> Span:
-    """Keep one sentence drawn by image, captioner and seed: DreamLIP's sub-captions, so that all of a text is used."""
+    """Keep one sentence drawn by image, captioner and seed: DreamLIP's sub-captions, so that the whole text is used."""
     spans = list(_sentences(text))
     return spans[draw(row.image_id, row.captioner, seed, len(spans))] if spans else (0, len(text))
 
@@ -91,7 +91,7 @@ def _skip_blanks(text: str, start: int) -> int:
 
 
 def _sentence_end(text: str, start: int) -> tuple[int, bool]:
-    """Where the sentence that begins at `start` ends, and whether that hung on which word follows."""
+    """Where the sentence that begins at `start` ends, and whether that depended on the following word."""
     content = _CONTENT.search(text, start)
     first = content.start() if content else len(text)  # before it there is nothing to keep
     for match in _STOP.finditer(text, first):
@@ -104,7 +104,7 @@ def _sentence_end(text: str, start: int) -> tuple[int, bool]:
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> tuple[bool, bool]:
-    """Whether this stop ends a sentence, and whether that hangs on which word follows."""
+    """Whether this stop ends a sentence, and whether that depends on the following word."""
     mark, end = match.group(), match.end()
     if mark[0] in _ALWAYS or mark[0] in _BREAKS:
         return True, False
@@ -115,7 +115,7 @@ def _ends(text: str, start: int, match: re.Match[str]) -> tuple[bool, bool]:
     if not following:
         return True, False
     if mark != "." and not (mark[0] == "." and mark[1] not in ".!?…"):
-        # An ellipsis, or what somebody says inside a sentence ("Stop!" he says), goes on in lower case.
+        # An ellipsis, or a quotation inside a sentence ("Stop!" he says), continues in lower case.
         goes_on = following.islower() and (mark[0] in ".…" or mark[-1] not in "!?")
         return not goes_on, False
     if following.islower():
@@ -132,11 +132,11 @@ def _ends(text: str, start: int, match: re.Match[str]) -> tuple[bool, bool]:
 
 
 def first_sentence_settled(text: str) -> bool:
-    """Whether the first sentence is the same however the text goes on."""
+    """Whether the first sentence is the same for every continuation of the text."""
     start = _skip_blanks(text, 0)
     content = _CONTENT.search(text, start)
     if content is None:
         return False
     end, by_word = _sentence_end(text, start)
-    # Whether a stop ends a sentence depends on what follows: one more sign, or behind "U.S." a whole word.
+    # Whether a stop ends a sentence depends on what follows: one more character, or after "U.S." a whole word.
     return (_WHOLE_WORD_FOLLOWS if by_word else _SIGN_FOLLOWS).match(text, end) is not None

@@ -1,4 +1,4 @@
-"""Spans of many texts at once, over the bytes of an Arrow column: what the vector forms of the rules work on."""
+"""Spans of many texts at once, over the bytes of an Arrow column, for the vector forms of the rules."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_PAD = 16  # bytes before and after the texts, so that a look around a text's edge stays in the buffer
+_PAD = 16  # bytes before and after the texts, so that reading around a text's edge stays in the buffer
 
-# The ASCII characters that `str.isspace` says yes to.
+# The ASCII characters for which `str.isspace` is true.
 WHITE = np.zeros(256, bool)
 WHITE[[*range(9, 14), *range(28, 33)]] = True
 
@@ -52,18 +52,18 @@ class Block:
 
     @cached_property
     def beyond_ascii(self) -> np.ndarray:
-        """Which texts hold more than ASCII; bool, shape (texts,)."""
+        """Which texts contain non-ASCII characters; bool, shape (texts,)."""
         return np.asarray(np.asarray(pc.utf8_length(self.texts)) != np.diff(self.offsets))
 
     def rows_of(self, positions: np.ndarray) -> np.ndarray:
-        """Which texts hold one of these byte positions; bool, shape (texts,)."""
+        """Which texts contain one of these byte positions; bool, shape (texts,)."""
         held = np.zeros(len(self), bool)
         held[np.searchsorted(self.offsets, positions, side="right") - 1] = True
         return held
 
     @cached_property
     def odd_space(self) -> np.ndarray:
-        """Which texts hold a blank that is not ASCII (no-break, ideographic, ...); bool, shape (texts,)."""
+        """Which texts contain non-ASCII whitespace (no-break, ideographic, ...); bool, shape (texts,)."""
         if not self.beyond_ascii.any():
             return np.zeros(len(self), bool)
         at = np.flatnonzero((self.data == 0xC2) | ((self.data >= 0xE1) & (self.data <= 0xE3)))
@@ -78,7 +78,7 @@ class Block:
 
     @cached_property
     def words(self) -> Words:
-        """The words between ASCII blanks of every text."""
+        """The words between ASCII whitespace of every text."""
         data = self.data
         white = (data == 32) | ((data >= 9) & (data <= 13)) | ((data >= 28) & (data <= 31))
         black = ~white
@@ -86,7 +86,7 @@ class Block:
         starts, ends = black.copy(), black.copy()
         starts[1:] &= white[:-1]
         ends[:-1] &= white[1:]
-        # One text's last word and the next text's first have no blank between them.
+        # One text's last word and the next text's first have no whitespace between them.
         edges = self.offsets[:-1][np.diff(self.offsets) > 0]
         starts[edges] |= black[edges]
         lasts = self.offsets[1:][np.diff(self.offsets) > 0] - 1
@@ -130,7 +130,7 @@ class Spans:
         return start.astype(np.int32), end.astype(np.int32)
 
     def by_row(self, function: Callable[[str, int], tuple[int, int]], rows: np.ndarray | None = None) -> "Spans":
-        """These spans, those of `rows` (all, unless given) narrowed by a function of a text and its row's number."""
+        """These spans, with those of `rows` (by default all) narrowed by a function of a text and its row's number."""
         start, end = self.start.copy(), self.end.copy()
         chosen = np.arange(len(start)) if rows is None else rows
         block = self.block
@@ -150,7 +150,7 @@ class Spans:
         return np.searchsorted(words.ends, self.start, side="right"), np.searchsorted(words.starts, self.end)
 
     def count_words(self) -> np.ndarray:
-        """Words between blanks in each span; int32, shape (texts,)."""
+        """Number of words, separated by whitespace, in each span; int32, shape (texts,)."""
         first, last = self.word_range()
         counts: np.ndarray = np.maximum(last - first, 0).astype(np.int32)
         for row in np.flatnonzero(self.block.odd_space).tolist():
@@ -158,7 +158,7 @@ class Spans:
         return counts
 
     def stripped(self) -> "Spans":
-        """These spans without the blanks at their edges; a blank one as it is."""
+        """These spans without the whitespace at their edges; a blank one stays unchanged."""
         words = self.block.words
         if not len(words.starts):
             return self

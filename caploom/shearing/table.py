@@ -17,7 +17,7 @@ _BLOCK_BYTES = 32 * 2**20  # of text
 
 
 def shear_table(captions: pa.Table, steps: Sequence[ShearStep], context: Context) -> pa.Table:
-    """Captions (columns image_id, captioner and text) as SHEARED, worked through in blocks of bounded size."""
+    """Captions (columns image_id, captioner and text) as SHEARED, processed in blocks of bounded size."""
     parts = [SHEARED.empty_table()]
     for start, end in _blocks(captions.column("text")):
         block = captions.slice(start, end - start).combine_chunks()

@@ -1,8 +1,8 @@
-"""The rules that keep so many tokens, of CLIP's tokenizer or the captioner's own, cut between words.
+"""The rules that keep a number of tokens, of CLIP's tokenizer or the captioner's own, cut between words.
 
-CLIP's tokenizer splits at blanks before anything else, so a text's tokens are the sum of its words', and words come
-again and again: their counts are remembered. That is exact but for what it repairs first: HTML entities, control
-characters and mojibake may span words. Such a text is given to the tokenizer as a whole, beginning by beginning.
+CLIP's tokenizer splits at whitespace before anything else, so a text's tokens are the sum of its words', and words
+recur: their counts are remembered. That is exact except for what it repairs first: HTML entities, control characters
+and mojibake may span words. Such a text is given to the tokenizer as a whole, prefix by prefix.
 """
 
 import re
@@ -17,9 +17,9 @@ from caploom.shearing.rule import Context, CountTokens, Row, Span, known
 from caploom.shearing.spans import WHITE, Spans
 
 _WORD = re.compile(r"\S+")
-# What the tokenizer's cleaning takes out, or reads across a word's edge. The wide ampersand becomes a plain one.
+# What the tokenizer's cleaning removes, or reads across a word's edge. The wide ampersand becomes a plain one.
 _WILD = re.compile("[&\uff06\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff\u206a-\u206f\ufff9-\ufffc]")
-_LONG_WORD = 2_000  # characters: what is longer is more than enough tokens, and costs the tokenizer minutes
+_LONG_WORD = 2_000  # characters: a longer word has more than enough tokens, and takes the tokenizer minutes
 _LONG_TEXT = 20_000  # characters
 
 
@@ -30,9 +30,9 @@ def max_tokens(
     *,
     row: Row = Row(),  # noqa: B008 - it is frozen
 ) -> Span:
-    """Keep at most so many tokens, cut between words: the released code's cap is 30, of the captioner's own tokenizer.
+    """Keep at most `tokens` tokens, cut between words: the released code's cap is 30, of the captioner's own tokenizer.
 
-    `clip` counts as CLIP's text encoder does, whose context is 77. The first word stays even when it alone is longer.
+    `clip` counts like CLIP's text encoder, whose context is 77. The first word stays even when it alone is longer.
     """
     if tokenizer == "captioner":
         count = known(row.count_tokens, "max_tokens with tokenizer: captioner", "the captioner's tokenizer")
@@ -54,10 +54,10 @@ def max_tokens(
 
 
 def paper_release(text: str, tokens: Annotated[int, Field(ge=1)] = 30) -> Span:
-    """Keep 30 tokens, and of those the text before the first full stop: the released code's shear, to compare with.
+    """Keep 30 tokens, and of those the text before the first full stop: the released code's shear, for comparison.
 
     There the tokens are the captioner's, when it generates (`max_new_tokens`); here CLIP's. And where the release would
-    give an empty caption, because the text begins with a full stop, the 30 tokens are kept.
+    return an empty caption, because the text begins with a full stop, the 30 tokens are kept.
     """
     start, end = max_tokens(text, tokens)
     stop = text.find(".", start, end)
@@ -66,7 +66,7 @@ def paper_release(text: str, tokens: Annotated[int, Field(ge=1)] = 30) -> Span:
 
 
 def max_tokens_settled(text: str, tokens: int = 30, tokenizer: str = "clip") -> bool:
-    """Whether the first tokens' words are the same however the text goes on."""
+    """Whether the first tokens' words are the same for every continuation of the text."""
     if tokenizer != "clip":
         return False
     words = text.split()
@@ -81,7 +81,7 @@ def max_tokens_column(spans: Spans, context: Context, tokens: int, tokenizer: st
     block = spans.block
     first, last = spans.word_range()
     wild = _wild_rows(spans)
-    # Every word of a tame text has a token: what comes after so many words is not looked at.
+    # Every word of a tame text has a token: later words need no check.
     counted = np.where(wild | (last <= first), 0, np.minimum(last - first, tokens + 1))
     before = np.cumsum(counted) - counted
     total = int(counted.sum())
@@ -106,7 +106,7 @@ def paper_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
     stops = np.flatnonzero(spans.block.data == 46)
     first = np.append(stops, len(spans.block.data))[np.searchsorted(stops, capped.start)]
     stopped = first < capped.end
-    # What stands before the stop is no blank, or the scalar rule has a look.
+    # Where whitespace may precede the stop, the scalar rule decides.
     plain = stopped & (first > capped.start) & ~WHITE[spans.block.data[first - 1]] & ~spans.block.odd_space
     rows = np.flatnonzero(stopped & ~plain)
     capped = Spans(spans.block, capped.start, np.where(plain, first, capped.end))
@@ -114,27 +114,27 @@ def paper_release_column(spans: Spans, context: Context, tokens: int) -> Spans:
 
 
 def clip_tokens(word: str, tokens: int) -> int:
-    """CLIP's tokens of a word between blanks; of a very long one, only whether they are more than `tokens`."""
+    """The number of CLIP tokens of a word; for a very long one, only whether it is more than `tokens`."""
     if len(word) > max(_LONG_WORD, tokens * _longest_token()):
         return tokens + 1
     return _clip_tokens(word)
 
 
 def clip_count(text: str) -> int:
-    """CLIP's tokens of a text, without those that begin and end it."""
+    """The number of CLIP tokens of a text, without the start and end tokens."""
     return len(_clip_tokenizer().encode(text)) if len(text) <= _LONG_TEXT else len(text)
 
 
 def is_tame(text: str) -> bool:
-    """Whether CLIP's tokenizer makes of the text what it makes of its words."""
+    """Whether CLIP's tokenizer treats the text exactly as it treats its single words."""
     from ftfy.badness import is_bad  # a part of open_clip's tokenizer
 
-    # Without the blanks around it, as it will be read: some mojibake is told by standing at the very beginning.
+    # Without surrounding whitespace, as it will be read: some mojibake is recognized only at the very beginning.
     return _WILD.search(text) is None and (text.isascii() or not is_bad(text.strip()))
 
 
 def _longest_fitting(text: str, tokens: int, count: CountTokens, guess: int | None) -> Span:
-    """The words up to one that fits and behind which the next one doesn't; looked for around `guess` words."""
+    """The longest prefix of words that fits, searched around `guess` words."""
     words = [match.span() for match in _WORD.finditer(text)]
     if not words:
         return 0, len(text)
@@ -159,12 +159,12 @@ def _longest_fitting(text: str, tokens: int, count: CountTokens, guess: int | No
 
 
 def _wild_rows(spans: Spans) -> np.ndarray:
-    """The texts that must be looked at as a whole; bool, shape (texts,)."""
+    """The texts that must be tokenized as a whole; bool, shape (texts,)."""
     block = spans.block
     data = block.data
     found = (data == 38) | (data == 127) | ((data < 32) & (data != 10) & (data != 9))
     at = np.flatnonzero(found)
-    wild = block.rows_of(at[(at >= block.offsets[0]) & (at < block.offsets[-1])])  # the padding is no text
+    wild = block.rows_of(at[(at >= block.offsets[0]) & (at < block.offsets[-1])])  # the padding is not text
     wild |= block.odd_space
     beyond = np.flatnonzero(block.beyond_ascii & ~wild)
     low, high = spans.start[beyond].tolist(), spans.end[beyond].tolist()
@@ -173,7 +173,7 @@ def _wild_rows(spans: Spans) -> np.ndarray:
 
 
 def _count_words(spans: Spans, low: np.ndarray, high: np.ndarray, tokens: int) -> np.ndarray:
-    """CLIP's tokens of the words between these byte positions; int64, shape (words,)."""
+    """The numbers of CLIP tokens of the words between these byte positions; int64, shape (words,)."""
     if not len(low):
         return np.zeros(0, np.int64)
     edges = np.empty(2 * len(low), np.int64)
@@ -190,7 +190,7 @@ def _clip_tokens(word: str) -> int:
     tokenizer = _clip_tokenizer()
     if not word.isascii() or _WILD.search(word):
         return len(tokenizer.encode(word))
-    # What `encode` does of a word that needs no cleaning; an ASCII letter stands for its byte.
+    # What `encode` does with a word that needs no cleaning; an ASCII letter represents its byte.
     return sum(tokenizer.bpe(piece).count(" ") + 1 for piece in tokenizer.pat.findall(word.lower()))
 
 

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all, here or at a URL: what `caploom export` and `checkpoint` make."""
+"""A folder that is written completely or not at all, locally or at a URL, for `caploom export` and `checkpoint`."""
 
 import errno
 import glob
@@ -19,7 +19,7 @@ _AT_ONCE = 8  # uploads: each waits for the network and not for a core
 
 
 def absolute(out: Path | str) -> str:
-    """The place of a folder: an absolute path, or a URL as it is."""
+    """The absolute path of a folder; a URL stays as it is."""
     if is_url(str(out)):
         return str(out).rstrip("/")
     return str(Path(out).expanduser().absolute())
@@ -27,11 +27,11 @@ def absolute(out: Path | str) -> str:
 
 @contextmanager
 def atomic_output(out: str, last: str | None = None) -> Iterator[Path]:
-    """A folder to write into, which is at `out` when the block ends well, and else nowhere.
+    """A folder to write into, which is moved to `out` when the block succeeds, and removed when it fails.
 
-    A folder of this machine comes there in one rename. At a URL there is none: its files are uploaded, and `last` is
-    the one that says that all are there. Raises `ExportError` when there is something at `out` already, or when it
-    cannot be written, and `StoreError` for a storage that fails.
+    A local folder is moved in one rename. A URL has no rename: the files are uploaded, and the file `last` marks that
+    all are there. Raises `ExportError` when there is something at `out` already, or when it cannot be written, and
+    `StoreError` for a storage that fails.
     """
     with _uploaded(out, last) if is_url(out) else _renamed(Path(out)) as folder:
         yield folder
@@ -42,7 +42,7 @@ def _uploaded(out: str, last: str | None) -> Iterator[Path]:
     bucket = Bucket(out)
     bucket.check()
     there = set(bucket.list(""))
-    # Without its last file it is what a killed export left, and that is written over.
+    # Without its last file it is the rest of a killed export, which is overwritten.
     if there and (last is None or last in there):
         raise ExportError(f"{out}: there is something here already; name a prefix that is new or empty.")
     with tempfile.TemporaryDirectory(prefix="caploom-export-") as scratch:
@@ -63,7 +63,7 @@ def _uploaded(out: str, last: str | None) -> Iterator[Path]:
 
 @contextmanager
 def _renamed(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out` that becomes `out` in one rename."""
+    """A hidden folder next to `out` that becomes `out` in one rename."""
     draft = draft_beside(out.with_name(f"{out.name}{_DRAFT_MARK}"))
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -74,27 +74,27 @@ def _renamed(out: Path) -> Iterator[Path]:
         yield draft
         fsync_path(draft)
         if out.is_dir() and out.samefile(Path.cwd()):
-            # Whoever stands in the folder would else stand in one that is gone.
+            # A shell whose working directory it is would otherwise be left in a deleted folder.
             for path in draft.iterdir():
                 path.rename(out / path.name)
         else:
             draft.rename(out)
         fsync_path(out.parent)
     except OSError as error:
-        # Unreadable images and training sets have sentences of their own: what is left is the place written to.
+        # Unreadable images and training sets have their own messages: only the output remains as the cause.
         raise _unwritable(str(out), error, "name another folder") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _unwritable(place: str, error: OSError, otherwise: str) -> ExportError:
-    hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else otherwise
+def _unwritable(out: str, error: OSError, advice: str) -> ExportError:
+    hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else advice
     why = (error.strerror or str(error)).lower()
-    return ExportError(f"{place}: the export cannot be written ({why}); {hint} and export again.")
+    return ExportError(f"{out}: the export cannot be written ({why}); {hint} and export again.")
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed exports to the same place left behind."""
+    """Remove what killed exports to the same folder left behind."""
     for left_over in out.parent.glob(f".{glob.escape(out.name)}{_DRAFT_MARK}*.*"):
         if is_abandoned(left_over):
             shutil.rmtree(left_over, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A prefix of object storage: whole objects put, fetched, listed and deleted, with retries and errors in one sentence.
+"""A prefix of object storage: puts, fetches, lists and deletes whole objects, with retries and one-sentence errors.
 
-No rename and no lock is assumed. Credentials come from the environment, as each storage's own fsspec package reads
+Neither renames nor locks are assumed. Credentials come from the environment, as each storage's own fsspec package reads
 them (`AWS_*`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...).
 """
 
@@ -20,15 +20,15 @@ from caploom.storage.paths import file_system
 _T = TypeVar("_T")
 _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _LOCAL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# s3fs and gcsfs retry by themselves too; this is for other storages, and for what outlasts those.
+# s3fs and gcsfs also retry by themselves; this is for other storages, and for faults that outlast their retries.
 _ATTEMPTS = 3
-# It writes a traceback of every error that it then raises.
+# It logs a traceback of every error before raising it.
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a listing tells of an object: its size, and when it was written in nanoseconds (0 where nobody says)."""
+    """An object in a listing: its size, and when it was written, in nanoseconds (0 where that is unknown)."""
 
     size: int
     written: int
@@ -45,14 +45,14 @@ class Bucket:
         return f"{self.url}/{key}" if key else self.url
 
     def check(self) -> None:
-        """Raise `StoreError` when the bucket is not there, or cannot be asked."""
+        """Raise `StoreError` when the bucket does not exist or cannot be reached."""
         filesystem, path = self._at("")
         container = path.strip("/").split("/")[0]
-        # A storage in memory has no buckets; those that have some do not make them by writing.
+        # Storage in memory has no buckets; other storages do not create buckets on writing.
         if filesystem.protocol in ("memory", ("memory",)) or not container:
             return
         if not self._ask("", lambda: filesystem.exists(container)):
-            raise StoreError(f"{self.url}: there is no bucket {container}; make it, or correct the address.")
+            raise StoreError(f"{self.url}: there is no bucket {container}; create it, or correct the address.")
 
     def read(self, key: str) -> bytes | None:
         """The bytes of an object; None when there is none."""
@@ -63,23 +63,23 @@ class Bucket:
             return None
 
     def write(self, key: str, data: bytes) -> None:
-        """Put an object whole, whatever was there."""
+        """Put an object, replacing any existing one."""
         filesystem, path = self._at(key)
         self._put(key, lambda: filesystem.pipe_file(path, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object unless there is one; False when there was. A storage without conditions just puts it."""
+        """Put an object unless it exists; False when it does. A storage without conditional writes just puts it."""
         filesystem, path = self._at(key)
         try:
             self._put(key, lambda: filesystem.pipe_file(path, data, mode="create"))
         except FileExistsError:
-            return self.read(key) == data  # a try of ours that was not answered did put it
+            return self.read(key) == data  # an earlier attempt without a response did put it
         except (NotImplementedError, TypeError):
             self.write(key, data)
         return True
 
     def upload(self, file: Path, key: str) -> None:
-        """Put a local file; large ones go up in parts."""
+        """Put a local file; large ones are uploaded in parts."""
         filesystem, path = self._at(key)
         self._put(key, lambda: filesystem.put_file(str(file), path))
 
@@ -89,7 +89,7 @@ class Bucket:
         self._ask(key, lambda: filesystem.get_file(path, str(file)))
 
     def open(self, key: str, read_ahead: int) -> Any:
-        """An object, opened for reading by ranges of at least so many bytes."""
+        """An object, opened for reading in ranges of at least `read_ahead` bytes."""
         filesystem, path = self._at(key)
         return self._ask(key, lambda: filesystem.open(path, "rb", block_size=read_ahead, cache_type="readahead"))
 
@@ -102,7 +102,7 @@ class Bucket:
             return
 
     def list(self, key: str) -> dict[str, StoredObject]:
-        """Every object below a key, however many pages that takes."""
+        """Every object below a key, over all pages of the listing."""
         filesystem, path = self._at(key)
         _, root = self._at("")
         filesystem.invalidate_cache()
@@ -118,7 +118,7 @@ class Bucket:
         }
 
     def folders(self, key: str) -> Sequence[str]:
-        """The names that the keys below a key go on with, up to the next slash."""
+        """The names right below a key: the next part of each key, up to the next slash."""
         filesystem, path = self._at(key)
         filesystem.invalidate_cache()
         try:
@@ -138,7 +138,7 @@ class Bucket:
             self._ask(key, call)
         except FileNotFoundError:
             raise StoreError(
-                f"{self.url_of(key)}: it cannot be written, its bucket is gone; correct the address."
+                f"{self.url_of(key)}: it cannot be written because its bucket is gone; correct the address."
             ) from None
 
     def _ask(self, key: str, call: Callable[[], _T]) -> _T:
@@ -156,13 +156,13 @@ class Bucket:
             if error.errno in _LOCAL_DISK:
                 raise
             raise self._failed(key, error) from None
-        except Exception as error:  # noqa: BLE001 - a storage's own errors are of no common kind
+        except Exception as error:  # noqa: BLE001 - storages raise errors without a common base class
             raise self._failed(key, error) from None
 
     def _failed(self, key: str, error: Exception) -> StoreError:
         if _is_denied(error):
             return StoreError(
-                f"{self.url_of(key)}: the storage denies it ({_said(error)}); check that the credentials in the "
+                f"{self.url_of(key)}: the storage denies access ({_said(error)}); check that the credentials in the "
                 "environment are there, have not expired and may read and write there."
             )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
@@ -171,8 +171,8 @@ class Bucket:
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         return StoreError(
-            f"{self.url_of(key)}: the storage failed and went on failing ({_said(error)}); run again when it answers: "
-            "what was finished before is kept."
+            f"{self.url_of(key)}: the storage keeps failing ({_said(error)}); run again when it responds: "
+            "finished artifacts are kept."
         )
 
 
@@ -185,7 +185,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _is_denied(error: Exception) -> bool:
-    # s3fs raises what is meant for it; gcsfs an OSError that begins so, an error with the status, or Google's own.
+    # s3fs raises PermissionError; gcsfs an OSError with this prefix, an error with the status, or Google's own.
     google = type(error).__module__.startswith("google.auth")
     forbidden = str(error).startswith("Forbidden") or getattr(error, "code", None) in (401, 403)
     return isinstance(error, PermissionError) or google or forbidden

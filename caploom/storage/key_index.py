@@ -1,8 +1,8 @@
 """Which finished artifacts may hold a key, an image's or a pair's, without opening all of them.
 
-A shard asks of a few thousand keys whether any of thousands of other shards has them. The answer is kept in a SQLite
-file beside the artifacts: of each of their keys a hash of 63 bits. It is made of them alone, grows when it is asked,
-and may be deleted at any time.
+A shard asks for a few thousand keys whether any of thousands of other shards has them. The answer is kept in a SQLite
+file next to the artifacts: a 63-bit hash of each of their keys. It is derived from them alone, grows when it is
+queried, and may be deleted at any time.
 """
 
 import os
@@ -27,7 +27,7 @@ _VERSION = 1
 _FILES_AT_ONCE = 256
 _KEYS_AT_ONCE = 4_000_000
 _ROWS_AT_ONCE = 100_000
-_JUST_NOW = 2 * 10**9  # nanoseconds: a folder that changed so lately may change again without its time showing it
+_JUST_NOW = 2 * 10**9  # nanoseconds: a folder that changed this recently may change again with the same time stamp
 _WAIT = 60.0  # seconds for a process that is writing
 
 _SCHEMA = [
@@ -42,10 +42,10 @@ _NO_KEYS = pa.schema([("hash", pa.int64()), ("artifact", pa.int64())]).empty_tab
 
 
 class KeyIndex:
-    """The keys of the artifacts `<below>/<shard>/<fingerprint>`: those in a column of one of their files.
+    """The keys of the artifacts `<below>/<shard>/<fingerprint>`, in a column of one of their files.
 
-    below: address of the folder of all shards. skip: names in it that are no shards. unindexed: so many artifacts are
-    named to every question rather than written down, because reading their tables takes less than a second.
+    below: address of the folder of all shards. skip: names in it that are not shards. unindexed: that many artifacts
+    are returned for every query instead of being indexed, because reading their tables takes less than a second.
     """
 
     def __init__(
@@ -59,31 +59,31 @@ class KeyIndex:
         self._unindexed = unindexed
 
     def holders(self, keys: Sequence[str]) -> list[str]:
-        """Addresses of the finished artifacts that may hold one of these keys: all that do, and few that don't.
+        """Addresses of the finished artifacts that may hold one of these keys: all that do, and a few that don't.
 
-        One that was deleted may be among them. Raises `StoreError` when the index cannot be written.
+        Deleted artifacts may be among them. Raises `StoreError` when the index cannot be written.
         """
         changes = self._changes()
         if not keys or not changes:
             return []
         found, new = self._look(keys, changes)
-        # Who may only read the store asks as if there were no index.
+        # A process that may only read the store searches as if there were no index.
         if len(new) > self._unindexed and os.access(self._folder, os.W_OK):
-            busy = f"{self._below}: another process is writing down what is in its artifacts; waiting for it."
+            busy = f"{self._below}: another process is indexing its artifacts; waiting for it."
             with one_at_a_time(self._folder / f"{INDEX_FILE}.lock", busy):
                 self._learn(changes)
             found, new = self._look(keys, changes)
         return [*dict.fromkeys([*found, *new])]
 
     def _look(self, keys: Sequence[str], changes: Mapping[str, int]) -> tuple[list[str], list[str]]:
-        """Of what is indexed, the addresses with one of these keys; and all addresses that are not indexed."""
+        """The indexed addresses with one of these keys, and all addresses that are not indexed."""
         with self._opened() as index:
             if index is None:
                 return [], [*self._finished(changes)]
             index.execute("create temp table wanted (hash integer primary key)")
             index.executemany("insert into wanted values (?)", ([each] for each in _hashes(keys)))
-            index.execute("begin")  # what is written down meanwhile is in both answers or in none
-            # A cross join is SQLite's word for this order; left to itself it reads all keys.
+            index.execute("begin")  # artifacts indexed meanwhile are in both answers or in neither
+            # A cross join makes SQLite use this order; its own choice would read all keys.
             query = (
                 "select distinct address from wanted cross join keys using (hash) join artifacts on number = artifact"
             )
@@ -91,14 +91,14 @@ class KeyIndex:
             return found, [*self._unknown(index, changes)]
 
     def _learn(self, changes: Mapping[str, int]) -> None:
-        """Write down the keys of all artifacts that are not indexed yet; a killed process loses a part of that."""
+        """Index the keys of all artifacts that are not indexed yet; a killed process loses part of that work."""
         with self._opened(make=True) as index:
             assert index is not None
             unknown = [*self._unknown(index, changes).items()]
             while unknown:
                 index.execute("begin immediate")
                 keys = _NO_KEYS
-                # Many at once: a few would be written all over the file as well.
+                # Many at once: even a few touch pages all over the file.
                 while unknown and len(keys) < _KEYS_AT_ONCE:
                     some, unknown = dict(unknown[:_FILES_AT_ONCE]), unknown[_FILES_AT_ONCE:]
                     index.executemany(
@@ -116,7 +116,7 @@ class KeyIndex:
             index.execute("commit")
 
     def _keys(self, index: sqlite3.Connection, addresses: Iterable[str]) -> pa.Table:
-        """Rows of `keys`: the hashes of what some artifacts hold."""
+        """Rows of `keys`: the hashes of some artifacts' keys."""
         known = index.execute("select number, address from artifacts")
         numbers = {self._place(address): number for number, address in known}
         places = [self._place(each) for each in addresses if self._store.has_file(each, self._file)]
@@ -136,7 +136,7 @@ class KeyIndex:
         return f"{self._store.tables_root}/{address}/{self._file}"
 
     def _changes(self) -> dict[str, int]:
-        """When each shard's folder was changed last, in nanoseconds."""
+        """When each shard's folder was last changed, in nanoseconds."""
         try:
             with os.scandir(self._folder) as entries:
                 return {
@@ -148,7 +148,7 @@ class KeyIndex:
             return {}
 
     def _unknown(self, index: sqlite3.Connection, changes: Mapping[str, int]) -> dict[str, int]:
-        """The finished artifacts that are not indexed; only folders that changed since are looked into."""
+        """The finished artifacts that are not indexed; only folders that changed since are read."""
         seen = dict(index.execute("select name, changed from folders"))
         finished = self._finished(name for name, when in changes.items() if seen.get(name) != when)
         known = dict(index.execute("select address, finished from artifacts")) if finished else {}
@@ -167,7 +167,7 @@ class KeyIndex:
 
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """The index; None where there is none, or one of another version or a damaged one, unless it is made anew."""
+        """The index; None when it is missing, of another version or damaged, unless it is created."""
         path = self._folder / INDEX_FILE
         with ExitStack() as stack:
             try:
@@ -181,7 +181,7 @@ class KeyIndex:
             except sqlite3.Error as error:
                 raise StoreError(
                     f"{path}: the index of keys cannot be read or written ({error}); make room, or delete the file: "
-                    "it is made again."
+                    "it is rebuilt."
                 ) from None
 
 
@@ -197,7 +197,7 @@ def _connected(path: Path, *, new: bool = False) -> sqlite3.Connection | None:
     except sqlite3.OperationalError:
         connection.close()
         raise
-    except sqlite3.DatabaseError:  # no database at all
+    except sqlite3.DatabaseError:  # not a database
         version = None
     if version == _VERSION:
         return connection
@@ -206,7 +206,7 @@ def _connected(path: Path, *, new: bool = False) -> sqlite3.Connection | None:
 
 
 def _hash(column: str) -> str:
-    """DuckDB's expression for 63 bits of a text's MD5, which stay the same in its later versions."""
+    """DuckDB's expression for 63 bits of a text's MD5, which is the same in every version."""
     return f"(md5_number_lower({column}) >> 1)::bigint"
 
 

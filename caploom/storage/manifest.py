@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what made it, and whether its rows are all accounted for."""
+"""The manifest of an artifact: what it was made from and how, and whether all its rows are accounted for."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What made an artifact: enough to make it again."""
+    """How an artifact was made: enough to rebuild it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,7 +74,7 @@ class Manifest(BaseModel):
 
 
 def parse_manifest(text: bytes, path: Path) -> Manifest:
-    """The manifest that a file (`path`, for the message) holds; raises `StoreError` when it is damaged or newer."""
+    """The manifest in a file (`path`, for the message); raises `StoreError` when it is damaged or newer."""
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -91,8 +91,8 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
             f"knows version {MANIFEST_VERSION}); update Caploom to read it."
         )
     raise StoreError(
-        f"{path}: it is no manifest of version {MANIFEST_VERSION} ({where}: {why}); "
-        f"delete the folder and make the artifact again."
+        f"{path}: it is not a manifest of version {MANIFEST_VERSION} ({where}: {why}); "
+        f"delete the folder and rebuild the artifact."
     )
 
 

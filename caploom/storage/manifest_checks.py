@@ -1,4 +1,4 @@
-"""Whether a manifest can be trusted: it is where it says, says what its fingerprint says, and its files are there."""
+"""Checks that a manifest can be trusted: its address and fingerprint are right, and its files exist."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +9,10 @@ from caploom.storage.store import Plan, Store
 
 
 def checked_manifest(root: Path, address: str) -> Manifest:
-    """The manifest of an address below a store's root; raises `StoreError` for one that must not be believed.
+    """The manifest of an address below a store's root; raises `StoreError` for one that must not be trusted.
 
-    What `Store.read` refuses is refused in the same words, and so is a manifest that was edited by hand where its
-    fingerprint tells: in its kind, code version, configuration or inputs.
+    Manifests that `Store.read` refuses are refused with the same message; so are those whose kind, code version,
+    configuration or inputs were edited by hand, which their fingerprint shows.
     """
     path = root / address / MANIFEST
     try:
@@ -21,12 +21,12 @@ def checked_manifest(root: Path, address: str) -> Manifest:
         raise StoreError(f"{path}: it cannot be read ({error.strerror}).") from None
     problem = _problem(manifest, address)
     if problem is not None:
-        raise StoreError(f"{path}: {problem}; delete the folder and make the artifact again.")
+        raise StoreError(f"{path}: {problem}; delete the folder and rebuild the artifact.")
     return manifest
 
 
 def missing_files(store: Store, manifest: Manifest) -> list[str]:
-    """The files that a manifest names and that are gone, or of another size; raises `StoreError` outside its folder."""
+    """Files of a manifest that are gone or have another size; raises `StoreError` for one outside its folder."""
     folder = store.path(manifest.address)
     there = store.sizes(manifest.address)
     gone = []
@@ -64,5 +64,5 @@ def _problem(manifest: Manifest, address: str) -> str | None:
     except ValueError:
         started = None
     if started is None or started.tzinfo is None:
-        return f'it was edited by hand: "{manifest.started}" is no time with its zone'
+        return f'it was edited by hand: "{manifest.started}" is not a time with its zone'
     return None

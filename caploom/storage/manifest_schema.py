@@ -1,4 +1,4 @@
-"""The manifest's JSON schema as it is published.
+"""The manifest's published JSON schema.
 
 `python -m caploom.storage.manifest_schema docs/manifest.schema.json` writes it.
 """
@@ -16,7 +16,7 @@ _DEFAULTS_OF_THE_WRITER = ("caploom_version", "manifest_version")
 def manifest_schema() -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) that every `manifest.json` of this version satisfies."""
     schema = Manifest.model_json_schema(mode="serialization")
-    for name in _DEFAULTS_OF_THE_WRITER:  # they say what this Caploom writes, and the schema is not of one release
+    for name in _DEFAULTS_OF_THE_WRITER:  # they describe this release, but the schema is independent of releases
         schema["properties"][name].pop("default", None)
     schema["properties"]["manifest_version"]["const"] = MANIFEST_VERSION
     schema["required"] = ["manifest_version", *schema["required"]]
@@ -26,7 +26,7 @@ def manifest_schema() -> dict[str, Any]:
         **schema,
         "title": "Caploom's manifest",
         "description": (
-            "manifest.json beside the files of an artifact: what made it, enough to make it again. It is written last; "
+            "manifest.json next to an artifact's files: how it was made, enough to rebuild it. It is written last; "
             "a folder without one is unfinished."
         ),
     }

@@ -1,7 +1,7 @@
 """A store in object storage: the bucket is the truth, and a local mirror holds drafts, locks and copies of it.
 
-An artifact is there when its manifest is: the files are uploaded first and the manifest last, unless there is one. A
-file's key holds the file's hash, so that two writers of one plan never write over each other's files. See ADR 0014.
+An artifact exists when its manifest does: the files are uploaded first and the manifest last, unless there is one. A
+file's key contains its hash, so that two writers of one plan never overwrite each other's files. See ADR 0014.
 """
 
 import fnmatch
@@ -32,11 +32,11 @@ _CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after
 CHANGING = frozenset({"retries.json"})
 """Shared files that change; all others are written once."""
 _PLAIN_KEYS = frozenset({"images.pack"})
-"""Files whose place other tables name before their hash is known; one plan's are the same whoever writes them."""
+"""Files whose URL other tables name before their hash is known; every writer of one plan writes the same."""
 
 
 def default_mirror(url: str) -> Path:
-    """Where the mirror of a store lies: in CAPLOOM_MIRROR, else in the user's cache folder."""
+    """The folder of a store's mirror: in CAPLOOM_MIRROR, else in the user's cache folder."""
     named = os.environ.get("CAPLOOM_MIRROR")
     cache = os.environ.get("XDG_CACHE_HOME")
     base = Path(named) if named else (Path(cache) if cache else Path.home() / ".cache") / "caploom"
@@ -49,7 +49,7 @@ def object_key(address: str, name: str, manifest: Manifest) -> str:
 
 
 class ObjectArtifact(Artifact):
-    """An artifact in object storage: its files come into the mirror when they are asked for."""
+    """An artifact in object storage: its files are copied into the mirror on demand."""
 
     def __init__(self, store: "ObjectStore", folder: Path, manifest: Manifest, *, reused: bool) -> None:
         super().__init__(folder, manifest, reused=reused)
@@ -90,9 +90,9 @@ class ObjectStore(Store):
         return store
 
     def url_of(self, address: str, name: str) -> str:
-        """Where a file whose place is known before its content will lie."""
+        """The URL of a file whose key does not depend on its content."""
         if name not in _PLAIN_KEYS:
-            raise ValueError(f"{name}: its key holds its hash, so no place can be told before it is written.")
+            raise ValueError(f"{name}: its key contains its hash, so its URL is unknown before it is written.")
         return self.bucket.url_of(f"{address}/{name}")
 
     def read(self, address: str) -> Artifact | None:
@@ -108,7 +108,7 @@ class ObjectStore(Store):
         return ObjectArtifact(self, folder, manifest, reused=True)
 
     def read_listed(self, address: str) -> Artifact | None:
-        """The same, of a kind that was refreshed before: the mirror is asked, and not the bucket."""
+        """The same for a kind that was refreshed before: only the mirror is read."""
         found = super().read(address)
         return ObjectArtifact(self, found.manifest_path.parent, found.manifest, reused=True) if found else None
 
@@ -118,14 +118,14 @@ class ObjectStore(Store):
         return super().list(*parts)
 
     def refresh(self, *parts: str) -> None:
-        """Have the mirror hold the manifests of the bucket, below a kind or a name; only new ones are fetched.
+        """Copy the bucket's manifests below a kind or a name into the mirror; only new ones are fetched.
 
-        So it holds the few shared files that change (`CHANGING`), each fetched anew.
+        The few shared files that change (`CHANGING`) are always fetched again.
         """
         below = "/".join(parts)
         folder = self.path(below)
         known = {}
-        # Before the bucket is asked: what is published meanwhile on this machine is not taken for deleted.
+        # Before the bucket is listed, so that artifacts published meanwhile on this machine don't seem deleted.
         for path in folder.rglob(MANIFEST):
             if not any(part.startswith(".") for part in path.relative_to(folder).parts):
                 with suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ class ObjectStore(Store):
                 each.result()
 
     def refresh_throttled(self, *parts: str) -> None:
-        """See `Store`; what this store finishes itself is seen at once."""
+        """See `Store`; artifacts that this store finishes itself are seen at once."""
         until = self._listed_until.get(parts, 0.0)
         began = time.monotonic()
         if began >= until:
@@ -156,7 +156,7 @@ class ObjectStore(Store):
         return sorted({*self.bucket.folders(address), *super().folders(address)})
 
     def fetch(self, files: Iterable[tuple[str, str]]) -> None:
-        """Have the mirror hold these files (address and name), several fetched at a time."""
+        """Copy these files (address and name) into the mirror, several at a time."""
         manifests: dict[str, Manifest] = {}
         missing = []
         for address, name in files:
@@ -175,22 +175,22 @@ class ObjectStore(Store):
         return ROOT
 
     def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
-        """Have a connection read the tables where they lie: in the bucket, unless the mirror has them."""
+        """Let a connection read the tables directly from the bucket, unless the mirror has them."""
         connection.register_filesystem(StoredTables(self.root, self.open_object))
 
     def open_object(self, manifest: Manifest, name: str, read_ahead: int) -> Any:
-        """A file of an artifact, opened in the bucket for reading by ranges."""
+        """A file of an artifact, opened in the bucket for reading in ranges."""
         return self.bucket.open(object_key(manifest.address, name, manifest), read_ahead)
 
     def has_file(self, address: str, name: str) -> bool:
-        """Whether the manifest of an artifact, as the mirror has it, names the file."""
+        """Whether the mirror's copy of an artifact's manifest names the file."""
         manifest = self.path(address) / MANIFEST
         with suppress(FileNotFoundError):
             return name in parse_manifest(manifest.read_bytes(), manifest).files
         return False
 
     def file(self, address: str, name: str) -> Path:
-        """The path of an artifact's file; in the mirror after it was fetched. It need not be there."""
+        """The path of an artifact's file in the mirror, fetched if necessary. It may not exist."""
         path = self.path(address) / name
         with suppress(FileNotFoundError):
             manifest = self.path(address) / MANIFEST
@@ -199,7 +199,7 @@ class ObjectStore(Store):
         return path
 
     def sizes(self, address: str) -> dict[str, int]:
-        """The files of an artifact that are there, and their bytes."""
+        """The existing files of an artifact, and their sizes in bytes."""
         told = self.bucket.list(address)
         text = told.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
         if not text:
@@ -213,29 +213,29 @@ class ObjectStore(Store):
         folder = self.path(manifest.address)
         path = folder / name
         if name not in manifest.files or ".." in Path(name).parts or Path(name).is_absolute():
-            raise StoreError(f"{self.bucket.url_of(manifest.address)}: its manifest names no file {name}.")
+            raise StoreError(f"{self.bucket.url_of(manifest.address)}: its manifest does not name the file {name}.")
         if path.is_file():
             return path
         key = object_key(manifest.address, name, manifest)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = draft_beside(path)
-        again = f"delete {self.bucket.url_of(manifest.address)} and make the artifact again."
+        again = f"delete {self.bucket.url_of(manifest.address)} and rebuild the artifact."
         try:
             with full_disk_explained(self.root):
                 self.bucket.download(key, temporary)
             if file_sha256(temporary) != manifest.files[name].sha256:
-                raise StoreError(f"{self.bucket.url_of(key)}: it is not what its manifest says (SHA-256); {again}")
+                raise StoreError(f"{self.bucket.url_of(key)}: its SHA-256 is not the one in its manifest; {again}")
             temporary.replace(path)
         except FileNotFoundError:
             raise StoreError(
-                f"{self.bucket.url_of(key)}: the manifest names this file and it is gone; {again}"
+                f"{self.bucket.url_of(key)}: the manifest names this file but it is gone; {again}"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
         return path
 
     def claim(self, address: str, fingerprint: str) -> bool:
-        """See `Store`; a claim counts for a minute, and for good once its artifact is there."""
+        """See `Store`; a claim lasts a minute, and forever once its artifact exists."""
         key = f"{address}/{_CLAIM}"
         if self.bucket.create(key, fingerprint.encode()):
             return True
@@ -249,15 +249,15 @@ class ObjectStore(Store):
         return True
 
     def put_shared(self, path: Path, data: bytes) -> None:
-        """Keep a small file that is no artifact's, for every machine."""
+        """Store a small file that belongs to no artifact, for every machine."""
         self.bucket.write(self._key(path), data)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
 
     def pull_shared(self, pattern: str) -> None:
-        """Have the mirror's shared files of a pattern (below the root, `*` within a part) be those of the bucket."""
+        """Update the mirror's shared files of a pattern (below the root, `*` within a part) to the bucket's."""
         root = self.root.resolve()
-        # Listed before the bucket is: what is shared meanwhile on this machine is not taken for deleted.
+        # Listed before the bucket, so that files shared meanwhile on this machine don't seem deleted.
         here = set(root.glob(pattern))
         fixed = pattern.partition("*")[0].rpartition("/")[0]
         keys = [key for key in self.bucket.list(fixed) if _matches(key, pattern)]
@@ -266,7 +266,7 @@ class ObjectStore(Store):
         for path in here - there:
             path.unlink(missing_ok=True)
 
-        # Parts are written once; a file without `*` in its place is one that changes.
+        # Parts are written once; a file whose name has no `*` may change.
         wanted = [path for path in there if "*" not in pattern or path not in here]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for each in [pool.submit(self._mirror_shared, self._key(path)) for path in wanted]:
@@ -282,7 +282,7 @@ class ObjectStore(Store):
         return path.resolve().relative_to(self.root.resolve()).as_posix()
 
     def _keep(self, address: str, text: bytes) -> None:
-        """Copy a manifest into the mirror; another one than the copy means that its files are others too."""
+        """Copy a manifest into the mirror; when it differs from the copy, the mirror's files are outdated too."""
         copy = self.path(address) / MANIFEST
         try:
             if copy.read_bytes() == text:
@@ -332,7 +332,7 @@ class ObjectStore(Store):
 
 
 def _is_copy(copy: os.stat_result, told: StoredObject) -> bool:
-    # Where the storage tells no time, an artifact is taken to stay what it was: its address is its fingerprint.
+    # Where the storage reports no time, an artifact is assumed unchanged: its address is its fingerprint.
     return copy.st_size == told.size and told.written in (0, copy.st_mtime_ns)
 
 

@@ -1,4 +1,4 @@
-"""Opens a store, wherever it lies."""
+"""Opens a store in a local folder or at a URL."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from caploom.storage.store import Store
 
 
 def open_store(root: Path | str, *, run_id: str | None = None) -> Store:
-    """The store in a folder, made when missing, or at a URL; raises `StoreError` when that is not possible.
+    """The store in a folder, created when missing, or at a URL; raises `StoreError` when that fails.
 
     Example:
         >>> store = open_store(factory.store.root)
@@ -16,11 +16,11 @@ def open_store(root: Path | str, *, run_id: str | None = None) -> Store:
         ['2f7c1d0a9b3e4c55']
     """
     if is_url(str(root)):
-        from caploom.storage.object_store import ObjectStore  # fsspec: only where there is a URL
+        from caploom.storage.object_store import ObjectStore  # needs fsspec, which local stores do without
 
         return ObjectStore.at(str(root), run_id=run_id)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{root}: the store's folder cannot be made ({error.strerror}); change `store`.") from None
+        raise StoreError(f"{root}: the store's folder cannot be created ({error.strerror}); change `store`.") from None
     return Store(Path(root), run_id=run_id)

@@ -126,7 +126,7 @@ def open_uri(uri: str) -> BinaryIO:
 
 
 def read_range(uri: str, offset: int, length: int) -> bytes:
-    """A range of a URL's bytes, and no byte more: opening it would read ahead by megabytes."""
+    """A range of a URL's bytes, and not a byte more: opening it would read ahead by megabytes."""
     with _explained(uri):
         filesystem, path = file_system(uri)
         return bytes(filesystem.cat_file(path, start=offset, end=offset + length))
@@ -151,10 +151,10 @@ def is_folder(uri: str) -> bool:
 
 
 def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[ListedFile]:
-    """Every file below a folder, in the order of their paths; hidden ones and links that leave the folder left out.
+    """Every file below a folder, sorted by path, except hidden files and links that leave the folder.
 
-    A file or folder that goes away meanwhile is left out; so is a folder below that may not be read, of which
-    `unreadable` is told. Raises `SourceError` when the folder itself cannot be read.
+    Files and folders that disappear meanwhile are left out; so are unreadable subfolders, for which `unreadable` is
+    called. Raises `SourceError` when the folder itself cannot be read.
     """
     if is_url(folder):
         yield from _list_objects(folder)
@@ -174,7 +174,7 @@ def file_system(uri: str) -> tuple["AbstractFileSystem", str]:
         scheme = uri.partition("://")[0]
         raise SourceError(f"{uri}: reading {scheme}:// needs a package that is not installed ({error}).") from None
     except ValueError as error:
-        raise SourceError(f"{uri}: it is no URL that can be read ({error}); correct it in the YAML.") from None
+        raise SourceError(f"{uri}: this URL cannot be read ({error}); correct it in the YAML.") from None
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -247,9 +247,9 @@ def _explained(uri: str) -> Iterator[None]:
         raise SourceError(f"{uri}: there is no such file or folder; correct its path.") from None
     except OSError as error:
         why = error.strerror or str(error)
-        raise SourceError(f"{uri}: it cannot be read ({why}); check that it is there and may be read.") from None
-    except Exception as error:  # a storage service's own errors are of no common kind
+        raise SourceError(f"{uri}: it cannot be read ({why}); check that it exists and its permissions.") from None
+    except Exception as error:  # storage services raise errors without a common base class
         if not is_url(uri):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise SourceError(f"{uri}: the storage refused or failed ({lines[0]}); check address and rights.") from None
+        raise SourceError(f"{uri}: the storage refused or failed ({lines[0]}); check URL and permissions.") from None

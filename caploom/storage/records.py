@@ -1,4 +1,4 @@
-"""The rows that travel between stages and their Arrow schemas: the one place that says which columns a stage gives.
+"""The rows that stages exchange, as Arrow schemas: the single definition of each stage's columns.
 
 Everything joins on `image_id` (SHA-256 of the image file's bytes) and `pair_id` (hash of that and the raw caption);
 nothing joins on position.
@@ -16,7 +16,7 @@ def image_identity(data: bytes) -> str:
 
 def pair_identity(image_id: str, caption: str) -> str:
     """The identity of a pair: hexadecimal SHA-256 of the image's identity, a newline, and the raw caption in UTF-8."""
-    # surrogatepass: JSON may carry lone surrogates, and an identity must exist for whatever text was accepted.
+    # surrogatepass: JSON may contain lone surrogates, and every accepted text needs an identity.
     return hashlib.sha256(f"{image_id}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -46,7 +46,7 @@ PAIRS = pa.schema(
         pa.field("pair_id", pa.string(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),  # the user's own path, kept for the exports
-        pa.field("path", pa.string(), nullable=False),  # location (see caploom.locations)
+        pa.field("path", pa.string(), nullable=False),  # location (see caploom.images.location)
         pa.field("raw_caption", pa.string(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),  # pixels
@@ -79,7 +79,7 @@ CAPTIONS = pa.schema(
         pa.field("captioner", pa.string(), nullable=False),
         pa.field("fingerprint", pa.string(), nullable=False),  # of the captioner
         pa.field("text", pa.string(), nullable=False),  # unsheared
-        pa.field("tokens", pa.int32()),  # new tokens, in the captioner's own tokenizer; null where nobody counted
+        pa.field("tokens", pa.int32()),  # new tokens, in the captioner's own tokenizer; null where not counted
         pa.field("finish_reason", pa.string(), nullable=False),  # "stop", "length", "shear" or "imported"
         pa.field("seconds", pa.float32(), nullable=False),  # this image's share of its batch's time
         pa.field("attempt", pa.int32(), nullable=False),
@@ -96,7 +96,7 @@ SHEARED = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("source_words", pa.int32(), nullable=False),  # length before, in words
         pa.field("words", pa.int32(), nullable=False),  # length after, in words
-        pa.field("cut", pa.bool_(), nullable=False),  # whether more than blanks was cut off
+        pa.field("cut", pa.bool_(), nullable=False),  # whether more than whitespace was cut off
         pa.field("at_cap", pa.bool_(), nullable=False),  # whether a rule that cuts at a length did
     ]
 )
@@ -106,7 +106,7 @@ DROPPED = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),  # "raw" or the captioner
         pa.field("caption", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # the filter that dropped it, mostly
+        pa.field("reason", pa.string(), nullable=False),  # usually the filter that dropped it
     ]
 )
 
@@ -139,7 +139,7 @@ TRAINING_ROWS = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),  # the user's own path
         pa.field("path", pa.string(), nullable=False),  # absolute path
-        # The three lists run side by side: captions[i] was said by sources[i] and is drawn with weights[i].
+        # The three lists are parallel: captions[i] is by sources[i] and is drawn with weights[i].
         pa.field("captions", pa.list_(pa.string()), nullable=False),
         pa.field("sources", pa.list_(pa.string()), nullable=False),
         pa.field("weights", pa.list_(pa.float32()), nullable=False),  # they add up to 1
@@ -168,7 +168,7 @@ CLASSIFICATION_IMAGES = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),  # place of its class among the set's classes, from 0
+        pa.field("label", pa.int32(), nullable=False),  # index of its class among the set's classes, from 0
         pa.field("phash", pa.uint64(), nullable=False),  # as in PAIRS
     ]
 )

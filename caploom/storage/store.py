@@ -1,8 +1,8 @@
-"""Where artifacts lie, and how they are written whole or not at all.
+"""The store of artifacts, each written completely or not at all.
 
 An artifact is a folder `<root>/<kind>/<name...>/<fingerprint>` with its files and `manifest.json`, written last.
-The fingerprint covers everything that the artifact depends on, so the same work is found again instead of done again,
-and a new version never overwrites an old one. A folder without a manifest is unfinished and counts for nothing.
+The fingerprint covers everything that the artifact depends on, so work is never done twice, and a new version never
+overwrites an old one. A folder without a manifest is unfinished and ignored.
 """
 
 import os
@@ -49,7 +49,7 @@ _RECORDED_PACKAGES = [
 
 
 class Artifact:
-    """A finished artifact: its folder and its manifest. `reused` says that it was there already."""
+    """A finished artifact: its folder and its manifest. `reused` is true when it existed already."""
 
     def __init__(self, folder: Path, manifest: Manifest, *, reused: bool) -> None:
         self._folder = folder
@@ -79,8 +79,8 @@ class Artifact:
         path = self.folder / name
         if not path.is_file():
             raise StoreError(
-                f"{path}: the manifest beside it names this file and it is gone; "
-                f"delete the folder {self.folder} and make the artifact again."
+                f"{path}: the manifest next to it names this file but it is gone; "
+                f"delete the folder {self.folder} and rebuild the artifact."
             )
         return path
 
@@ -179,14 +179,14 @@ class Store:
         return Artifact(folder, manifest, reused=True)
 
     def read_listed(self, address: str) -> Artifact | None:
-        """The same, of a kind that was refreshed before: a store at a URL asks its mirror alone."""
+        """The same for a kind that was refreshed before: a store at a URL only reads its mirror."""
         return self.read(address)
 
     def refresh(self, *parts: str) -> None:
-        """Before the folders below a kind or a name are walked: have them show what a store at a URL holds."""
+        """Update the local folders below a kind or a name from a store at a URL, before they are walked."""
 
     def refresh_throttled(self, *parts: str) -> None:
-        """The same for who may miss what others finished just now: listing takes a tenth of the time at most."""
+        """The same, but at most a tenth of the time is spent on it: what others have just finished may be missed."""
 
     def folders(self, address: str) -> Sequence[str]:
         """The names of the folders right below an address."""
@@ -198,43 +198,43 @@ class Store:
 
     @property
     def tables_root(self) -> str:
-        """What the names of all tables begin with, for DuckDB."""
+        """The prefix of all tables' names, for DuckDB."""
         return str(self.root.resolve())
 
     def open_to(self, connection: "duckdb.DuckDBPyConnection") -> None:
-        """Have a connection read the tables below `tables_root`."""
+        """Let a connection read the tables below `tables_root`."""
 
     def file(self, address: str, name: str) -> Path:
-        """The path of an artifact's file, which need not be there."""
+        """The path of an artifact's file, which may not exist."""
         return self.path(address) / name
 
     def has_file(self, address: str, name: str) -> bool:
-        """Whether an artifact's file is there."""
+        """Whether an artifact's file exists."""
         return (self.path(address) / name).is_file()
 
     def url_of(self, address: str, name: str) -> str:
-        """Where a file of an artifact will lie, as tables name it."""
+        """The path or URL that a file of an artifact will have, as tables name it."""
         return str(self.path(address) / name)
 
     def sizes(self, address: str) -> dict[str, int]:
-        """The files of an artifact that are there, and their bytes."""
+        """The existing files of an artifact, and their sizes in bytes."""
         folder = self.path(address)
         files = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
     def claim(self, address: str, fingerprint: str) -> bool:
-        """Whether the folder at an address may have the artifact of this fingerprint, and no other one ever.
+        """Whether the folder at an address may have the artifact of this fingerprint, and never another one.
 
-        On one machine a lock sees to that; on several, whoever claims it first.
+        On one machine a lock ensures that; on several, the first claim wins.
         """
         return True
 
     def put_shared(self, path: Path, data: bytes) -> None:
-        """Keep a small file that is no artifact's, whole or not at all."""
+        """Store a small file that belongs to no artifact, completely or not at all."""
         write_atomically(path, data)
 
     def pull_shared(self, pattern: str) -> None:
-        """Before shared files are read (a pattern below the root): have them be those of a store at a URL."""
+        """Update shared files (a pattern below the root) from a store at a URL, before they are read."""
 
     def delete_shared(self, folder: Path) -> None:
         """Delete the shared files below a folder."""
@@ -259,9 +259,9 @@ class Store:
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[Draft]:
-        """Make a plan's artifact in a hidden folder, which becomes the artifact in one rename when the block ends well.
+        """Make a plan's artifact in a hidden folder, which becomes the artifact in one rename when the block succeeds.
 
-        When the block raises, nothing remains. A folder left by a killed process is swept by the next attempt.
+        When the block raises, nothing remains. A folder left by a killed process is removed by the next attempt.
         """
         target = self.path(plan.address)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,7 @@ class Store:
             if draft.rows is not None and not draft.rows.holds:
                 raise StoreError(
                     f"{plan.address}: {draft.rows.rows_in} {draft.rows.unit} came in, {draft.rows.rows_out} went out "
-                    f"and {draft.rows.rows_failed} failed: rows were lost or doubled, so nothing was written; "
+                    f"and {draft.rows.rows_failed} failed: rows were lost or duplicated, so nothing was written; "
                     "report this bug."
                 )
             manifest = self._manifest(plan, draft, started, time.perf_counter() - clock)
@@ -288,7 +288,7 @@ class Store:
             shutil.rmtree(draft.folder, ignore_errors=True)
 
     def make(self, plan: Plan, build: Callable[[Draft], None]) -> Artifact:
-        """The plan's artifact: found when it is finished already, else made by `build(draft)` and committed."""
+        """The plan's artifact: the finished one if it exists, else made by `build(draft)` and committed."""
         found = self.find(plan)
         if found is not None:
             return found
@@ -296,9 +296,7 @@ class Store:
             build(draft)
         made = self.read(plan.address)
         if made is None:
-            raise StoreError(
-                f"{plan.address}: it was written and is gone again; does something else clean this folder?"
-            )
+            raise StoreError(f"{plan.address}: it was written but is gone; does another program clean this folder?")
         made.reused = False
         return made
 
@@ -358,7 +356,7 @@ def _publish(folder: Path, target: Path) -> None:
     except OSError:
         if not (target / MANIFEST).exists():
             raise
-        # Another process finished the same plan first: its artifact stays, ours is thrown away by the caller.
+        # Another process finished the same plan first: its artifact stays, and the caller deletes ours.
     fsync_path(target.parent)
 
 

@@ -1,6 +1,6 @@
-"""The tables of a store at a URL as DuckDB sees them: files of a file system that has the store's own layout.
+"""The tables of a store at a URL as a file system for DuckDB, with the store's own layout.
 
-What the mirror holds is read there; anything else in the bucket, by the ranges that a query needs.
+Tables in the mirror are read there; others are read in the bucket, in the ranges that a query needs.
 """
 
 import json
@@ -18,13 +18,13 @@ from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
 
 PROTOCOL = "caploom"
 ROOT = f"{PROTOCOL}://store"
-"""What the names of all tables begin with."""
+"""The prefix of all tables' names."""
 
 _READ_AHEAD = 1 << 20  # bytes: a table's footer, or most of a column of it
 
 
 class StoredTables(AbstractFileSystem):  # type: ignore[misc]
-    """The finished artifacts' files, for reading; which there are is known by the mirror's manifests."""
+    """The finished artifacts' files, for reading; the mirror's manifests list them."""
 
     protocol = PROTOCOL
     cachable = False
@@ -36,7 +36,7 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
         self._named: dict[Path, dict[str, Any]] = {}
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """The files that a pattern names, of which `*` and `[...]` stay within a part of the path."""
+        """The files that match a pattern, whose `*` and `[...]` stay within a part of the path."""
         pattern = _below(path).split("/")
         parts = [re.compile(translate(part)) for part in pattern]
         found = []
@@ -61,13 +61,13 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
         return True
 
     def modified(self, path: str) -> datetime:
-        """When the artifact of a file was finished, as far as the mirror knows."""
+        """When the artifact of a file was finished, according to the mirror."""
         address, _ = self._split(path)
         return datetime.fromtimestamp((self._root / address / MANIFEST).stat().st_mtime, UTC)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
         if mode != "rb":
-            raise PermissionError(f"{path}: the store's tables are only read here.")
+            raise PermissionError(f"{path}: the store's tables are read-only here.")
         address, name = self._split(path)
         copy = self._root / address / name
         if copy.is_file():
@@ -102,7 +102,7 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
                 told = json.loads(manifest.read_bytes())
                 self._named[manifest] = cast("dict[str, Any]", told["files"])
             except (ValueError, KeyError, TypeError, FileNotFoundError):
-                self._named[manifest] = {}  # a damaged manifest is named by who reads it
+                self._named[manifest] = {}  # the reader of a damaged manifest reports it
         return self._named[manifest]
 
 

@@ -15,7 +15,7 @@ from caploom.storage.records import FAILURES
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """A table of rows; a column that the schema forbids to be null and is, is a bug and raises."""
+    """A table of rows; raises for a null in a column that the schema does not allow to be null, which is a bug."""
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
@@ -49,7 +49,7 @@ def read_first(path: Path, rows: int) -> pa.Table:
 
 
 def read_metadata(path: Path) -> pq.FileMetaData:
-    """What Parquet says of itself; raises `StoreError` when the file is gone or damaged."""
+    """The metadata of a Parquet file; raises `StoreError` when the file is gone or damaged."""
     try:
         return pq.read_metadata(path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -58,17 +58,17 @@ def read_metadata(path: Path) -> pq.FileMetaData:
 
 @contextmanager
 def damage_explained(where: object) -> Iterator[None]:
-    """What DuckDB says of a damaged table below `where` becomes a `StoreError`; its message names the file."""
+    """DuckDB's error about a damaged table below `where` becomes a `StoreError` whose message names the file."""
     try:
         yield
     except (duckdb.Error, OSError) as error:
         raise StoreError(
-            f"{where}: a table in it cannot be read ({error}); delete the table's folder and make the artifact again."
+            f"{where}: a table in it cannot be read ({error}); delete the table's folder and rebuild the artifact."
         ) from None
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{path}: it cannot be read ({error}); delete its folder and make the artifact again.")
+    return StoreError(f"{path}: it cannot be read ({error}); delete its folder and rebuild the artifact.")
 
 
 def failure(stage: str, key: str, image: str, reason: str, detail: str, attempt: int = 1) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def failure(stage: str, key: str, image: str, reason: str, detail: str, attempt:
 
 
 def count_rows(unit: str, rows_in: int, rows_out: int, failures: Iterable[Mapping[str, Any]]) -> RowCount:
-    """The row identity of a stage, its failures counted by reason."""
+    """A stage's row counts, with failures counted by reason."""
     reasons: dict[str, int] = {}
     for row in failures:
         reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1

@@ -1,4 +1,4 @@
-"""A store as one call or run looks at it: every kind is listed once, every manifest read once."""
+"""A store as one call or run sees it: every kind is listed once, and every manifest read once."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from caploom.storage.store import Artifact, Plan, Store
 
 
 class StoreView:
-    """Remembers what was read. What another process finishes meanwhile is not seen, but by `Store.make`.
+    """Remembers what was read. Artifacts that other processes finish meanwhile are seen by `Store.make` alone.
 
-    A `tolerant` view takes an artifact whose manifest is damaged for missing and names it in `damaged`.
+    A `tolerant` view treats an artifact with a damaged manifest as missing, and names it in `damaged`.
     """
 
     def __init__(self, store: Store, *, tolerant: bool = False) -> None:
@@ -27,7 +27,7 @@ class StoreView:
         return tuple(self._problems.values())
 
     def problem(self, address: str) -> str | None:
-        """Why the manifest at an address cannot be read; None where it can, or there is none."""
+        """Why the manifest at an address cannot be read; None when it can, or there is none."""
         return self._problems.get(address)
 
     def find(self, plan: Plan) -> Artifact | None:
@@ -55,13 +55,13 @@ class StoreView:
         self._indexes = {key: index for key, index in self._indexes.items() if key[0] != kind}
 
     def refresh(self, kind: str) -> None:
-        """Have a store at a URL list the kind, once."""
+        """List the kind of a store at a URL, once."""
         if kind not in self._refreshed:
             self._refreshed.add(kind)
             self._store.refresh(kind)
 
     def addresses(self, kind: str, *name: str | None) -> list[str]:
-        """The addresses of the finished artifacts of a kind and name, of which None stands for any part."""
+        """The addresses of the finished artifacts of a kind and name; a None in the name matches any part."""
         asked = tuple(place for place, part in enumerate(name) if part is not None)
         if (kind, len(name), asked) not in self._indexes:
             self._indexes[kind, len(name), asked] = self._index(kind, len(name), asked)
@@ -78,7 +78,7 @@ class StoreView:
         return max(self.artifacts(kind, *name), key=_age, default=None)
 
     def _index(self, kind: str, length: int, asked: tuple[int, ...]) -> dict[tuple[str, ...], list[str]]:
-        """By some parts of their names, the addresses of a kind whose names have so many."""
+        """The addresses of a kind whose names have `length` parts, by the parts at the positions `asked`."""
         if kind not in self._listed:
             self.refresh(kind)
             self._listed[kind] = self._store.addresses(kind)
@@ -91,5 +91,5 @@ class StoreView:
 
 
 def _age(artifact: Artifact) -> tuple[str, int]:
-    """When it was made; of two within the same second, the later written."""
+    """When it was made; of two within the same second, the one written later."""
     return artifact.manifest.started, artifact.manifest_path.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Writing whole or not at all: drafts beside their target, and what a full disk is called."""
+"""Atomic writing: drafts next to their target, and a readable error for a full disk."""
 
 import errno
 import os
@@ -19,20 +19,20 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def full_disk_explained(root: Path) -> Iterator[None]:
-    """A disk that is full, or a quota, becomes a `StoreError` that says so."""
+    """A full disk or an exhausted quota becomes a `StoreError` that says so."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         raise StoreError(
-            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: what "
-            "was finished before is kept."
+            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: "
+            "finished artifacts are kept."
         ) from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename."""
+    """Write a file completely or not at all: temporary name, fsync, rename."""
     temporary = draft_beside(path)
     try:
         with temporary.open("wb") as file:
@@ -46,12 +46,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def draft_beside(target: Path) -> Path:
-    """The hidden name under which a file or folder is written: it names the machine and the process that does."""
+    """The hidden name under which a file or folder is written: it names the writing machine and process."""
     return target.with_name(f".{target.name}.@{_HERE}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
 
 def is_abandoned(draft: Path) -> bool:
-    """Whether the process that was writing a draft is gone; of another machine's process nobody here knows."""
+    """Whether the process that was writing a draft is gone; always False for another machine's process."""
     owner = _OWNER.search(draft.name)
     if owner is None or owner["host"] not in (None, _HERE):
         return False
@@ -65,7 +65,7 @@ def is_abandoned(draft: Path) -> bool:
 
 
 def fsync_path(path: Path) -> None:
-    """Have what was written to a file or folder reach the disk."""
+    """Flush what was written to a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """A deterministic stream of batches: step s is a function of the seed and s alone.
 
-So a resumed training needs no more than its step's number, and several processes together see what one would. A row
-that cannot be used leaves its place in the batch empty, and is counted by its reason.
+So a resumed training needs only its step's number, and several processes together see the same rows as one would. An
+unusable row leaves its slot in the batch empty, and is counted by its reason.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ from caploom.training.image_sources import ImageCache, ImageSource, ResizedImage
 from caploom.training.images import ImageDecoder
 from caploom.training.rows import Epoch, TrainingRows, Window
 
-_BEFORE_JUDGING = 100  # rows met before the share of failed ones ends a training
+_BEFORE_JUDGING = 100  # rows seen before the fraction of failed ones may end a training
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A process's part of one step: images (n, 3, height, width) uint8 and tokens (texts, context length) int64.
 
-    `owners` (texts,) int64 says which image each text is of; it is None where text i is image i's.
+    `owners` (texts,) int64 says which image each text belongs to; it is None where text i is image i's.
     """
 
     images: torch.Tensor
@@ -38,8 +38,8 @@ class Batch:
 class BatchStream:
     """An endless stream of this process's parts of the steps, from `first_step` on.
 
-    Of step s, whose rows stand at places s x batch_size and on of its epoch, a process takes an equal share; what is
-    left of an epoch behind its last whole batch is not used. `workers` are processes that prepare batches; with none, a
+    Step s takes the rows from position s x batch_size of its epoch on, of which each process takes an equal share; the
+    rest of an epoch after its last whole batch is not used. `workers` are processes that prepare batches; with none, a
     thread prepares the next batch while one is trained on. `resized` are folders of resized images.
     """
 
@@ -68,7 +68,7 @@ class BatchStream:
         self._first_step, self._workers, self._max_failed_share = first_step, workers, max_failed_share
         self._pin_memory = pin_memory
         source: ImageSource = ResizedImages(resized, decoder) if resized else decoder
-        # Each worker process holds a cache of its own, so the bound is shared out.
+        # Each worker process has its own cache, so the limit is divided among them.
         cached = ImageCache(source, cache_bytes // max(1, workers))
         self._steps = _Steps(rows, cached, tokenize, batch_size, seed, rank, processes)
         self._rows, self._per_epoch = len(rows), (len(rows) // batch_size) * (batch_size // processes)
@@ -77,21 +77,21 @@ class BatchStream:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How many rows could not be used so far, by reason; a row counts once however often it is met."""
+        """The number of rows that were unusable so far, by reason; a row counts once, however often it is seen."""
         return dict(Counter(self._failed.values()))
 
     @property
     def failed_rows(self) -> Mapping[int, str]:
-        """The reason of each of those rows, by its number."""
+        """The reason for each of those rows, by its number."""
         return self._failed
 
     @property
     def truncated_share(self) -> float:
-        """Of the texts drawn so far, the share that is longer than the context and was cut; 0 to 1."""
+        """The fraction of the texts drawn so far that are longer than the context and were cut; 0 to 1."""
         return self._cut / self._texts if self._texts else 0.0
 
     def __iter__(self) -> Iterator[Batch]:
-        """Parts for ever. Raises `TrainingError` when too much cannot be used, or nothing of a part."""
+        """Parts forever. Raises `TrainingError` when too many rows are unusable, or a whole part is."""
         for step, part in enumerate(self._parts(), start=self._first_step):
             self._failed.update({row: fault.reason for row, fault in part.failed.items()})
             self._seen += part.rows
@@ -103,14 +103,14 @@ class BatchStream:
     def _judge(self, step: int, part: "_Part") -> None:
         if not part.failed:
             return
-        met = min(self._seen, self._rows)  # at most: the next epoch gives this process some that it knows, and others
+        met = min(self._seen, self._rows)  # at most: in the next epoch some rows are known and some new
         too_many = met >= min(_BEFORE_JUDGING, self._per_epoch) and len(self._failed) > self._max_failed_share * met
         if len(part.failed) == part.rows or too_many:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.failures.items()))
             first = next(iter(part.failed.values()))
             raise TrainingError(
                 f"Of the first {met:,} rows of the training set {len(self._failed):,} cannot be used ({reasons}), as "
-                f"found at step {step + 1:,}: {first.detail} Put the images back, or merge again without them."
+                f"found at step {step + 1:,}: {first.detail} Restore the images, or merge again without them."
             )
 
     def _parts(self) -> Iterator["_Part"]:
@@ -122,7 +122,7 @@ class BatchStream:
                 num_workers=self._workers,
                 prefetch_factor=2,
                 pin_memory=self._pin_memory,
-                generator=torch.Generator(),  # of its own: the workers' seeds are not to move what dropout draws from
+                generator=torch.Generator(),  # separate: seeding the workers must not advance dropout's generator
             )
             return iter(loader)
         return self._one_ahead()
@@ -141,12 +141,12 @@ class _Part:
     images: torch.Tensor
     tokens: torch.Tensor
     owners: torch.Tensor | None
-    rows: int  # looked at
+    rows: int  # rows seen
     cut: int  # texts that were longer than the context
     failed: dict[int, "_Fault"] = field(default_factory=dict)
 
     def pin_memory(self) -> "_Part":
-        """What `DataLoader` calls where batches go to a GPU."""
+        """Called by `DataLoader` for batches that go to a GPU."""
         owners = None if self.owners is None else self.owners.pin_memory()
         return _Part(self.images.pin_memory(), self.tokens.pin_memory(), owners, self.rows, self.cut, self.failed)
 
@@ -199,7 +199,7 @@ class _Steps(Dataset[_Part]):
 
     def _window_of(self, epoch: Epoch, number: int) -> Window:
         if self._window is None or self._window[:2] != (epoch.epoch, number):
-            self._window = None  # let the old one go before the new one is read
+            self._window = None  # free the old window before the new one is read
             self._window = epoch.epoch, number, self._rows.read(epoch.windows[number])
         return self._window[2]
 
@@ -214,7 +214,7 @@ class _Steps(Dataset[_Part]):
             nothing = torch.empty(0)
             return _Part(nothing, nothing, None, self._share, 0, failed)
         tokens = self._tokenize([text for of_image in texts for text in of_image])
-        # A text that fills the context to its last place was cut there, or fits to the very token.
+        # A text that fills the whole context was cut there, or fits exactly.
         cut = int(torch.count_nonzero(tokens[:, -1] != self._padding))
         several = self._rows.drawing.texts > 1
         owners = torch.repeat_interleave(torch.tensor([len(of_image) for of_image in texts])) if several else None

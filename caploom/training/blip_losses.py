@@ -4,14 +4,14 @@ import torch
 from torch.nn import functional
 
 LABEL_SMOOTHING = 0.1
-"""Of the captioning loss, as in the original."""
+"""Label smoothing of the captioning loss, as in the original."""
 
 
 def contrastive_targets(owners: torch.Tensor, images: int, candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which candidates are right: of images (images, candidates texts) and of texts (texts, candidate images).
+    """The right candidates: for images (images, candidate texts) and for texts (texts, candidate images).
 
-    `owners` (texts,) says of which image a text is. An image's row is shared out among its texts; candidates beyond the
-    batch (a queue's) are right for nobody. Rows sum to 1.
+    `owners` (texts,) says which image a text belongs to. An image's row is divided among its texts; candidates beyond
+    the batch (a queue's) are never right. Rows sum to 1.
     """
     texts = len(owners)
     to_texts = torch.zeros(images, max(candidates, texts), device=owners.device)
@@ -32,20 +32,20 @@ def softened(targets: torch.Tensor, momentum_logits: torch.Tensor, weight: float
 
 
 def hard_negatives(similarity: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """For each row a column that is allowed, drawn by the softmax of its similarity: int64 (rows,), on the CPU.
+    """For each row an allowed column, drawn from the softmax of the similarities: int64 (rows,), on the CPU.
 
     Each row must allow at least one column.
     """
     weights = functional.softmax(similarity.detach().float().cpu(), dim=1)
-    # A little for all that is allowed: where everything allowed has underflowed there would be nothing to draw from.
+    # A small probability for all allowed ones: otherwise, if all underflowed, there would be nothing to draw from.
     weights = (weights + 1e-6) * allowed.cpu()
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
 
 
 def captioning_loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Next-token cross-entropy with label smoothing over all tokens that are no padding (id 0); a scalar.
+    """Next-token cross-entropy with label smoothing over all tokens that are not padding (id 0); a scalar.
 
-    `logits` (N, length, vocabulary) and `tokens` (N, length) stand at the same places.
+    `logits` (N, length, vocabulary) and `tokens` (N, length) are aligned.
     """
     return functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=0, label_smoothing=LABEL_SMOOTHING

@@ -1,6 +1,6 @@
 """BLIP of transformers (Li et al., 2022): one vision encoder, one text encoder, one captioner that shares most of both.
 
-A checkpoint folder holds `blip_config.json` and two folders in transformers' own layout: `retrieval`, which
+A checkpoint folder contains `blip_config.json` and two folders in transformers' own layout: `retrieval`, which
 `BlipForImageTextRetrieval.from_pretrained` loads, and `captioning`, for `BlipForConditionalGeneration`.
 """
 
@@ -45,7 +45,7 @@ _START_TEMPERATURE = 0.07
 
 
 class BlipNetwork(torch.nn.Module):
-    """Both of transformers' models; the captioner has its own self-attention, all else is the encoders'."""
+    """Both of transformers' models; the captioner has its own self-attention and shares the rest of the encoders."""
 
     def __init__(self, retrieval: BlipForImageTextRetrieval, captioning: BlipForConditionalGeneration) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class BlipNetwork(torch.nn.Module):
         return normalize(self.retrieval.text_proj(states[:, 0]), dim=-1)
 
     def match(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """States of N images, token ids of N texts -> logits (N, 2): that they don't belong together; that they do."""
+        """States of N images, token ids of N texts -> logits (N, 2): for no match and for a match."""
         fused = self.retrieval.text_encoder(
             input_ids=tokens,
             attention_mask=tokens.ne(0),
@@ -94,7 +94,7 @@ class BlipNetwork(torch.nn.Module):
 
 @dataclass(frozen=True)
 class BlipModel:
-    """A BLIP with everything that is needed to feed it.
+    """A BLIP with everything needed to use it.
 
     Attributes:
         network: both models.
@@ -123,14 +123,14 @@ class BlipModel:
 
     @property
     def start_token(self) -> int:
-        """The id with which the captioner's texts start, in the place of [CLS]."""
+        """The id with which the captioner's texts start, instead of [CLS]."""
         return int(self.network.captioning.config.text_config.bos_token_id)
 
 
 def create_blip(model: str, *, seed: int, revision: str | None = None, pretrained: bool = True) -> BlipModel:
     """The BLIP that `model` names: one of Caploom's own, an architecture file, a folder, or a hub id.
 
-    Raises `TrainingError` when there is none, or it is no BLIP.
+    Raises `TrainingError` when there is none, or it is not a BLIP.
     """
     own = ARCHITECTURES / f"{model}.json"
     file = own if own.is_file() else Path(model)
@@ -165,7 +165,7 @@ def save_blip(model: BlipModel, folder: Path) -> None:
 
 
 def load_blip(folder: Path) -> BlipModel:
-    """The model of a checkpoint folder, on the CPU and in evaluation mode; raises `StoreError` when it is not whole."""
+    """The model of a checkpoint folder, on the CPU and in evaluation mode; raises `StoreError` if it is incomplete."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         network = BlipNetwork(
@@ -178,7 +178,7 @@ def load_blip(folder: Path) -> BlipModel:
         return BlipModel(network.eval(), tokenizer, PreprocessCfg(**preprocessing), config["max_text_length"])
     except Exception as error:  # transformers, torch and safetensors each raise their own kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{folder}: this is no whole BLIP checkpoint ({reason}); train the recipe again.") from error
+        raise StoreError(f"{folder}: this is not a complete BLIP checkpoint ({reason}); retrain the recipe.") from error
 
 
 def _of_architecture(file: Path) -> BlipModel:
@@ -205,7 +205,7 @@ def _of_architecture(file: Path) -> BlipModel:
         return BlipModel(_new_network(config), tokenizer, preprocessing, length)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{file}: it is no architecture of BLIP ({error}); see docs/blip.md for its keys."
+            f"{file}: it is not a BLIP architecture ({error}); see docs/blip.md for its keys."
         ) from error
 
 
@@ -235,7 +235,7 @@ def _of_transformers(model: str, revision: str | None, *, pretrained: bool) -> B
 
 def _pretrained_network(model: str, revision: str | None) -> BlipNetwork:
     retrieval, found = BlipForImageTextRetrieval.from_pretrained(model, revision=revision, output_loading_info=True)
-    if found["missing_keys"]:  # transformers would leave them random, with a warning
+    if found["missing_keys"]:  # transformers would initialize them at random, with a warning
         missing = sorted(found["missing_keys"])
         raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
     captioning = BlipForConditionalGeneration(retrieval.config)
@@ -248,7 +248,7 @@ def _new_network(config: BlipConfig) -> BlipNetwork:
 
 
 def _tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of some words, and of letters for all the others."""
+    """A WordPiece tokenizer with some words, and single letters for all others."""
     pieces = [*_SPECIAL.values(), _START, *_MARKS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
     known = list(dict.fromkeys([*pieces, *words]))
     vocabulary = {piece: number for number, piece in enumerate(known)}

@@ -1,4 +1,4 @@
-"""BLIP as something to train: contrastive, matching and captioning losses in one step (Li et al., 2022)."""
+"""BLIP as an objective: contrastive, matching and captioning losses in one step (Li et al., 2022)."""
 
 import copy
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from caploom.training.objective import StepContext
 from caploom.training.settings import BlipTrainerSettings
 
 _TEMPERATURES = (0.001, 0.5)
-_SOFTENING = 0.1  # share of the steps in which soft labels come to their weight; the original takes the first epoch
+_SOFTENING = 0.1  # fraction of the steps until soft labels have their full weight; the first epoch in the original
 
 
 class BlipObjective:
@@ -36,8 +36,8 @@ class BlipObjective:
     def __init__(self, settings: BlipTrainerSettings, *, seed: int, initial: Path | None = None) -> None:
         if settings.micro_batch is not None:
             raise TrainingError(
-                "BLIP chooses its hard negatives among all images of a process's part, so a micro_batch would be "
-                "another training; leave it out and lower batch_size, or set gradient_checkpointing."
+                "BLIP chooses its hard negatives among all images of a process's part, so a micro_batch would change "
+                "the training; leave it out and lower batch_size, or set gradient_checkpointing."
             )
         self._settings, self._seed = settings, seed
         self._model: BlipModel = (
@@ -66,7 +66,7 @@ class BlipObjective:
         device = context.processes.device
         images = self.decoder.normalize(batch.images.to(device, non_blocking=True))
         tokens = batch.tokens.to(device, non_blocking=True)
-        tokens = tokens[:, : int(tokens.ne(0).sum(dim=1).max())]  # padding that nobody needs
+        tokens = tokens[:, : int(tokens.ne(0).sum(dim=1).max())]  # unneeded padding
         owners = torch.arange(len(images)) if batch.owners is None else batch.owners
         owners = owners.to(device)
         with context.autocast():
@@ -99,7 +99,7 @@ class BlipObjective:
         return momentum | {f"queue.{name}": tensor for name, tensor in self._queue.state().items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         if self._momentum is None or self._queue is None:
             return
         parts = {
@@ -116,7 +116,7 @@ class BlipObjective:
     def _momentum_features(
         self, images: torch.Tensor, tokens: torch.Tensor, context: StepContext
     ) -> tuple[torch.Tensor, ...] | None:
-        """Of the global batch, images' and texts' by the momentum encoders, then those of the queue."""
+        """Features of the global batch's images and texts by the momentum encoders, then those of the queue."""
         if self._momentum is None or self._queue is None:
             return None
         device = context.processes.device
@@ -134,13 +134,13 @@ class BlipObjective:
         return self._settings.soft_labels * ramp
 
     def _generator(self, context: StepContext) -> torch.Generator:
-        """Random numbers of the seed, the step and the process alone, so that a resumed training draws the same."""
+        """A generator that depends only on seed, step and process, so that a resumed training draws the same."""
         number = (self._seed * 1_000_003 + context.step) * 1_009 + context.processes.rank
         return torch.Generator().manual_seed(number % 2**63)
 
 
 class _Losses(torch.nn.Module):
-    """All three losses in one forward pass, which is what several processes need."""
+    """All three losses in one forward pass, as several processes require."""
 
     def __init__(self, network: BlipNetwork, start_token: int) -> None:
         super().__init__()

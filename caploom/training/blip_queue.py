@@ -6,7 +6,7 @@ import torch
 
 
 class FeatureQueue:
-    """The newest `size` features of images and as many of texts; what is not filled yet is random."""
+    """The newest `size` features of images and as many of texts; unfilled slots are random."""
 
     def __init__(self, size: int, dimensions: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -21,7 +21,7 @@ class FeatureQueue:
         return self.features
 
     def push(self, images: torch.Tensor, texts: torch.Tensor) -> None:
-        """Put features (n, d) in the places of the oldest; of more than there is room for, the last stay."""
+        """Replace the oldest features by these (n, d); of more than fit, the last stay."""
         for side, new in enumerate((images, texts)):
             queue = self.features[side]
             size = len(queue)
@@ -33,10 +33,10 @@ class FeatureQueue:
             self._places[side] = (self._places[side] + len(kept)) % size
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All of it."""
+        """The features and positions."""
         return {"images": self.features[0], "texts": self.features[1], "places": torch.tensor(self._places)}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         self.features = state["images"], state["texts"]
         self._places = state["places"].tolist()

@@ -1,6 +1,6 @@
-"""CLIP models of open_clip: made from an architecture's name or file, written to a checkpoint folder, and loaded back.
+"""CLIP models of open_clip: made from an architecture's name or file, written to a checkpoint folder, and loaded again.
 
-A checkpoint folder holds `model.safetensors` and `open_clip_config.json` in open_clip's own layout, so plain open_clip
+A checkpoint folder contains `model.safetensors` and `open_clip_config.json` in open_clip's own layout, so open_clip
 loads it too: `open_clip.create_model_and_transforms("local-dir:FOLDER")`.
 """
 
@@ -36,7 +36,7 @@ _REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
 @dataclass(frozen=True)
 class ClipModel:
-    """A CLIP network with everything that is needed to feed it.
+    """A CLIP network with everything needed to use it.
 
     Attributes:
         network: open_clip's `CLIP` or `CustomTextCLIP`.
@@ -54,7 +54,7 @@ class ClipModel:
 def read_architecture(model: str) -> dict[str, Any]:
     """The open_clip configuration that `model` names: an open_clip name, one of Caploom's own, or a JSON file's path.
 
-    Raises `TrainingError` when there is none of that name, or the file is no architecture.
+    Raises `TrainingError` when there is none of that name, or the file is not an architecture.
     """
     if model.endswith(".json"):
         return _read_architecture_file(Path(model))
@@ -96,8 +96,8 @@ def create_clip_model(model: str, *, seed: int, logit_bias: bool = False) -> Cli
 
 
 def save_checkpoint(model: ClipModel, folder: Path) -> None:
-    """Write the weights and all that is needed to load them again into an existing folder."""
-    # Memory formats such as channels-last do not survive the file, so they are undone before it is written.
+    """Write the weights and everything needed to load them into an existing folder."""
+    # Memory formats such as channels-last are not stored in the file, so they are undone before writing.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {"model_cfg": model.architecture, "preprocess_cfg": asdict(model.preprocessing)}
@@ -111,7 +111,7 @@ def load_checkpoint(folder: Path) -> ClipModel:
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise StoreError(f"{folder}: this is no checkpoint, it has no {name}; train the recipe again.")
+            raise StoreError(f"{folder}: this is not a checkpoint, it has no {name}; train the recipe again.")
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         architecture = config["model_cfg"]
@@ -135,8 +135,8 @@ def load_checkpoint(folder: Path) -> ClipModel:
 def trim_padding(network: Network, tokens: torch.Tensor) -> torch.Tensor:
     """Token ids (N, context length) without the columns in which every text is over, where the network allows it.
 
-    open_clip computes every text to the full context length. Under a causal mask what follows the end-of-text token
-    changes nothing, so the same features (see `encode_text`) cost as little as the longest of the texts.
+    open_clip computes every text to the full context length. Under a causal mask the tokens after the end-of-text token
+    have no effect, so the same features (see `encode_text`) cost only as much as the longest of the texts.
     """
     if not _takes_short_texts(network):
         return tokens
@@ -149,7 +149,7 @@ def encode_text(network: Network, tokens: torch.Tensor) -> torch.Tensor:
     if not _takes_short_texts(network):
         features: torch.Tensor = network.encode_text(tokens, normalize=True)
         return features
-    # As in open_clip's CLIP.encode_text, which insists on the full length.
+    # As in open_clip's CLIP.encode_text, which requires the full length.
     length = tokens.shape[1]
     states = network.token_embedding(tokens) + network.positional_embedding[:length]
     states = network.ln_final(network.transformer(states, attn_mask=network.attn_mask[:length, :length]))
@@ -196,7 +196,7 @@ def _read_architecture_file(file: Path) -> dict[str, Any]:
 def _instantiate(architecture: dict[str, Any], *, source: str) -> Network:
     """The network of a configuration, as `open_clip.create_model` builds it but without its registry of names.
 
-    A user's file may be called like one of open_clip's own; registering it there would change that name's meaning.
+    A user's file may have the name of one of open_clip's own; registering it there would redefine that name.
     """
     config = copy.deepcopy(architecture)
     text = config["text_cfg"]
@@ -204,7 +204,7 @@ def _instantiate(architecture: dict[str, Any], *, source: str) -> Network:
     if "multimodal_cfg" in config:
         raise TrainingError(f"{source}: this is a captioning (CoCa) architecture; name one of CLIP's two towers.")
     try:
-        # Recipes are compared from scratch: neither tower may start from somebody's weights, nor download them.
+        # Recipes are compared from scratch: neither tower may start from pretrained weights, nor download them.
         if "timm_model_name" in config["vision_cfg"]:
             config["vision_cfg"]["timm_model_pretrained"] = False
         if "hf_model_name" in text:

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP as something to train: two towers of open_clip and a contrastive loss over the global batch."""
+"""CLIP and SigLIP as an objective: two towers of open_clip and a contrastive loss over the global batch."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from caploom.training.losses import clip_loss, multi_positive_loss, siglip_loss
 from caploom.training.objective import StepContext
 from caploom.training.settings import ClipTrainerSettings
 
-_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit: without it training at large scale grew unstable
+_MAX_LOGIT_SCALE = math.log(100)  # CLIP's own limit: without it large-scale training became unstable
 
 
 class ClipObjective:
@@ -37,12 +37,12 @@ class ClipObjective:
             _checkpoint_gradients(network, settings.model)
         self._sigmoid, self._batch_size = sigmoid, settings.batch_size
         if not sigmoid and network.logit_bias is not None:
-            network.logit_bias.requires_grad_(False)  # processes would wait for gradients that it never has
+            network.logit_bias.requires_grad_(False)  # processes would wait for its gradients, which never come
         self.module: torch.nn.Module = _Towers(network, bias=sigmoid)
         self.decoder = ImageDecoder(self._model.preprocessing, draft=True)
         self.tokenize = self._model.tokenize
         self.notes = _notes(network, settings)
-        # Networks of convolutions run up to twice as fast with channels last; a transformer's one only pays for it.
+        # Convolutional networks run up to twice as fast with channels last; in a transformer it only costs time.
         convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())
         self.memory_format = torch.channels_last if convolutions > 1 else torch.contiguous_format
 
@@ -53,7 +53,7 @@ class ClipObjective:
         images = images.contiguous(memory_format=self.memory_format)
         tokens = trim_padding(self._network, batch.tokens).to(device, non_blocking=True)
         owners = None if batch.owners is None else batch.owners.to(device)
-        # All processes go the same way, also where images are missing from one: else they would wait for each other.
+        # All processes take the same path, even where one lacks images: otherwise they would wait for each other.
         whole = self._batch_size // context.processes.count
         count = context.micro_batch or whole
         if count >= whole:
@@ -79,7 +79,7 @@ class ClipObjective:
             self._network.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Nothing but the module's own."""
+        """Nothing beyond the module's own."""
         return {}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -116,7 +116,7 @@ class ClipObjective:
 
 
 class _Towers(torch.nn.Module):
-    """Both encoders in one forward pass, which is what several processes need."""
+    """Both encoders in one forward pass, as several processes require."""
 
     def __init__(self, network: Network, *, bias: bool) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Towers(torch.nn.Module):
 
 
 def _texts(owners: torch.Tensor | None, start: int, stop: int) -> slice:
-    """The texts of images start to stop; owners stand in the order of the images."""
+    """The texts of images start to stop; owners are in the order of the images."""
     if owners is None:
         return slice(start, stop)
     ends = torch.searchsorted(owners, torch.tensor([start, stop], device=owners.device))
@@ -144,7 +144,7 @@ def _checkpoint_gradients(network: Network, model: str) -> None:
         network.set_grad_checkpointing(True)
     except (AssertionError, AttributeError, NotImplementedError, ValueError) as error:
         raise TrainingError(
-            f"{model} cannot compute its activations again ({error}); set the trainer's gradient_checkpointing to "
+            f"{model} cannot recompute its activations ({error}); set the trainer's gradient_checkpointing to "
             "false, or a smaller micro_batch."
         ) from error
 
@@ -155,5 +155,5 @@ def _notes(network: Network, settings: ClipTrainerSettings) -> list[str]:
         return []
     return [
         f"{settings.model} has batch normalization, which sees a micro_batch or a process's part at a time and not the "
-        "whole batch: its steps are not those of one process with all of it."
+        "whole batch: its steps differ from those of one process with all of it."
     ]

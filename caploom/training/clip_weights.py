@@ -33,8 +33,8 @@ def start_model(model: str, pretrained: str | None, *, seed: int, logit_bias: bo
         model: see `create_clip_model`.
         pretrained: a file (safetensors, or what torch loads without running code, as of `open_clip_train`),
             a checkpoint folder of Caploom or open_clip, `hf-hub:owner/name[@revision]`, or one of open_clip's tags.
-        seed: of what is not in the weights.
-        logit_bias: whether the model is to have SigLIP's bias.
+        seed: for parameters that are not in the weights.
+        logit_bias: whether the model needs SigLIP's bias.
 
     Raises:
         TrainingError: if there is no such architecture or weights, or they don't belong together.
@@ -62,8 +62,8 @@ def load_weights(network: Network, file: Path, model: str) -> None:
         there = {name: tuple(tensor.shape) for name, tensor in state.items()}
     except Exception as error:  # torch, pickle and safetensors each raise their own kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"{file}: these are no weights of {model} ({reason}); correct `pretrained`.") from error
-    # A bias is SigLIP's: it is left out where another loss is trained, and starts anew where there was none.
+        raise TrainingError(f"{file}: these are not weights of {model} ({reason}); correct `pretrained`.") from error
+    # A bias is SigLIP's: it is dropped where another loss is trained, and initialized where there was none.
     left_out = "logit_bias" in there and network.logit_bias is None
     started = None if network.logit_bias is None or "logit_bias" in there else network.logit_bias.detach().clone()
     if left_out:
@@ -78,7 +78,7 @@ def load_weights(network: Network, file: Path, model: str) -> None:
     if missing or unknown:
         raise TrainingError(_difference(file, model, network, there))
     if started is not None:
-        network.logit_bias.data.copy_(started)  # open_clip has made a zero of it
+        network.logit_bias.data.copy_(started)  # open_clip has set it to zero
 
 
 def _difference(file: Path, model: str, network: Network, there: dict[str, tuple[int, ...]]) -> str:
@@ -90,7 +90,7 @@ def _difference(file: Path, model: str, network: Network, there: dict[str, tuple
         others = len(differing) - 1
     else:
         alone = [*(name for name in here if name not in there), *(name for name in there if name not in here)]
-        what = f"{alone[0]} is only {'here' if alone[0] in here else 'there'}" if alone else "they cannot be fitted"
+        what = f"{alone[0]} is only {'here' if alone[0] in here else 'there'}" if alone else "they do not fit"
         others = max(0, len(alone) - 1)
     more = f", and {others:,} more differ" if others else ""
     return f"{file}: these weights are of another architecture than {model}: {what}{more}; name the one they are of."
@@ -104,7 +104,7 @@ def _from_folder(untrained: ClipModel, model: str, folder: Path) -> ClipModel:
     weights = next((folder / name for name in (*_WEIGHTS_NAMES, *_PICKLED_NAMES) if (folder / name).is_file()), None)
     if weights is None:
         names = ", ".join((*_WEIGHTS_NAMES, *_PICKLED_NAMES))
-        raise TrainingError(f"{folder}: it holds none of {names}; name a checkpoint folder or a file of weights.")
+        raise TrainingError(f"{folder}: it contains none of {names}; name a checkpoint folder or a file of weights.")
     load_weights(untrained.network, weights, model)
     config = folder / CONFIG_FILE
     return _preprocessed(untrained, _read_preprocessing(config)) if config.is_file() else untrained
@@ -130,7 +130,7 @@ def _from_hub(untrained: ClipModel, model: str, pretrained: str) -> ClipModel:
     weights = [path for file, path in found.items() if file != CONFIG_FILE]
     if not weights:
         raise TrainingError(
-            f"{pretrained}: its weights cannot be had ({why}); correct it, or download them and name the folder."
+            f"{pretrained}: its weights cannot be loaded ({why}); correct it, or download them and name the folder."
         )
     load_weights(untrained.network, weights[0], model)
     return _preprocessed(untrained, _read_preprocessing(found[CONFIG_FILE])) if CONFIG_FILE in found else untrained
@@ -140,7 +140,7 @@ def _published(untrained: ClipModel, model: str, tag: str) -> ClipModel:
     """Published weights, from open_clip's cache or downloaded."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
-        known = ", ".join(tags) or "none is published, name a file"
+        known = ", ".join(tags) or "none are published, name a file"
         raise TrainingError(f'open_clip has no weights "{tag}" for {model}; known: {known}.')
     config = open_clip.get_pretrained_cfg(model, tag)
     if bool(config.get("quick_gelu")) != bool(read_architecture(model).get("quick_gelu")):
@@ -151,7 +151,7 @@ def _published(untrained: ClipModel, model: str, tag: str) -> ClipModel:
     except Exception as error:  # the hub and the network each raise their own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(
-            f'The weights "{tag}" of {model} cannot be had ({reason}); download them first and name the file.'
+            f'The weights "{tag}" of {model} cannot be loaded ({reason}); download them first and name the file.'
         ) from error
     load_weights(untrained.network, weights, model)
     return _preprocessed(untrained, config)
@@ -163,7 +163,7 @@ def _read_preprocessing(config: Path) -> dict[str, Any]:
 
 
 def _preprocessed(model: ClipModel, said: dict[str, Any]) -> ClipModel:
-    """The model with what its weights say of the images that they were trained on; the size is the architecture's."""
+    """The model with its weights' own image preprocessing; the size is the architecture's."""
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
     given = {key: tuple(said[key]) if isinstance(said[key], list) else said[key] for key in keys if key in said}
     preprocessing = PreprocessCfg(**{**asdict(model.preprocessing), **given})

@@ -1,4 +1,4 @@
-"""A training's loss curve and clock: what is kept on the device, when it is read, and what it says."""
+"""A training's loss curve and clock: values on the device, and when they are read and reported."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ LOSSES_FILE = "losses.parquet"
 LOSSES = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),  # mean over the steps since the row before
+        pa.field("loss", pa.float64(), nullable=False),  # mean over the steps since the previous row
         pa.field("learning_rate", pa.float64(), nullable=False),  # of that step
         pa.field("gradient_norm", pa.float64(), nullable=False),  # of that step, before clipping
         pa.field("parts", pa.map_(pa.string(), pa.float64()), nullable=False),  # of the loss, by their names
@@ -27,13 +27,13 @@ _Value = TypeVar("_Value")
 
 
 class Curve:
-    """Points at about a hundred steps, the same ones whenever a training was interrupted."""
+    """Points at about a hundred steps, independent of interruptions of the training."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._spacing = max(1, steps // _POINTS)
         self.points: list[dict[str, Any]] = []
-        # Kept on the device until a point is due: reading each step's loss would make a GPU wait for it.
+        # Kept on the device until a point is due: reading each step's loss would stall a GPU.
         self._pending: list[dict[str, torch.Tensor]] = []
         self._norm: torch.Tensor = torch.zeros(())
         self._rate = 0.0
@@ -43,34 +43,34 @@ class Curve:
         self.start()
 
     def start(self) -> None:
-        """Let the clock run from here."""
+        """Start the clock."""
         self._started = self._said = time.perf_counter()
         self._seen = self.points[-1]["step"] if self.points else 0
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self._started
 
     def timed(self, wait: Callable[[], _Value]) -> _Value:
-        """Wait for data, and count how long."""
+        """Wait for data, and measure how long."""
         asked = time.perf_counter()
         value = wait()
         self.waited += time.perf_counter() - asked
         return value
 
     def add(self, losses: Mapping[str, torch.Tensor], norm: torch.Tensor, rate: float) -> None:
-        """Take a step's losses, the norm of its gradients and its learning rate."""
+        """Record a step's losses, the norm of its gradients and its learning rate."""
         self._pending.append(dict(losses))
         self._norm, self._rate = norm, rate
         self._done += 1
 
     def due(self, step: int) -> bool:
-        """Whether something is to be said after so many steps."""
+        """Whether a report is due after this many steps."""
         return self._is_point(step) or time.perf_counter() - self._said >= _SILENCE
 
     def event(self, step: int, batch_size: int) -> TrainingEvent:
-        """What is to be said; the curve's next point where one is due."""
+        """The report, with the curve's next point where one is due."""
         names = self._pending[-1]
         means = {name: torch.stack([each[name].cpu() for each in self._pending]).mean().item() for name in names}
         event = TrainingEvent(
@@ -101,22 +101,22 @@ class Curve:
         return event
 
     def state(self) -> dict[str, Any]:
-        """The points, and what has been taken since the last, as JSON values."""
+        """The points, and the steps recorded since the last one, as JSON values."""
         pending = [{name: float(value) for name, value in losses.items()} for losses in self._pending]
         return {"points": self.points, "pending": pending}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
-        # A map's entries are pairs, which JSON has made lists.
+        """Restore what `state` returned."""
+        # A map's entries are pairs, which JSON turned into lists.
         self.points = [{**point, "parts": [tuple(part) for part in point["parts"]]} for point in state["points"]]
         self._pending = [{name: torch.tensor(value) for name, value in each.items()} for each in state["pending"]]
 
     def losses(self) -> list[tuple[int, float]]:
-        """(step, loss) of each point."""
+        """The (step, loss) pairs of all points."""
         return [(point["step"], point["loss"]) for point in self.points]
 
     def parts(self) -> dict[str, list[tuple[int, float]]]:
-        """The same of each named part of the loss."""
+        """The same for each named part of the loss."""
         parts: dict[str, list[tuple[int, float]]] = {}
         for point in self.points:
             for name, value in point["parts"]:

@@ -1,4 +1,4 @@
-"""Which of a row's captions a step trains on, and what is made of them; a function of seed, epoch and row alone."""
+"""Which of a row's captions a step trains on, and in which form; a function of seed, epoch and row alone."""
 
 import hashlib
 import struct
@@ -9,9 +9,9 @@ import numpy as np
 from caploom.common.names import RAW_SOURCE
 from caploom.shearing.rules import RULES
 
-# What a number is drawn for; with none, it is the caption's own, as it was before there were others.
+# The purpose of a drawn number; None, for compatibility, is the choice of the caption.
 _ORDER, _SENTENCE = 1, 2
-_LONGEST = 20_000  # characters that are looked at for sentences: what is longer is no caption, and costs its square
+_LONGEST = 20_000  # characters searched for sentences: a longer text is not a caption, and takes quadratic time
 
 
 def uniform(seed: int, epoch: int, row: int, *purpose: int) -> float:
@@ -32,7 +32,7 @@ def draw_one(weights: Sequence[float], *, seed: int, epoch: int, row: int) -> in
 def draw_several(sources: Sequence[str], count: int, *, seed: int, epoch: int, row: int) -> list[int]:
     """The indices of up to `count` of a row's captions, drawn without replacement; the first is a raw one if it can be.
 
-    So an image's raw caption is in every step, and what changes from epoch to epoch is who else speaks.
+    So an image's raw caption is in every step, and the others change from epoch to epoch.
     """
     shuffled = sorted(range(len(sources)), key=lambda index: uniform(seed, epoch, row, _ORDER, index))
     raw = next((index for index in shuffled if sources[index] == RAW_SOURCE), shuffled[0])
@@ -40,13 +40,13 @@ def draw_several(sources: Sequence[str], count: int, *, seed: int, epoch: int, r
 
 
 def random_sentence(text: str, *, seed: int, epoch: int, row: int, caption: int) -> str:
-    """One of the text's sentences, as the shear rule `first_sentence` cuts them."""
+    """One of the text's sentences, split like the shear rule `first_sentence`."""
     found = sentences(text)
     return found[int(uniform(seed, epoch, row, _SENTENCE, caption) * len(found))] if found else text
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, without the blanks between them; none when it is blank."""
+    """The sentences of a text, without the whitespace between them; none when it is blank."""
     first_sentence = RULES["first_sentence"].function
     found = []
     rest = text[:_LONGEST].strip()

@@ -1,7 +1,7 @@
 """Gradient caching (Gao et al., 2021): the step of a large contrastive batch, with the activations of a small one.
 
-All features are computed without a graph; the loss gives their gradients; then each part is computed again, with the
-same random numbers, and takes its features' gradients back into the networks.
+All features are computed without a graph; the loss gives their gradients; then each part is recomputed, with the same
+random numbers, and propagates its features' gradients back into the networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ def backward_in_parts(
 ) -> torch.Tensor:
     """Leave the gradients of `loss_of` all parts' features in the parameters; the loss, detached.
 
-    `encode` and `encode_again` turn a part into its features (the same each time); the second one's gradients meet
-    those of other processes, in the last part's backward pass alone.
+    `encode` and `encode_again` turn a part into its features (the same each time); the second one's gradients are
+    averaged with those of other processes, in the last part's backward pass alone.
     """
     device = context.processes.device
     random_states, features = [], []

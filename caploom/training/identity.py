@@ -1,4 +1,4 @@
-"""What makes a trainer the same trainer: what its checkpoints are kept under."""
+"""The identity of a trainer, under which its checkpoints are stored."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ _ARCHITECTURES = Path(__file__).parent / "architectures"
 
 
 def trainer_identity(trainer: TrainingSettings) -> dict[str, Any]:
-    """All that decides what a trainer makes; of an architecture or weights in a file, the content and not the path."""
+    """All that decides a trainer's results; for an architecture or weights in a file, the content and not the path."""
     identity = trainer.fingerprinted()
     own = _ARCHITECTURES / f"{identity['model']}.json"
     identity["model"] = model_content(own) if own.is_file() else _identity(identity["model"])

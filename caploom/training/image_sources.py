@@ -13,11 +13,11 @@ from caploom.training.images import ImageDecoder
 from caploom.training_set.order import digest_words, image_digests
 
 PIXELS_FILE, IMAGES_FILE = "pixels.npy", "images.parquet"
-"""Of a folder of resized images: uint8 (N, 3, height, width), and the identities in the same order."""
+"""A folder of resized images: uint8 (N, 3, height, width), and the identities in the same order."""
 
 
 class ImageSource(Protocol):
-    """Gives a model's images, as `ImageDecoder` does."""
+    """Provides a model's images, like `ImageDecoder`."""
 
     def decode(self, path: str, image_id: str) -> np.ndarray:
         """uint8 (3, height, width); raises `ImageFault`."""
@@ -27,8 +27,8 @@ class ImageSource(Protocol):
 class ImageCache:
     """Images by identity, kept in memory up to a number of bytes.
 
-    It admits until it is full and then evicts nothing: epochs are permutations, under which the oldest entry is no less
-    likely to be wanted than the newest, and evicting would only cost time.
+    It fills up and then evicts nothing: epochs are permutations, so the oldest entry is as likely to be needed as the
+    newest, and evicting would only cost time.
     """
 
     def __init__(self, source: ImageSource, max_bytes: int) -> None:
@@ -49,9 +49,9 @@ class ImageCache:
 
 
 class ResizedImages:
-    """Images from folders of resized ones, mapped and not read; those that are not there are decoded from their files.
+    """Images from folders of resized ones, mapped into memory; missing ones are decoded from their files.
 
-    Memory: 28 bytes an image.
+    Memory: 28 bytes per image.
     """
 
     def __init__(self, folders: Sequence[Path], decoder: ImageDecoder) -> None:
@@ -60,7 +60,7 @@ class ResizedImages:
         words, folder_of, place_of = [], [], []
         for number, (folder, pixels) in enumerate(zip(folders, self._pixels, strict=True)):
             if pixels.shape[1:] != decoder.shape:
-                raise TrainingError(f"{folder}: its images are {pixels.shape[1:]} and the model takes {decoder.shape}.")
+                raise TrainingError(f"{folder}: its images are {pixels.shape[1:]} but the model takes {decoder.shape}.")
             ids = read_table(folder / IMAGES_FILE, ["image_id"])["image_id"]
             words.append(_words(ids.combine_chunks()))
             folder_of.append(np.full(len(ids), number, np.int32))

@@ -1,4 +1,4 @@
-"""Decodes training and evaluation images: RGB, resized and cropped as open_clip does for evaluation."""
+"""Decodes training and evaluation images: RGB, resized and cropped like open_clip's evaluation transform."""
 
 import warnings
 
@@ -19,8 +19,8 @@ _FAST_INTERPOLATIONS = ("bicubic", "bilinear")
 class ImageDecoder:
     """Decodes image files to uint8 arrays of shape (3, height, width) for one model's preprocessing.
 
-    Eight-bit arrays are a quarter of the float32 tensors, so four times as many fit into a cache; `normalize` makes the
-    tensor of them that open_clip's own evaluation transform would have made. With `draft`, for training, large JPEGs
+    Eight-bit arrays are a quarter of the float32 tensors, so four times as many fit into a cache; `normalize` turns
+    them into the same tensor as open_clip's own evaluation transform. With `draft`, for training, large JPEGs
     are decoded at a smaller size and the resizing is torch's, twice as fast; pixels differ by less than 2 of 255 in the
     mean.
     """
@@ -36,7 +36,7 @@ class ImageDecoder:
             resize_mode=preprocessing.resize_mode,
             fill_color=preprocessing.fill_color,
         )
-        # What is left works on images: bytes need not become floats and bytes again.
+        # The remaining steps work on images: bytes need not become floats and bytes again.
         self._steps = [step for step in transform.transforms if not isinstance(step, ToTensor | Normalize)]
         size = preprocessing.size
         self._height: int = size if isinstance(size, int) else size[0]
@@ -47,19 +47,19 @@ class ImageDecoder:
             and preprocessing.interpolation in _FAST_INTERPOLATIONS
             and self._height == self._width
         )
-        # (pixel / 255 - mean) / std, as one product and one sum that need no memory of their own.
+        # (pixel / 255 - mean) / std, as one product and one sum in place.
         mean, std = (torch.tensor(each).double().view(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
         self._factor, self._offset = (1 / (255 * std)).float(), (-mean / std).float()
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of what `decode` gives: (3, height, width)."""
+        """The shape of decoded images: (3, height, width)."""
         return 3, self._height, self._width
 
     def decode(self, path: str, image_id: str) -> np.ndarray:
         """The image at `path`, uint8 of shape (3, height, width).
 
-        Raises `ImageFault`, also when the file is no longer the image of that identity: its captions are another's.
+        Raises `ImageFault`, also when the file no longer has that identity: its captions belong to another image.
         """
         data = read_identified_image(path, image_id)
         if self._draft:
@@ -75,7 +75,7 @@ class ImageDecoder:
         return images.float().mul_(factor).add_(offset)
 
     def _resized(self, image: Image.Image) -> np.ndarray:
-        """Resized and cropped at the centre to the very pixels that open_clip's transform takes."""
+        """Resized and cropped at the centre, to exactly the pixels of open_clip's transform."""
         side, (width, height) = self._height, image.size
         if self.preprocessing.resize_mode == "squash":
             width, height = side, side
@@ -84,7 +84,7 @@ class ImageDecoder:
         else:
             width, height = int(side * width / height), side
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that Pillow's memory is read-only: it is only read
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's memory is read-only, and it is only read
             pixels = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None]
         mode = self.preprocessing.interpolation
         resized = interpolate(pixels, size=(height, width), mode=mode, antialias=True, align_corners=False)[0]

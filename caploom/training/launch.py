@@ -119,8 +119,8 @@ def failure_message(folder: Path, who: str, log: Path, status: int, last: Traini
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         reasons = [line for line in lines if "Error" in line.split(":")[0] and "CalledProcessError" not in line]
-        how = f"ended with exit status {status} ({(reasons or lines or ['it said nothing'])[-1]})"
-    return f"{who} {how} {progress_text(last)}; its log is {log}. Run it again: it goes on from its last checkpoint."
+        how = f"ended with exit status {status} ({(reasons or lines or ['it printed nothing'])[-1]})"
+    return f"{who} {how} {progress_text(last)}; its log is {log}. Run it again: it continues from its last checkpoint."
 
 
 def progress_text(last: TrainingEvent | None) -> str:

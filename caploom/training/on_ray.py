@@ -1,7 +1,7 @@
-"""A training on several nodes of a Ray cluster: on each an actor that holds its `accelerate launch`.
+"""A training on several nodes of a Ray cluster, each with an actor that runs its `accelerate launch`.
 
-The nodes share the folder of the training (the store's, or its mirror's): its job, its states, its events. Ray places
-the launchers, one a node, and says when one is lost; what they train together is theirs.
+The nodes share the training's folder (the store's, or its mirror's): its job, its states, its events. Ray places the
+launchers, one per node, and reports lost ones; the training itself is the launchers' affair.
 """
 
 import socket
@@ -22,7 +22,7 @@ from caploom.training.node import Node, started
 from caploom.training.process import ERROR, EVENTS, OWNER, RESULT
 
 _PLACING_SECONDS, _LOOKING_SECONDS = 120.0, 2.0
-_ENDING_SECONDS = 30.0  # that the other nodes have after one was lost; a trainer sees within a second that it shall end
+_ENDING_SECONDS = 30.0  # seconds for the other nodes to end after one was lost; a trainer notices within a second
 
 
 def launch_on_ray(
@@ -34,10 +34,10 @@ def launch_on_ray(
     module: str = "caploom.training.process",
     environment: Mapping[str, str] | None = None,
 ) -> TrainingResult:
-    """Train on `job.settings.nodes` nodes; as `launch_training` otherwise.
+    """Train on `job.settings.nodes` nodes; otherwise like `launch_training`.
 
-    Raises `ClusterError` when the cluster has not as many nodes, and `TrainingError` when one of them ends or is lost:
-    the others end too, and the next attempt goes on from the last checkpoint.
+    Raises `ClusterError` when the cluster has fewer nodes, and `TrainingError` when one of them ends or is lost: the
+    others end too, and the next attempt continues from the last checkpoint.
     """
     write_job(job, folder)
     reader = EventReader(folder / EVENTS, report)
@@ -56,7 +56,7 @@ def launch_on_ray(
             for each in done:
                 failed = failed or _fault(ray, each, running.pop(each), folder, reader)
         if failed is not None:
-            # Trainers of every node read it, see that it is not theirs any more, and end.
+            # Trainers of every node read it, see that they no longer own it, and end.
             (folder / OWNER).write_text(uuid.uuid4().hex, encoding="utf-8")
             ray.wait(list(running), num_returns=len(running), timeout=_ENDING_SECONDS) if running else None
             raise failed
@@ -64,7 +64,7 @@ def launch_on_ray(
 
 
 def _fault(ray: ModuleType, done: Any, node: Node, folder: Path, reader: EventReader) -> TrainingError | None:
-    """Why a node's part is over, unless it ended well."""
+    """Why a node's part failed; None if it succeeded."""
     who = f"Node {node.rank + 1} of {node.count}"
     try:
         status = ray.get(done)
@@ -72,12 +72,12 @@ def _fault(ray: ModuleType, done: Any, node: Node, folder: Path, reader: EventRe
         reader.read()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return TrainingError(
-            f"{who} was lost {progress_text(reader.last)} ({lines[0].rstrip('.')}). Run it again: it goes on from its "
-            "last checkpoint."
+            f"{who} was lost {progress_text(reader.last)} ({lines[0].rstrip('.')}). Run it again: it continues from "
+            "its last checkpoint."
         )
     if status == 0:
         return None
-    # A node whose peer is gone fails too, and sooner than Ray tells of the peer: the first's own words come first.
+    # A node whose peer is gone fails too, before Ray reports the peer: the first node's own error comes first.
     deadline = time.monotonic() + 1.0
     while not (folder / ERROR).is_file() and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
@@ -86,7 +86,7 @@ def _fault(ray: ModuleType, done: Any, node: Node, folder: Path, reader: EventRe
 
 @contextmanager
 def _launchers(ray: ModuleType, job: TrainingJob, executor: RayExecutor) -> Iterator[Sequence[Any]]:
-    """An actor on each of as many nodes, which keep their CPUs and GPUs for the block."""
+    """An actor on each of `count` nodes, whose CPUs and GPUs are reserved for the block."""
     count = job.settings.nodes
     here = job.settings.processes // count
     held = {"CPU": here * executor.cpus_per_worker, "GPU": float(here) if executor.gpus_per_worker else 0.0}
@@ -96,11 +96,11 @@ def _launchers(ray: ModuleType, job: TrainingJob, executor: RayExecutor) -> Iter
     try:
         deadline = time.monotonic() + _PLACING_SECONDS
         while not group.wait(_LOOKING_SECONDS):
-            check_nodes(ray, count, held["CPU"], held["GPU"])  # one that died a moment ago counts for a while
+            check_nodes(ray, count, held["CPU"], held["GPU"])  # a node that has just died is listed for a while
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"trainer: {count} nodes with {held['CPU']:g} CPUs and {held['GPU']:g} GPUs each were not free "
-                    f"within {_PLACING_SECONDS:.0f} s; run it when others have let go of them."
+                    f"within {_PLACING_SECONDS:.0f} s; run it when others have released them."
                 )
         placed = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         actor = ray.remote(_Launcher)
@@ -117,10 +117,10 @@ def _launchers(ray: ModuleType, job: TrainingJob, executor: RayExecutor) -> Iter
 
 
 class _Launcher:
-    """What runs on a node."""
+    """The actor on a node."""
 
     def address(self) -> tuple[str, int]:
-        """Where the nodes may meet, if this is the first."""
+        """The address at which the nodes meet, if this is the first."""
         import ray
 
         with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""The optimizer and what is done to its rate and gradients: AdamW, warm-up and cosine, clipping, averaging."""
+"""The optimizer and its schedule: AdamW, warm-up and cosine, gradient clipping, weight averaging."""
 
 import math
 from typing import TypeAlias
@@ -16,7 +16,7 @@ _Tensors: TypeAlias = tuple[torch.Tensor, ...] | list[torch.Tensor]
 def adamw(module: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     """AdamW over the module's trainable parameters; those of fewer than two dimensions are not decayed."""
     parameters = trainable(module)
-    # Gains, biases and the logit scale have fewer than two dimensions; pulling them to zero helps nothing.
+    # Gains, biases and the logit scale have fewer than two dimensions; decaying them does not help.
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -27,7 +27,7 @@ def adamw(module: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Ad
 
 
 def trainable(module: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The parameters that take gradients."""
+    """The trainable parameters."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
@@ -42,7 +42,7 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let the next step be of that rate."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
@@ -50,7 +50,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def moving_average(module: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of the module's weights; `update_parameters(module)` after each step moves it.
 
-    Of n averaged weights the decay is at most (1 + n) / (10 + n), so that the untrained weights are soon forgotten.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the untrained weights are soon forgotten.
     """
 
     @torch.no_grad()

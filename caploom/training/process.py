@@ -1,7 +1,7 @@
 """The trainer's own process: `accelerate launch -m caploom.training.process FOLDER`.
 
-Reads the folder's `job.json`, trains, and leaves there `events.jsonl` (a line a report), `result.json`, or `error.json`
-with the one sentence of what a person can mend. Each process of a training runs this; the first of them writes.
+Reads the folder's `job.json`, trains, and writes `events.jsonl` there (one line per report), and `result.json`, or
+`error.json` with one sentence about what a person can fix. Each process of a training runs this; the first one writes.
 """
 
 import os
@@ -32,8 +32,8 @@ _WATCH_INTERVAL = 1.0  # seconds
 
 
 def run(folder: Path, report: Callable[[TrainingEvent], None] | None = None) -> int:
-    """Do the folder's job; the exit status. `report` is called as well, in the first process alone."""
-    from caploom.training.trainer import train  # torch: not where the process is only named
+    """Run the folder's job; returns the exit status. `report` is also called, in the first process alone."""
+    from caploom.training.trainer import train  # imports torch, which is not needed where the process is only named
 
     _end_with_the_launcher(folder)
     job = TrainingJob.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def run(folder: Path, report: Callable[[TrainingEvent], None] | None = None) -> 
 
 
 def _tell(folder: Path, sentence: str) -> None:
-    # Several processes may fail together, each with its sentence: whichever is last stays whole.
+    # Several processes may fail together, each with its sentence: the last one stays, unmixed.
     write_atomically(folder / ERROR, sentence.encode())
 
 
@@ -72,13 +72,13 @@ def _out_of_memory(error: RuntimeError, job: TrainingJob) -> str | None:
         return None
     at_once = job.settings.micro_batch or job.settings.batch_size // job.settings.processes
     return (
-        f"The memory does not hold the activations of {at_once:,} images; set the trainer's micro_batch to "
+        f"The activations of {at_once:,} images do not fit in memory; set the trainer's micro_batch to "
         f"{max(1, at_once // 2):,}, which gives the same steps, or gradient_checkpointing to true."
     )
 
 
 def _end_with_the_launcher(folder: Path) -> None:
-    """End this process soon after the launcher is gone, however it went: two trainers of one job must not meet."""
+    """End this process soon after the launcher is gone: two trainers of one job must not run at once."""
     owner = (folder / OWNER).read_text(encoding="utf-8")
 
     def watch() -> None:
@@ -88,10 +88,10 @@ def _end_with_the_launcher(folder: Path) -> None:
             try:
                 if (folder / OWNER).read_text(encoding="utf-8") != owner:
                     os._exit(_ORPHANED)
-                lock.acquire(timeout=0)  # the launcher holds it as long as it lives
+                lock.acquire(timeout=0)  # the launcher holds it while it is alive
             except Timeout:
                 continue
-            except OSError:  # the folder is gone, and with it whoever waited for the result
+            except OSError:  # the folder is gone, and so is the process that waited for the result
                 pass
             os._exit(_ORPHANED)
 

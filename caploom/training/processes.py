@@ -1,4 +1,4 @@
-"""The processes of one training: who this one is, and what they tell each other."""
+"""The processes of one training: this one's rank, and their communication."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from caploom.training.clip_model import resolve_device
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of `accelerate launch`; alone, none of its methods talks to anybody.
+    """This process among those of `accelerate launch`; when it is alone, its methods do not communicate.
 
     Attributes:
         rank: from 0; the first one writes.
@@ -27,7 +27,7 @@ class Processes:
 
     @classmethod
     def current(cls, device: str) -> Self:
-        """As the environment says, which `accelerate launch` sets. Raises `TrainingError` for an unusable device."""
+        """As set in the environment by `accelerate launch`. Raises `TrainingError` for an unusable device."""
         resolved = resolve_device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, resolved)
@@ -42,17 +42,17 @@ class Processes:
         return self.rank == 0
 
     def wrapped(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module, its gradients averaged over the processes in each backward pass."""
+        """The module, with gradients averaged over the processes in each backward pass."""
         if self.count == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        # Buffers are a batch normalization's running figures: each process keeps its own, and the first one's count.
+        # Buffers are a batch normalization's running statistics: each process has its own, and the first's are used.
         return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensors of all processes, one after the other along dimension 0, where their lengths may differ.
+        """The tensors of all processes, concatenated along dimension 0, where their lengths may differ.
 
-        Gradients flow back to every process: each gets the sum of what all of them have for its part.
+        Gradients flow back to every process: each gets the sum of all processes' gradients for its part.
         """
         if self.count == 1:
             return tensor
@@ -60,7 +60,7 @@ class Processes:
         return gathered
 
     def lengths(self, length: int) -> list[int]:
-        """A number of each process, in the order of their ranks."""
+        """One number from each process, in the order of their ranks."""
         if self.count == 1:
             return [length]
         mine = torch.tensor([length], device=self.device)
@@ -69,7 +69,7 @@ class Processes:
         return [int(each) for each in all_of_them]
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
-        """Some bytes of each process, in the order of their ranks."""
+        """Bytes from each process, in the order of their ranks."""
         if self.count == 1:
             return [data]
         mine = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8).to(self.device)
@@ -79,13 +79,13 @@ class Processes:
         return [together[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait for the other processes."""
         if self.count > 1:
             dist.barrier()
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenates what the processes hold; backward sums over them and takes this process's part."""
+    """Concatenates the processes' tensors; backward sums over them and takes this process's part."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, lengths: list[int], rank: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""A training set's rows, read in windows: which images and captions there are, and which captions a step trains on.
+"""A training set's rows, read in windows: its images and captions, and which captions a step trains on.
 
-The merge writes files of some ten thousand rows in the order of a seeded hash. An epoch takes the files in an order of
-its own, several of them at a time (a window), and the rows of a window in an order of their own: shuffled across
-shards, with a window in memory and never the whole set.
+The merge writes files of some ten thousand rows in the order of a seeded hash. Each epoch reads the files in a new
+order, several at a time (a window), and shuffles the rows of each window: a shuffle across shards, with only a window
+in memory and never the whole set.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from caploom.training.drawing import draw_one, draw_several, random_sentence
 from caploom.training_set.settings import Drawing
 
 WINDOW_ROWS = 200_000
-"""A window ends with the file that reaches so many rows, or `WINDOW_BYTES` of columns before compression."""
+"""A window ends with the file that reaches this many rows, or `WINDOW_BYTES` of columns before compression."""
 
 WINDOW_BYTES = 128 * 2**20
 
@@ -30,9 +30,9 @@ _COLUMNS = ["image_id", "path", "captions", "weights"]
 
 
 class TrainingRows:
-    """The rows of a training set's files, numbered in the order given; `drawing` is what its mix says of drawing.
+    """The rows of a training set's files, numbered in the order given; `drawing` is the mix's.
 
-    Only footers are read here. Raises `TrainingError` when a file is no training set or there are no rows.
+    Only footers are read here. Raises `TrainingError` when a file is not a training set or there are no rows.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class TrainingRows:
         return int(self._starts[-1])
 
     def epoch(self, *, seed: int, epoch: int) -> "Epoch":
-        """The epoch's windows, in their order; a function of the files, the seed and the epoch alone."""
+        """The epoch's windows, in their order; depends only on the files, the seed and the epoch."""
         random = _random(seed, epoch)
-        # A window of all the files is shuffled anyway: in the files' own order, the set's cut decides nothing.
+        # A window of all files is shuffled anyway: in the files' own order, the division into files has no effect.
         fits = len(self) <= self._window_rows and sum(self._bytes) <= self._window_bytes
         order = np.arange(len(self.files)) if fits else random.permutation(len(self.files))
         windows: list[list[int]] = []
@@ -78,7 +78,7 @@ class TrainingRows:
         return Window(pa.concat_tables(tables).combine_chunks(), np.concatenate(numbers), self.drawing)
 
     def draw_texts(self, row: int, *, seed: int, epoch: int) -> list[str]:
-        """What a step trains on of the row of that number; see `Window.draw_texts`."""
+        """The texts of the row of that number for a step; see `Window.draw_texts`."""
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
         if self._looked_at is None or self._looked_at[0] != file:
             self._looked_at = file, self.read([file])
@@ -89,7 +89,7 @@ class TrainingRows:
 class Epoch:
     """The order in which an epoch visits the rows: window after window, the rows of each shuffled.
 
-    `starts` (windows + 1,) says at which place of the epoch each window starts.
+    `starts` (windows + 1,) are the positions of the epoch at which the windows start.
     """
 
     rows: TrainingRows
@@ -99,7 +99,7 @@ class Epoch:
     starts: np.ndarray
 
     def places(self, start: int, stop: int) -> list[tuple[int, np.ndarray]]:
-        """The places start to stop of the epoch, by window: (its number, places among its rows)."""
+        """The positions start to stop of the epoch, by window: (its number, indices of its rows)."""
         found = []
         for window in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.windows)):
             first, end = int(self.starts[window]), int(self.starts[window + 1])
@@ -119,8 +119,8 @@ class Window:
 
     Attributes:
         table: the rows.
-        numbers: of each row, its number in the training set: what is drawn depends on it and not on the window.
-        drawing: what the mix says.
+        numbers: each row's number in the training set: draws depend on it and not on the window.
+        drawing: the mix's.
     """
 
     table: pa.Table
@@ -136,7 +136,7 @@ class Window:
         return len(self.table["captions"][place]) > 0
 
     def draw_texts(self, place: int, *, seed: int, epoch: int) -> list[str]:
-        """What a step trains on of a row: one text, or several where the mix has several positives.
+        """The texts of a row for a step: one, or several where the mix has several positives.
 
         The same for the same row, seed and epoch.
         """
@@ -172,7 +172,7 @@ def _footer(file: Path) -> pq.FileMetaData:
 
 
 def _drawing(files: Sequence[Path], footers: Sequence[pq.FileMetaData]) -> Drawing:
-    """What the files' metadata says of drawing; they must agree."""
+    """The drawing in the files' metadata; they must agree."""
     drawings = set()
     for file, footer in zip(files, footers, strict=True):
         try:
@@ -180,13 +180,13 @@ def _drawing(files: Sequence[Path], footers: Sequence[pq.FileMetaData]) -> Drawi
         except ValidationError as error:
             raise _no_shard(file, error) from None
     if len(drawings) > 1:
-        raise TrainingError(f"{files[0].parent}: its shards are of several mixes; make the training set again.")
+        raise TrainingError(f"{files[0].parent}: its shards are of several mixes; rebuild the training set.")
     return drawings.pop() if drawings else Drawing()
 
 
 def _no_shard(file: Path, error: Exception) -> TrainingError:
     reason = str(error).splitlines()[0]
-    return TrainingError(f"{file}: this is no shard of a training set ({reason}); make the training set again.")
+    return TrainingError(f"{file}: this is not a shard of a training set ({reason}); rebuild the training set.")
 
 
 def _read_file(file: Path, drawing: Drawing) -> pa.Table:
@@ -199,9 +199,9 @@ def _read_file(file: Path, drawing: Drawing) -> pa.Table:
         raise _no_shard(file, error) from None
     lengths = pc.list_value_length(table["captions"]).to_numpy()
     if not np.array_equal(lengths, pc.list_value_length(table["weights"]).to_numpy()):
-        raise TrainingError(f"{file}: a row has not as many weights as captions; make the training set again.")
+        raise TrainingError(f"{file}: a row has different numbers of weights and captions; rebuild the training set.")
     weights = pc.list_flatten(table["weights"]).to_numpy()
     totals = np.bincount(np.repeat(np.arange(len(table)), lengths), weights=weights, minlength=len(table))
     if (weights < 0).any() or not (totals[lengths > 0] > 0).all():
-        raise TrainingError(f"{file}: a row's weights are negative or add up to nothing; make the training set again.")
+        raise TrainingError(f"{file}: a row's weights are negative or add up to zero; rebuild the training set.")
     return table

@@ -30,17 +30,19 @@ NameOrFile = Annotated[str, BeforeValidator(_resolve_file)]
 
 
 class TrainingSettings(Settings):
-    """What every trainer has. All recipes of a trainer train for the same number of steps: none costs more."""
+    """The settings of every trainer. All recipes of a trainer train for the same number of steps, at the same cost."""
 
     steps: PositiveInt = Field(description="Optimizer steps; samples seen = steps x batch_size.")
-    batch_size: PositiveInt = Field(default=256, description="Images a step, over all processes.")
+    batch_size: PositiveInt = Field(default=256, description="Images per step, over all processes.")
     micro_batch: PositiveInt | None = Field(
         default=None,
-        description="Images whose activations a process holds at once: fewer need less memory, the step is the same.",
+        description="Images whose activations a process holds at once: fewer need less memory; the step is the same.",
     )
     learning_rate: PositiveFloat = 1e-3
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="After the linear warm-up.")
-    warmup_steps: int = Field(default=0, ge=0, description="Linear warm-up.")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="Learning rate after the linear warm-up."
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of the linear warm-up.")
     weight_decay: NonNegativeFloat = 0.1
     betas: tuple[float, float] = Field(default=(0.9, 0.98), description="AdamW's.")
     grad_clip_norm: PositiveFloat | None = 1.0
@@ -48,30 +50,26 @@ class TrainingSettings(Settings):
         default=None, gt=0, lt=1, description="Also keep an exponential moving average of the weights, and write that."
     )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations again instead of keeping them."
-    )
+    gradient_checkpointing: bool = Field(default=False, description="Recompute activations instead of keeping them.")
     max_failed_share: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Of the rows met, at most this share may be unusable; more end the training.",
+        description="Maximum fraction of unusable rows; more end the training.",
     )
     save_every: PositiveInt | None = Field(
-        default=1000, description="Steps between checkpoints to resume from; none are written with null."
+        default=1000, description="Steps between checkpoints to resume from; null writes none."
     )
-    device: str = Field(default="auto", description="`auto` is the GPU when there is one, else the CPU.")
+    device: str = Field(default="auto", description="`auto`: the GPU if there is one, else the CPU.")
     processes: PositiveInt = Field(
-        default=1, description="Processes of `accelerate launch`, one a device, over all nodes."
+        default=1, description="Processes of `accelerate launch`, one per device, over all nodes."
     )
     nodes: PositiveInt = Field(
-        default=1, description="Machines that the processes are spread over, as many on each; they are the executor's."
+        default=1, description="Machines of the executor over which the processes are spread evenly."
     )
-    workers: int = Field(
-        default=0, ge=0, description="Processes that decode images, of each training process; 0: none."
-    )
+    workers: int = Field(default=0, ge=0, description="Image-decoding processes per training process; 0: none.")
     image_cache_mb: int = Field(
-        default=1024, ge=0, description="Memory for decoded, resized images kept between epochs; 0 keeps none."
+        default=1024, ge=0, description="Memory for decoded, resized images that are kept between epochs; 0 keeps none."
     )
     resized_cache: bool = Field(
         default=False, description="Keep resized images on disk in the store: 3 x height x width bytes each."
@@ -92,7 +90,7 @@ class TrainingSettings(Settings):
         return self
 
     def fingerprinted(self) -> dict[str, Any]:
-        """All but what only decides where and how fast it runs."""
+        """All settings except those that only decide where and how fast it runs."""
         return self.model_dump(mode="json", exclude=_NOT_FINGERPRINTED)
 
 
@@ -108,7 +106,7 @@ class ClipTrainerSettings(TrainingSettings):
         description="Weights to start from: a tag of open_clip, a file, a checkpoint folder, or `hf-hub:owner/name`.",
     )
     loss: Literal["clip", "siglip"] = Field(
-        default="clip", description="Softmax over the batch (CLIP) or a sigmoid for each pair (SigLIP)."
+        default="clip", description="Softmax over the batch (CLIP) or a sigmoid per pair (SigLIP)."
     )
 
 
@@ -119,10 +117,12 @@ class BlipTrainerSettings(TrainingSettings):
     model: NameOrFile = Field(
         description="A BLIP of transformers: a folder, a hub name, or one of Caploom's own (`blip-picture-book`)."
     )
-    revision: str | None = Field(default=None, description="Of a hub model: the commit.")
+    revision: str | None = Field(default=None, description="Commit of a hub model.")
     pretrained: bool = Field(default=True, description="Whether to start from the weights of `model` or from none.")
-    queue_size: int = Field(default=0, ge=0, description="Momentum features kept as further negatives; 0 keeps none.")
-    momentum: float = Field(default=0.995, gt=0, lt=1, description="Of the momentum encoders.")
+    queue_size: int = Field(
+        default=0, ge=0, description="Momentum features kept as additional negatives; 0 keeps none."
+    )
+    momentum: float = Field(default=0.995, gt=0, lt=1, description="Decay of the momentum encoders.")
     soft_labels: float = Field(
         default=0.0, ge=0, lt=1, description="Weight of the momentum model's own similarities in the targets (ALBEF)."
     )

@@ -1,4 +1,4 @@
-"""Trains a model on a training set: batches, an objective's loss, AdamW, and states to resume from.
+"""Trains a model on a training set: batches, an objective's loss, AdamW, and states for resuming.
 
 Everything random comes from one seed: the initial weights, the order of the rows, the captions drawn, dropout. On the
 CPU the same seed, settings and number of threads give the same weights, bit for bit, also when a killed training is
@@ -38,9 +38,9 @@ _LEAST_LOSS_SCALE = 1.0  # fp16 starts at 65,536 and halves at each overflow
 
 
 def train(job: TrainingJob, report: Callable[[TrainingEvent], None]) -> TrainingResult | None:
-    """Train and write the checkpoint and its loss curve into `job.out`; the result, in the first process alone.
+    """Train and write the checkpoint and its loss curve into `job.out`; returns the result, in the first process alone.
 
-    `report` is called there too, at each point of the curve and every ten seconds at least.
+    `report` is called there too, at each point of the curve and at least every ten seconds.
     Raises `TrainingError` when training cannot start, or its loss or gradients stop being numbers.
     """
     started = time.perf_counter()
@@ -49,9 +49,9 @@ def train(job: TrainingJob, report: Callable[[TrainingEvent], None]) -> Training
         raise TrainingError("The precision fp16 needs a GPU; set the trainer's precision to fp32 or bf16.")
     rows = TrainingRows(job.training_set)
     objective = create_objective(job.settings, seed=job.seed, initial=job.initial)
-    # Layers that draw while training (dropout, stochastic depth) follow the seed too, and the caller's stream is kept.
+    # Layers with randomness (dropout, stochastic depth) follow the seed too; the caller's generator is left alone.
     with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
-        # Each process drops other units, as the parts of one large batch would have had theirs.
+        # Each process drops different units, like the parts of one large batch.
         torch.manual_seed(job.seed + 1_000_003 * processes.rank)
         loop = _Loop(job, processes, objective, report)
         stream = BatchStream(
@@ -127,7 +127,7 @@ class _Loop:
         self._objective.save(out)
         pq.write_table(pa.Table.from_pylist(self._curve.points, schema=LOSSES), out / LOSSES_FILE)
         self._processes.barrier()
-        # Another epoch gives a process other rows: one that several of them met is one row.
+        # A process sees other rows in another epoch: a row that several of them saw is counted once.
         failures = Counter({row: reason for part in parts for row, reason in part["failed"].items()}.values())
         seconds, stepped = self._curve.seconds, self.step - self._resumed_from
         return TrainingResult(
@@ -175,7 +175,7 @@ class _Loop:
 
     def _check(self, event: TrainingEvent) -> None:
         if self._settings.precision == "fp16":
-            # There a gradient that overflows is passed over, and the scale halved.
+            # In fp16 a step with overflowing gradients is skipped, and the scale is halved.
             wrong = "loss" if not math.isfinite(event.loss) else None
             if self._scaler.get_scale() < _LEAST_LOSS_SCALE:
                 wrong = "gradient"
@@ -189,7 +189,7 @@ class _Loop:
             )
 
     def _failed(self, stream: BatchStream) -> dict[str, str]:
-        """The reason of each row that this process could not use, by its number as JSON has it."""
+        """The reason for each row that was unusable for this process, by its number, as JSON values."""
         return self._failed_earlier | {str(row): reason for row, reason in stream.failed_rows.items()}
 
     def _save_state(self, stream: BatchStream) -> None:
@@ -216,7 +216,7 @@ class _Loop:
         write_state(self._job.state, TrainingState(self.step, tensors, facts), self._fingerprint)
 
     def _resume(self) -> int:
-        """Take up the newest state; the steps that it has behind it."""
+        """Resume from the newest state; returns the steps already done."""
         if self._job.state is None:
             return 0
         state, notes = newest_state(self._job.state, self._fingerprint)
@@ -235,7 +235,7 @@ class _Loop:
         if len(told) == self._processes.count:
             self._failed_earlier, self._samples = told[rank]["failed"], told[rank]["samples"]
             _set_random_state(state.tensors[f"random.{rank}"], self._processes.device)
-        elif rank == 0:  # resumed on another number of devices: what is counted is counted by the first
+        elif rank == 0:  # resumed on another number of devices: the first process keeps the counts
             self._failed_earlier = {row: reason for each in told for row, reason in each["failed"].items()}
             self._samples = sum(each["samples"] for each in told)
         return state.step

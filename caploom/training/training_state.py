@@ -1,4 +1,4 @@
-"""States of a training to resume from: `step-00001000/`, whole or not at all, tensors in safetensors and no pickle."""
+"""States for resuming a training: `step-00001000/`, written atomically, with tensors in safetensors and no pickle."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training is made of after `step` steps; `facts` are JSON values."""
+    """A training's state after `step` steps; `facts` are JSON values."""
 
     step: int
     tensors: dict[str, torch.Tensor]
@@ -38,14 +38,14 @@ def write_state(folder: Path, state: TrainingState, job: str) -> None:
     draft = draft_beside(target)
     draft.mkdir()
     try:
-        # Copies: tensors that share memory, such as tied weights, have no place in the format.
+        # Copies: the format does not support tensors that share memory, such as tied weights.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
         save_file(tensors, draft / _TENSORS)
         facts = {"job": job, "step": state.step, **state.facts}
         (draft / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
         for file in (draft / _TENSORS, draft / _FACTS, draft):
             fsync_path(file)
-        if target.exists():  # of another job, or damaged: this job's own would have been taken up
+        if target.exists():  # of another job, or damaged: this job's own would have been resumed
             shutil.rmtree(target)
         draft.rename(target)
         fsync_path(folder)
@@ -56,7 +56,7 @@ def write_state(folder: Path, state: TrainingState, job: str) -> None:
 
 
 def newest_state(folder: Path, job: str) -> tuple[TrainingState | None, list[str]]:
-    """The newest whole state of that job, and a sentence for each newer one that is damaged."""
+    """The newest complete state of that job, and a sentence for each newer one that is damaged."""
     notes: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
@@ -65,7 +65,7 @@ def newest_state(folder: Path, job: str) -> tuple[TrainingState | None, list[str
                 continue
             return TrainingState(facts.pop("step"), load_file(candidate / _TENSORS), facts), notes
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            notes.append(f"{candidate.name} cannot be resumed from ({error}), so the one before it was.")
+            notes.append(f"{candidate.name} cannot be resumed from ({error}), so the previous one was.")
     return None, notes
 
 
@@ -76,7 +76,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Take back what `optimizer_tensors` gave."""
+    """Restore what `optimizer_tensors` returned."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, moment = name.partition(".")

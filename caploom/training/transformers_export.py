@@ -1,7 +1,7 @@
-"""Exports a CLIP checkpoint to transformers' `CLIPModel`, with its processor: the same embeddings there as here.
+"""Exports a CLIP checkpoint to transformers' `CLIPModel`, with its processor, giving the same embeddings.
 
-Only what `CLIPModel` can say is exported: a vision transformer with a class token and a causal text transformer. Every
-weight must find its place, and both models must agree on numbers before anything is written.
+Only architectures that `CLIPModel` supports are exported: a vision transformer with a class token and a causal text
+transformer. Every weight must have a counterpart, and both models must agree numerically before anything is written.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from caploom.errors import ExportError
 from caploom.training.clip_model import ClipModel
 
 _RESAMPLING = {name.lower(): number for name, number in PILImageResampling.__members__.items()}
-_AGREEMENT = 1e-4  # of the features' largest difference, in float32
+_AGREEMENT = 1e-4  # the features' largest difference, in float32
 _SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # open_clip's names and theirs
 
 
 def export_to_transformers(model: ClipModel, folder: Path) -> None:
     """Write a folder that `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load.
 
-    Raises `ExportError` when the architecture has no counterpart there; the sentence names the part.
+    Raises `ExportError` when the architecture has no counterpart there; the message names the part.
 
     Example:
         export_to_transformers(load_checkpoint(Path("checkpoint")), Path("exported"))
@@ -52,9 +52,9 @@ def _config(model: ClipModel) -> CLIPConfig:
     architecture = model.architecture
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     if "timm_model_name" in vision or isinstance(vision.get("layers"), list | tuple):
-        raise ExportError(_no_counterpart("the vision tower, which is no vision transformer of open_clip"))
+        raise ExportError(_no_counterpart("the vision tower, which is not an open_clip vision transformer"))
     if not isinstance(model.network, open_clip.CLIP):
-        raise ExportError(_no_counterpart("the text tower, which is a model of its own"))
+        raise ExportError(_no_counterpart("the text tower, which is a separate model"))
     if model.network.attn_mask is None or model.network.text_pool_type != "argmax":
         raise ExportError(_no_counterpart("the text tower, which is not causal or does not end in its last token"))
     activation = "quick_gelu" if architecture.get("quick_gelu") else "gelu"
@@ -89,10 +89,10 @@ def _config(model: ClipModel) -> CLIPConfig:
 
 
 def _renamed(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """open_clip's weights by transformers' names; what has none keeps its own, which the caller finds unknown."""
+    """open_clip's weights by transformers' names; unmapped ones keep their own names, which the caller reports."""
     for name, tensor in state.items():
         if name == "logit_bias":
-            continue  # it moves scores and no embedding
+            continue  # it affects scores and no embedding
         if name.startswith("visual."):
             yield from _of_tower(name.removeprefix("visual."), tensor, "vision_model", "visual_projection")
         else:
@@ -144,7 +144,7 @@ def _of_layer(part: str, tensor: torch.Tensor, layer: str) -> Iterator[tuple[str
 
 
 def _compare(model: ClipModel, exported: CLIPModel) -> None:
-    """Both must give the same features: a switch that no weight shows would be found here."""
+    """Both models must give the same features: this finds options that no weight shows."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, _side(model), _side(model), generator=generator)
     tokens = model.tokenize(["a red ball", "two green boats on a long river"])
@@ -195,11 +195,11 @@ def _tokenizer(model: ClipModel) -> CLIPTokenizer:
     own = open_clip.SimpleTokenizer()
     text = model.architecture["text_cfg"]
     if "hf_tokenizer_name" in text or "hf_model_name" in text or text.get("tokenizer_kwargs"):
-        raise ExportError(_no_counterpart("the tokenizer, which is not open_clip's own as it is,"))
+        raise ExportError(_no_counterpart("the tokenizer, which is not open_clip's own,"))
     if text["vocab_size"] != len(own.encoder):
         raise ExportError(_no_counterpart("the vocabulary"))
     merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     length = model.architecture["text_cfg"].get("context_length", 77)
-    # It pads with the end of text, open_clip with 0, which is "!" there: behind a text's end neither model looks.
+    # It pads with the end of text, open_clip with 0, which is "!" there: neither model reads past a text's end.
     vocabulary = {_SPECIAL.get(token, token): number for token, number in own.encoder.items()}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)

@@ -1,8 +1,8 @@
 """The captions of a training set by image, in its order, in memory that does not grow with their number.
 
-One pass over the shards cuts all rows into buckets of images, by the leading bits of the order key (`Cutter`); what is
-left to do (join, sort, merge repeated rows) happens within a bucket (`joined`). The buckets, one after another, are in
-the set's order. Neither their number nor the order in which rows came shows in what they hold.
+One pass over the shards divides all rows into buckets of images, by the leading bits of the order key (`Cutter`); the
+rest (join, sort, merge repeated rows) happens within a bucket (`joined`). The buckets, one after another, are in the
+set's order. Their content depends neither on their number nor on the order in which rows came.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,10 +33,10 @@ from caploom.training_set.spill import Spill, full_spill_explained, nameless_fil
 BUCKET_BYTES = 16 * 2**20
 MEMORY_BYTES = 10**9
 _FEW, _MOST = 512, 8192
-"""Buckets: beyond the first number they rather grow, as far as memory lets them; beyond the second, a bucket's pieces
-would be crumbs."""
-COPIES = 16  # of a bucket's text, at the worst moment of joining, filtering and writing it
-_ROW_OVERHEAD = 64  # bytes of a caption's row beside its text
+"""Numbers of buckets: beyond the first they grow instead, as far as memory allows; beyond the second, their pieces
+would be too small."""
+COPIES = 16  # copies of a bucket's text, at the peak of joining, filtering and writing it
+_ROW_OVERHEAD = 64  # bytes of a caption's row in addition to its text
 
 CAPTIONS_OF_IMAGES = pa.schema(
     [
@@ -46,10 +46,10 @@ CAPTIONS_OF_IMAGES = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),  # the user's own path
         pa.field("path", pa.string(), nullable=False),  # absolute path
-        pa.field("words", pa.int32(), nullable=False),  # of the caption, between blanks
+        pa.field("words", pa.int32(), nullable=False),  # of the caption, separated by whitespace
     ]
 )
-"""A bucket: sorted by (the image's place in the order, place, source, caption), no row twice."""
+"""A bucket: sorted by (the image's position in the order, place, source, caption), without duplicate rows."""
 
 IMAGES = pa.schema([("digest", DIGEST), ("image", pa.string()), ("path", pa.string())])
 CAPTIONS = pa.schema([("digest", DIGEST), ("source", pa.int16()), ("words", pa.int32()), ("caption", pa.string())])
@@ -57,7 +57,7 @@ CAPTIONS = pa.schema([("digest", DIGEST), ("source", pa.int16()), ("words", pa.i
 
 @dataclass(frozen=True)
 class Bucket:
-    """Some images' captions (schema CAPTIONS_OF_IMAGES), and how many rows were left out and why."""
+    """Some images' captions (schema CAPTIONS_OF_IMAGES), and the numbers of rows left out, by reason."""
 
     captions: pa.Table
     repeated: int
@@ -65,14 +65,14 @@ class Bucket:
 
     @property
     def rows_in(self) -> int:
-        """Rows that the bucket was given."""
+        """Rows that the bucket received."""
         return len(self.captions) + self.repeated + self.orphans
 
 
 def count_buckets(size: int, memory: int, bucket_bytes: int = BUCKET_BYTES) -> int:
-    """How many buckets rows of `size` bytes are cut into, so that working on one takes no more than `memory` bytes.
+    """The number of buckets for rows of `size` bytes, so that working on one takes no more than `memory` bytes.
 
-    Raises `TrainingError` when those would be too many.
+    Raises `TrainingError` when there would be too many.
     """
     largest = max(memory // COPIES, 1)
     count = max(-(-size // min(bucket_bytes, largest)), 1)
@@ -87,7 +87,7 @@ def count_buckets(size: int, memory: int, bucket_bytes: int = BUCKET_BYTES) -> i
 
 
 class Cutter:
-    """Cuts rows into `count` buckets, which wait in two files. `sources` is what `source_names` gives."""
+    """Divides rows into `count` buckets, which wait in two files. `sources` is the result of `source_names`."""
 
     def __init__(
         self, sources: Sequence[str], images: IO[bytes], captions: IO[bytes], *, seed: int, count: int, flush_bytes: int
@@ -98,19 +98,19 @@ class Cutter:
         self.rows_in = 0
 
     def add(self, captioner: str | None, file: Path) -> None:
-        """Take a table of raw pairs, or of a captioner."""
+        """Add a table of raw pairs, or of a captioner."""
         if captioner is None:
             self._add_pairs(file)
         else:
             self._add_sheared(self._sources.index(captioner), file)
 
     def flush(self) -> None:
-        """Write what is held back; before anything is read."""
+        """Write the buffered rows; call it before anything is read."""
         self.images.flush()
         self.captions.flush()
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Release the disk space."""
         self.images.close()
         self.captions.close()
 
@@ -181,7 +181,7 @@ class Buckets(AbstractContextManager["Buckets"]):
         self.close()
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Release the disk space."""
         self._cutter.close()
 
     def __iter__(self) -> Iterator[Bucket]:
@@ -202,14 +202,14 @@ def source_names(captioners: Iterable[str]) -> list[str]:
 
 
 def joined(images: pa.RecordBatch, captions: pa.RecordBatch, sources: Sequence[str], seed: int) -> Bucket:
-    """The bucket that its rows (schemas IMAGES and CAPTIONS, in any order) come to."""
+    """The bucket of these rows (schemas IMAGES and CAPTIONS, in any order)."""
     images, digests, words = _ordered_images(images, seed)
     rows, image_of = _match(captions.column("digest"), words, seed)
     orphans = len(captions) - len(rows)
     if orphans:
         captions = captions.take(pa.array(rows))
     source = captions.column("source").to_numpy()
-    # Images are numbered in their order, and sources are sorted by name with the raw one before.
+    # Images are numbered in their order, and sources are sorted by name, with the raw one first.
     group = image_of * len(sources) + source
     order, repeated = sorted_rows(group, captions, ["caption"])
     order = order[~repeated]
@@ -235,7 +235,7 @@ def _ordered_images(images: pa.RecordBatch, seed: int) -> tuple[pa.RecordBatch, 
     words = digest_words(digests_of(images.column("digest")))
     keys = order_keys(words[:, 0], seed)
     order = np.argsort(keys)
-    if np.any(keys[order][1:] == keys[order][:-1]):  # an image of several pairs, or two images that begin alike
+    if np.any(keys[order][1:] == keys[order][:-1]):  # an image with several pairs, or two with equal leading digits
         order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], keys))
     changes = np.any(words[order][1:] != words[order][:-1], axis=1)
     number_of = np.empty(len(order), np.int64)
@@ -247,7 +247,7 @@ def _ordered_images(images: pa.RecordBatch, seed: int) -> tuple[pa.RecordBatch, 
 
 
 def word_counts(texts: pa.Array) -> np.ndarray:
-    """Words of each text, between ASCII blanks and control characters: (N,) int32."""
+    """Number of words of each text, separated by ASCII whitespace and control characters: (N,) int32."""
     starts = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[starts[0] : starts[-1]]
     starts = starts - starts[0]
@@ -268,9 +268,9 @@ def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray,
     if len(known) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     image_of = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    # Equal or not is the same for the bytes as they lie as for the words that they spell.
+    # Equality is the same for the bytes in memory order as for the integers that they represent.
     said, ours = digests.view(np.uint64), images.astype(">u8").view(np.uint64)
-    # Images with the same key stand side by side: those that are not of the first of them may be of a later one.
+    # Images with the same key are adjacent: rows that do not belong to the first may belong to a later one.
     while True:
         matched = known[image_of] == keys
         for part in range(1, 4):
@@ -285,7 +285,7 @@ def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray,
 
 
 def text_bytes(captioner: str | None, file: Path) -> int:
-    """About how much memory the rows of a table of raw pairs, or of a captioner, take as captions."""
+    """The approximate memory that the rows of a table of raw pairs, or of a captioner, take as captions."""
     columns = ["raw_caption", "image", "path"] if captioner is None else ["caption"]
     metadata = read_metadata(file)
     size: int = metadata.num_rows * _ROW_OVERHEAD

@@ -1,4 +1,4 @@
-"""The YAML's `duplicates`: what becomes of training images that look alike, or that are evaluation images."""
+"""The YAML's `duplicates`: how training images that look alike, or are evaluation images, are handled."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from caploom.training_set.hamming import MOST_BITS
 
 
 class Policy(StrEnum):
-    """What becomes of such images."""
+    """How such images are handled."""
 
     EXCLUDE = "exclude"
     MARK = "mark"
@@ -29,7 +29,7 @@ class DuplicateSettings(Settings):
 
     near: PolicyKey = Field(
         default=Policy.MARK,
-        description="Of images that look alike all but one are counted (`mark`), left out (`exclude`), or not looked "
+        description="Of images that look alike all but one are counted (`mark`), left out (`exclude`), or not searched "
         "for (`off`).",
     )
     near_distance: int = Field(
@@ -45,7 +45,7 @@ class DuplicateSettings(Settings):
     )
 
     def identity(self) -> dict[str, Any]:
-        """What decides a training set: the distance at which images leave it, None where none do."""
+        """What decides a training set: the distance at which images are left out, None where none are."""
         return {
             "near": self.near_distance if self.near is Policy.EXCLUDE else None,
             "leakage": self.leakage_distance if self.leakage is Policy.EXCLUDE else None,
@@ -53,7 +53,7 @@ class DuplicateSettings(Settings):
 
     @classmethod
     def of_identity(cls, identity: dict[str, Any]) -> "DuplicateSettings":
-        """Settings that decide the same, from what `identity` gave."""
+        """Settings with the same effect, from a result of `identity`."""
         said: dict[str, Any] = {}
         for key, distance in identity.items():
             said[key] = Policy.MARK if distance is None else Policy.EXCLUDE

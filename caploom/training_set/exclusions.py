@@ -17,13 +17,13 @@ NEAR_DUPLICATE_IMAGE = "near_duplicate_image"
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What was found, and what is left out of it.
+    """The duplicates that were found, and which of them are left out.
 
     Attributes:
-        reasons: by the identity of an image that is left out, why.
+        reasons: for the identity of each image that is left out, why.
         found: images by reason, left out or only marked.
         examples: a few of those found: reason, image and the other image's identity.
-        artifacts: the addresses of what says all of them.
+        artifacts: the addresses of the artifacts that list all of them.
     """
 
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Exclusions:
     artifacts: Sequence[str] = ()
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides the training set: nothing, where nothing is left out."""
+        """The part that decides the training set: nothing, where nothing is left out."""
         if not self.reasons:
             return {}
         version = content_version(f"{image}\t{reason}" for image, reason in sorted(self.reasons.items()))
@@ -48,7 +48,7 @@ class Exclusions:
         }
 
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """The rows of a bucket whose image is left out, as a filter says it."""
+        """The rows of a bucket whose image is left out, in the form of a filter's result."""
         images = captions["image_id"].to_pylist()
         why = np.array([self.reasons.get(image, "") for image in images], object)
         return {reason: why == reason for reason in set(self.reasons.values())}

@@ -1,4 +1,4 @@
-"""What a filter is: two phases, the context that the first one has, and what the second one gives."""
+"""The interface of filters: two phases, the context of the first one, and the result of the second one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _T = TypeVar("_T")
 
 
 class Scan(Protocol):
-    """All captions of a training set, to be looked at bucket by bucket as often as a filter needs."""
+    """All captions of a training set, to be scanned bucket by bucket as often as a filter needs."""
 
     def each(self, look: Callable[[pa.Table], _T], *, loads_model: bool = False) -> Iterator[_T]:
-        """What `look` finds in each bucket, in their order.
+        """The results of `look` for all buckets, in their order.
 
         A bucket is a table of image_id, source, place, caption, image and path. `look` may be called in other
-        processes: it finds numbers rather than captions. `loads_model` says that it wants a GPU where there are some.
+        processes: it returns numbers rather than captions. `loads_model` requests a GPU where there are some.
         """
         ...
 
@@ -38,7 +38,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Narrowed:
-    """A scan of what `narrow` leaves of each bucket."""
+    """A scan of each bucket narrowed by `narrow`."""
 
     scan: Scan
     narrow: Callable[[pa.Table], pa.Table]
@@ -63,7 +63,7 @@ class Scorer(Protocol):
 
 
 LoadScorer = Callable[[Any], Scorer]
-"""Loads the model of a filter that scores, from its settings."""
+"""Loads the model of a scoring filter, from its settings."""
 
 
 def _no_scorer(step: Any) -> Scorer:
@@ -72,9 +72,9 @@ def _no_scorer(step: Any) -> Scorer:
 
 @dataclass(frozen=True)
 class FilterContext:
-    """What filters may use besides the captions: the store that keeps scores, and the recipe's name and captioners.
+    """What filters may use in addition to the captions: the store of the scores, the recipe's name and captioners.
 
-    `load_scorer` loads what scores, when a caption is to be scored.
+    `load_scorer` loads the scoring model when there are captions to score.
     """
 
     store: Store
@@ -87,5 +87,5 @@ class Prepared(Protocol):
     """A filter that is ready to judge."""
 
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
-        """Which rows of a bucket are dropped, bool of shape (captions,), by reason; a row has one reason at most."""
+        """Which rows of a bucket are dropped, bool of shape (captions,), by reason; a row has at most one reason."""
         ...

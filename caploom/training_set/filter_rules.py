@@ -1,4 +1,4 @@
-"""The filters that look at the texts alone. Each takes its settings and gives what judges a bucket of captions."""
+"""The filters that only read the texts. Each takes its settings and returns a judge of buckets of captions."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ from caploom.training_set.near_duplicates import near_duplicates_of
 from caploom.training_set.words import split_words
 
 _SAYS_SOMETHING = r"[\p{L}\p{N}\p{So}]"  # a letter, a digit, or a picture such as an emoji
-# Below this nobody can tell a language: two short English words, four Chinese signs.
+# Below this a language cannot be recognized: two short English words, four Chinese characters.
 _SHORTEST_TOLD = 12  # bytes of UTF-8
 _SLOTS = 2**24
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A judge that looks at one bucket: `dropped(captions)` gives the rows to drop, for one reason."""
+    """A judge of single buckets: `dropped(captions)` returns the rows to drop, for one reason."""
 
     reason: str
     dropped: Callable[[pa.Table], np.ndarray]
@@ -43,7 +43,7 @@ def text_column(captions: pa.Table, name: str = "caption") -> pa.Array:
 
 
 def image_numbers(captions: pa.Table) -> np.ndarray:
-    """int64 of shape (captions,): 0, 0, 1, ...: which image of the bucket each caption is of, counted in its order."""
+    """int64 of shape (captions,): 0, 0, 1, ...: the index of each caption's image in the bucket."""
     ids = text_column(captions, "image_id")
     if len(ids) == 0:
         return np.zeros(0, np.int64)
@@ -52,7 +52,7 @@ def image_numbers(captions: pa.Table) -> np.ndarray:
 
 
 def no_empty(step: NoEmpty, scan: Scan, context: FilterContext) -> Rule:
-    """Drops what has no letter, digit or emoji."""
+    """Drops captions without a letter, digit or emoji."""
 
     def dropped(captions: pa.Table) -> np.ndarray:
         says = pc.match_substring_regex(text_column(captions), _SAYS_SOMETHING)
@@ -62,7 +62,7 @@ def no_empty(step: NoEmpty, scan: Scan, context: FilterContext) -> Rule:
 
 
 def min_words(step: MinWords, scan: Scan, context: FilterContext) -> Rule:
-    """Drops what has fewer words; in scripts without blanks each sign counts as one."""
+    """Drops captions with fewer words; in scripts without spaces each character counts as one."""
 
     def dropped(captions: pa.Table) -> np.ndarray:
         owner, _ = split_words(text_column(captions))
@@ -72,9 +72,9 @@ def min_words(step: MinWords, scan: Scan, context: FilterContext) -> Rule:
 
 
 def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
-    """Drops captions in other languages, told by py3langid, whose model comes inside its package.
+    """Drops captions in other languages, recognized by py3langid, whose model is part of its package.
 
-    A text of fewer than 12 bytes is kept: from "red car" nobody can tell.
+    A text of fewer than 12 bytes is kept: "red car" is too short to tell.
     """
     if importlib.util.find_spec("py3langid") is None:
         raise TrainingError(
@@ -87,7 +87,7 @@ def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
     known = sorted({str(code) for code in identifier.nb_classes})
     unknown = [code for code in step.language if code not in known]
     if unknown:
-        raise TrainingError(f'The filter "language" knows no {", ".join(unknown)}; known: {", ".join(known)}.')
+        raise TrainingError(f'The filter "language" does not know {", ".join(unknown)}; known: {", ".join(known)}.')
 
     def dropped(captions: pa.Table) -> np.ndarray:
         encoded = text_column(captions).dictionary_encode()
@@ -102,10 +102,10 @@ def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
 
 
 def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
-    """Drops, at every image, a caption that stands at more than so many images, raw ones too.
+    """Drops, for every image, captions that occur at more than a number of images, raw ones too.
 
-    Two passes: the first counts in a table of 2**24 slots, the second counts exactly what fell into a slot that is too
-    full. So memory grows with the captions that repeat and not with all of them.
+    Two passes: the first counts in a table of 2**24 slots, the second counts exactly the captions in overfull slots. So
+    memory grows with the captions that repeat and not with all of them.
     """
     slots = np.zeros(_SLOTS, np.int32)
     for hashes in scan.each(_hashes_once_an_image):
@@ -123,7 +123,7 @@ def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
 
 
 def near_duplicates(step: NearDuplicates, scan: Scan, context: FilterContext) -> Rule:
-    """Of an image's captions in the order raw, then the YAML's captioners, drops one that is near one that stays."""
+    """Drops captions that are similar to a kept one of their image, in the order raw, then the YAML's captioners."""
     order = {source: place for place, source in enumerate([RAW_SOURCE, *context.captioners])}
 
     def dropped(captions: pa.Table) -> np.ndarray:
@@ -150,7 +150,7 @@ def _hashes(captions: pa.Table) -> np.ndarray:
 
 
 def _hashes_once_an_image(captions: pa.Table) -> np.ndarray:
-    """As `_hashes`, a caption that an image has from two sources counted once."""
+    """As `_hashes`, with a caption that an image has from two sources counted once."""
     hashes, images = _hashes(captions), image_numbers(captions)
     order = np.lexsort((hashes, images))
     hashes, images = hashes[order], images[order]

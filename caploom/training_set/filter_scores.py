@@ -13,12 +13,12 @@ from caploom.training_set.filter_settings import BestOfN, KeepTop
 from caploom.training_set.scores import Scores, scores_of
 
 NOT_SCORED = "not_scored"
-"""The reason of captions whose image could not be read when it was scored."""
+"""The reason for captions whose image could not be read for scoring."""
 
 
 @dataclass(frozen=True)
 class TopShare:
-    """Judges by a score that all must reach."""
+    """Judges by a minimum score."""
 
     scores: Scores
     threshold: float
@@ -31,7 +31,7 @@ class TopShare:
 
 @dataclass(frozen=True)
 class BestCaptions:
-    """Judges by a synthetic caption's rank among its image's; equal scores keep the order of the table."""
+    """Judges by a synthetic caption's rank within its image; equal scores keep the order of the table."""
 
     scores: Scores
     count: int
@@ -55,7 +55,7 @@ class BestCaptions:
 
 
 def keep_top(step: KeepTop, scan: Scan, context: FilterContext) -> TopShare:
-    """Keeps the captions whose scores are at least that of the last one in the share, counted over all captions."""
+    """Keeps the captions that score at least as high as the last one within the share of all captions."""
     scores = scores_of(step, scan, context)
     parts = [np.zeros(0, np.float32)]
     for found in scan.each(scores.look_up):

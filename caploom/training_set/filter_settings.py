@@ -20,20 +20,20 @@ class _Step(Settings):
 
 
 class NoEmpty(_Step):
-    """Drops captions that say nothing: no letter, no digit and no emoji, only blanks, punctuation and control signs."""
+    """Drops empty captions: no letter, digit or emoji, only whitespace, punctuation and control characters."""
 
     filter: Literal["no_empty"] = "no_empty"
 
 
 class MinWords(_Step):
-    """Drops captions of fewer words."""
+    """Drops captions with fewer words."""
 
     filter: Literal["min_words"] = "min_words"
     min_words: PositiveInt
 
 
 class InLanguage(_Step):
-    """Drops captions that are in none of these languages."""
+    """Drops captions in other languages."""
 
     filter: Literal["language"] = "language"
     language: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
@@ -42,14 +42,14 @@ class InLanguage(_Step):
 
 
 class MaxRepeats(_Step):
-    """Drops every caption that stands, word for word, at more images than this: it describes none of them."""
+    """Drops every caption that occurs verbatim at more images than this, and so describes none of them."""
 
     filter: Literal["max_repeats"] = "max_repeats"
     max_repeats: PositiveInt
 
 
 class NearDuplicates(_Step):
-    """Of captions of one image whose sets of words have a Jaccard index of at least this, keeps the first."""
+    """Keeps the first of an image's captions whose sets of words have a Jaccard index of at least this."""
 
     filter: Literal["near_duplicates"] = "near_duplicates"
     near_duplicates: float = Field(gt=0, le=1)
@@ -72,10 +72,10 @@ class ScoredStep(_Step):
         description="An open_clip name, one of Caploom's own, a .json architecture, or a checkpoint's folder (`./...`)."
     )
     pretrained: Annotated[str | None, BeforeValidator(_resolve_weights)] = Field(
-        default=None, description="An open_clip tag or a file of weights; left out for a checkpoint's folder."
+        default=None, description="An open_clip tag or a file of weights; omitted for a checkpoint's folder."
     )
-    batch_size: PositiveInt = Field(default=256, description="Images, and texts, encoded at a time.")
-    device: str = Field(default="auto", description="`auto` is the GPU when there is one, else the CPU.")
+    batch_size: PositiveInt = Field(default=256, description="Images, and texts, per batch.")
+    device: str = Field(default="auto", description="`auto`: the GPU if there is one, else the CPU.")
 
     @model_validator(mode="after")
     def _weights_are_named(self) -> Self:
@@ -88,20 +88,20 @@ class ScoredStep(_Step):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """As `_Step.identity`, the model by its content."""
+        """As `_Step.identity`, with the model by its content."""
         given = self.model_dump(mode="json", exclude={"model", "pretrained", "batch_size", "device"})
         return {**given, "scorer": scorer_identity(self.model, self.pretrained)}
 
 
 class KeepTop(ScoredStep):
-    """Keeps the share of all captions, raw and synthetic, whose scores are highest; ties at the edge all stay."""
+    """Keeps the fraction of all captions, raw and synthetic, with the highest scores; ties at the edge all stay."""
 
     filter: Literal["keep_top"] = "keep_top"
     keep_top: float = Field(gt=0, lt=1)
 
 
 class BestOfN(ScoredStep):
-    """Keeps of each image the n synthetic captions with the highest scores; raw captions stay."""
+    """Keeps the n synthetic captions with the highest scores per image; raw captions stay."""
 
     filter: Literal["best_of_n"] = "best_of_n"
     best_of_n: PositiveInt

@@ -1,7 +1,7 @@
 """The filters of a recipe, between the merge and the mix: each drops captions, and each dropped one has its reason.
 
-A filter runs in two phases. `prepare` may look at all captions once (or more often), bucket by bucket, where a decision
-needs them all; `Prepared.drops` then judges one bucket. A filter is one function and one line in `FILTERS`.
+A filter runs in two phases. `prepare` may scan all captions once (or more often), bucket by bucket, where a decision
+needs all of them; `Prepared.drops` then judges one bucket. A filter is one function and one line in `FILTERS`.
 
 The merge calls `prepare_filters`, then `apply_filters` for each bucket, and `refuse_if_all_dropped` at the end.
 """
@@ -31,12 +31,12 @@ FILTERS: dict[str, Callable[[Any, Scan, FilterContext], Prepared]] = {
     "keep_top": filter_scores.keep_top,
     "best_of_n": filter_scores.best_of_n,
 }
-"""The first phase of each filter: from its settings, the captions that reach it and the context to what judges."""
+"""The first phase of each filter: from its settings, the captions that reach it and the context to a judge."""
 
 
 @dataclass
 class PreparedFilters:
-    """The filters of a recipe, in its order, with the counts of what `apply_filters` has seen.
+    """The filters of a recipe, in its order, with the counts of `apply_filters`.
 
     Attributes:
         judges: the name and the judge of each filter.
@@ -50,7 +50,7 @@ class PreparedFilters:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def count(self, seen: int, dropped: Mapping[str, int]) -> None:
-        """Count what was seen of a bucket, and dropped."""
+        """Count a bucket's captions and the dropped ones."""
         self.seen += seen
         for reason, number in dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + number
@@ -73,9 +73,9 @@ def filters_identity(steps: Sequence[FilterStep]) -> list[dict[str, Any]]:
 def prepare_filters(
     steps: Sequence[FilterStep], scan: Scan, context: FilterContext, left_out: Exclusions | None = None
 ) -> PreparedFilters:
-    """Make the recipe's filters ready; each is prepared on what those before it leave, the images left out before all.
+    """Prepare the recipe's filters, each on what the previous ones leave, after the excluded images.
 
-    Raises `TrainingError` when a filter cannot work, such as for want of its model.
+    Raises `TrainingError` when a filter cannot work, for example without its model.
     """
     prepared = PreparedFilters(context.recipe)
     if left_out is not None and left_out.reasons:
@@ -87,7 +87,7 @@ def prepare_filters(
 
 
 def apply_filters(captions: pa.Table, prepared: PreparedFilters) -> tuple[pa.Table, pa.Table]:
-    """The captions that a bucket keeps and, of schema DROPPED, those that it loses, both in their order."""
+    """A bucket's kept captions and its dropped ones (schema DROPPED), both in their order."""
     kept, dropped = judge(captions, prepared.judges)
     prepared.count(len(captions), reasons_of(dropped))
     return kept, dropped
@@ -109,13 +109,13 @@ def judge(captions: pa.Table, judges: Sequence[tuple[str, Prepared]]) -> tuple[p
             lost.append(rows.append_column("reason", pa.array([reason] * len(rows), pa.string())).cast(DROPPED))
             lost_rows.append(row[mask])
         captions, row = captions.filter(pa.array(~gone)), row[~gone]
-    # By filter they would show how captions were cut into buckets.
+    # Sorted by filter they would depend on the division into buckets.
     order = np.argsort(np.concatenate(lost_rows), kind="stable")
     return captions, pa.concat_tables(lost).take(pa.array(order))
 
 
 def reasons_of(dropped: pa.Table) -> dict[str, int]:
-    """How many captions were dropped for each reason."""
+    """The numbers of dropped captions by reason."""
     return {each["values"]: each["counts"] for each in pc.value_counts(dropped["reason"]).to_pylist()}
 
 

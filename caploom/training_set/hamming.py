@@ -1,9 +1,9 @@
 """All pairs of 64-bit hashes that differ in few bits, found exactly and in memory that grows with the hashes alone.
 
-The bits are cut into `agreeing + distance` bands. Two hashes that differ in at most `distance` bits agree in at least
-`agreeing` whole bands, so that each such pair stands side by side in one of the sorted orders of every choice of so
-many bands (Manku et al. 2007, "Detecting near-duplicates for web crawling"). Nothing is missed and nothing is guessed:
-what stands side by side is compared bit by bit. How many bands must agree is chosen by what it would cost.
+The bits are divided into `agreeing + distance` bands. Two hashes that differ in at most `distance` bits agree in at
+least `agreeing` whole bands, so that each such pair is adjacent in one of the sort orders by every choice of that many
+bands (Manku et al. 2007, "Detecting near-duplicates for web crawling"). The result is exact: adjacent hashes are
+compared bit by bit. How many bands must agree is chosen by its cost.
 """
 
 import math
@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_BITS = 8
-"""The largest distance that is looked for: unrelated photographs differ in about 32 bits of 64."""
+"""The largest supported distance: unrelated photographs differ in about 32 of 64 bits."""
 
 _CHUNK = 2**18  # pairs compared at once
-_SORTING = 3.0  # what sorting a hash costs beside comparing two, measured
+_SORTING = 3.0  # measured cost of sorting a hash relative to comparing two
 
 
 class Pairs(NamedTuple):
-    """Pairs by their places: `left` and `right` int64, `bits` uint8 that differ. A pair may come more than once."""
+    """Pairs by index: `left` and `right` int64, and `bits` uint8 that differ. A pair may occur more than once."""
 
     left: np.ndarray
     right: np.ndarray
@@ -62,10 +62,10 @@ def pairs_between(left: np.ndarray, right: np.ndarray, distance: int) -> Iterato
 
 
 def first_alike(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Of different hashes (N,) uint64 in an order, the place of the first that stays and is near each: (N,) int64.
+    """For each of N different hashes, uint64 in order, the index of the first kept one near it: (N,) int64.
 
-    A hash stays, and is its own first, unless one before it stays that differs in at most `distance` bits: whatever is
-    not first is near what is. Pairs are looked at and not kept, so that many hashes alike take time and no memory.
+    A hash is kept, and is its own first, unless an earlier kept one differs in at most `distance` bits: every other
+    hash is near a kept one. Pairs are not stored, so that many similar hashes take time and no memory.
     """
     places = np.arange(len(hashes))
     near = np.zeros(len(hashes), bool)
@@ -76,7 +76,7 @@ def first_alike(hashes: np.ndarray, distance: int) -> np.ndarray:
     waiting = concerned
     while len(waiting):
         those = hashes[waiting]
-        # One without a neighbour before it that is still undecided stays, as one that stays takes its neighbours along.
+        # A hash without an undecided earlier neighbour is kept, since a kept one decides its neighbours.
         first = np.ones(len(waiting), bool)
         for found in pairs_within(those, distance):
             first[found.right] = False
@@ -100,10 +100,10 @@ def _compared(left: np.ndarray, right: np.ndarray, rows: np.ndarray, others: np.
 
 
 def _side_by_side(first: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each row with each of the places from its `first` up to its `end`, some at a time."""
+    """Each row with each of the indices from its `first` up to its `end`, some at a time."""
     waiting = np.flatnonzero(first < end)
     while len(waiting):
-        # Few rows with many places each (pictures that hash alike) are still compared many at a time.
+        # A few rows with many candidates each (similar pictures) are still compared many at a time.
         width = max(1, _CHUNK // len(waiting))
         for start in range(0, len(waiting), _CHUNK):
             rows = waiting[start : start + _CHUNK]
@@ -115,7 +115,7 @@ def _side_by_side(first: np.ndarray, end: np.ndarray) -> Iterator[tuple[np.ndarr
 
 
 def _choices(rows: int, others: int, distance: int) -> Iterator[np.uint64]:
-    """The masks of the bands that are to agree, a choice at a time."""
+    """The masks of the bands that have to agree, one choice at a time."""
     if not 0 <= distance <= MOST_BITS:
         raise ValueError(f"a distance of {distance} bits is not from 0 to {MOST_BITS}")
     agreeing = min(range(1, 6), key=lambda number: _cost(rows, others, distance, number))
@@ -131,6 +131,6 @@ def _cost(rows: int, others: int, distance: int, agreeing: int) -> float:
 
 
 def _bands(count: int) -> list[int]:
-    """64 bits in so many parts of about the same width, as masks."""
+    """64 bits divided into that many parts of about the same width, as masks."""
     edges = [round(64 * number / count) for number in range(count + 1)]
     return [(1 << end) - (1 << start) for start, end in pairwise(edges)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from caploom.training_set.words import split_words
 
-_BITS = 62  # captions of an image that the bits of one integer tell apart
+_BITS = 62  # captions of an image that fit into the bits of one integer
 
 
 def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
     owner, words = split_words(texts)
     encoded = words.dictionary_encode()
     vocabulary = max(1, len(encoded.dictionary))
-    # Each word of a caption once; sorted, since NumPy's own `unique` goes by hashes, five times as slow here.
+    # Each word of a caption once; sorted, since NumPy's own `unique` hashes, which is five times as slow here.
     held = np.sort(owner * vocabulary + encoded.indices.to_numpy())
     owner, tokens = np.divmod(held[_first(held)], vocabulary)
     sizes = np.bincount(owner, minlength=len(texts))
@@ -34,7 +34,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
         sets = [frozenset(tokens[a:b].tolist()) for a, b in pairwise(edges)]
         result[rows.start : rows.stop] = _near_one_by_one(sets, threshold)
 
-    # Of each word of an image, the captions that hold it as the bits of a number.
+    # For each word of an image, the captions that contain it, as the bits of a number.
     place = np.arange(len(texts)) - starts[images]
     few = captions[images[owner]] <= _BITS
     owner, tokens = owner[few], tokens[few]
@@ -48,7 +48,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
         groups, holders = images[owner][first], np.bitwise_or.reduceat(np.int64(1) << place[owner], first)
     several = np.where(captions <= _BITS, captions, 0)
     for later in range(1, int(several.max(initial=0))):
-        # Only images with so many captions go on: a single image with fifty must not make all of them wait.
+        # Only images with that many captions continue: a single image with fifty must not slow down all of them.
         going_on = several[groups] > later
         groups, holders = groups[going_on], holders[going_on]
         holding = (holders >> later) & 1 == 1
@@ -65,7 +65,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
 
 
 def _first(sorted_keys: np.ndarray) -> np.ndarray:
-    """bool of shape (N,): where a key stands for the first time."""
+    """bool of shape (N,): where a key occurs for the first time."""
     first = np.ones(len(sorted_keys), bool)
     first[1:] = sorted_keys[1:] != sorted_keys[:-1]
     return first

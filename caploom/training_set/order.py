@@ -1,7 +1,7 @@
 """The order of a training set: a seeded shuffle of the images that is the same on every machine.
 
 An image's key is a mix of the seed and the first 64 bits of its identity; the order is that of (key, identity).
-Neither shards nor captioners nor the order in which they were read have a part in it.
+It does not depend on shards, captioners or the order in which they were read.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ _HEX_PAIRS = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(
 
 
 def image_digests(image_ids: pa.Array) -> np.ndarray:
-    """The 32 bytes that each identity spells in hexadecimal: (N, 32) uint8.
+    """The 32 bytes of each hexadecimal identity: (N, 32) uint8.
 
     Raises `StoreError` for an identity that is not 64 digits long.
     """
@@ -27,7 +27,7 @@ def image_digests(image_ids: pa.Array) -> np.ndarray:
         return np.empty((0, 32), np.uint8)
     offsets = np.frombuffer(image_ids.buffers()[1], np.int32)[image_ids.offset : image_ids.offset + count + 1]
     if np.any(np.diff(offsets) != ID_DIGITS):
-        raise StoreError("a table holds an image_id that is no SHA-256: it was not written by Caploom; make it again.")
+        raise StoreError("a table has an image_id that is not a SHA-256: it was not written by Caploom; rebuild it.")
     digits = np.frombuffer(image_ids.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].view("<u8")
     # Eight digits at a time: "0" to "9" end in their value, "a" to "f" in their value less nine and have bit 6 set.
     nibbles = digits & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -45,7 +45,7 @@ def image_ids(digests: np.ndarray) -> pa.Array:
 
 
 def digest_words(digests: np.ndarray) -> np.ndarray:
-    """(N, 32) uint8 as (N, 4) uint64 that sort as the identities do."""
+    """(N, 32) uint8 as (N, 4) uint64 that sort like the identities."""
     return np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
 
 
@@ -66,7 +66,7 @@ def digests_of(column: pa.Array) -> np.ndarray:
 
 
 def order_keys(first_words: np.ndarray, seed: int) -> np.ndarray:
-    """The keys (N,) uint64 for the first 64 bits of images' identities: SplitMix64, for each seed a bijection."""
+    """The keys (N,) uint64 for the first 64 bits of images' identities: SplitMix64, a bijection for each seed."""
     start = _split_mix(np.array([seed], np.uint64))
     return _split_mix(first_words ^ start)
 

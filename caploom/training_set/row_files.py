@@ -1,4 +1,4 @@
-"""Writes a training set's tables into Parquet files whose cut depends on the rows alone, not on how they arrive."""
+"""Writes a training set's tables into Parquet files whose boundaries depend on the rows alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ FILE_ROWS = 20_000
 FILE_BYTES = 64 * 2**20
 """A file ends with the row that reaches one of these; bytes are those of the captions."""
 
-# Values that come again and again; captions and identities do not, and a dictionary of them is built for nothing.
+# Columns of recurring values; captions and identities do not recur, so a dictionary of them would be wasted.
 _DICTIONARIES = ["sources.list.element", "weights.list.element", "source", "reason"]
 
 
 class Cuts:
-    """Where files end, told of rows as they come."""
+    """Decides where files end, from the rows as they come."""
 
     def __init__(self, file_rows: int = FILE_ROWS, file_bytes: int = FILE_BYTES) -> None:
         self._file_rows, self._file_bytes = file_rows, file_bytes
@@ -43,9 +43,9 @@ class Cuts:
 
 
 class TableFiles:
-    """Writes `<name>-00000.parquet`, ...; the same rows give the same bytes, in whatever pieces they come.
+    """Writes `<name>-00000.parquet`, ...; the same rows give the same bytes, in any pieces.
 
-    `text_bytes` says how many bytes of text each row of a table has: (N,) int64.
+    `text_bytes` returns the bytes of text of each row of a table: (N,) int64.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TableFiles:
                 self._end_file()
 
     def close(self, *, at_least_one: bool = False) -> None:
-        """Write what is left; `at_least_one` file, if need be without rows."""
+        """Write the remaining rows; `at_least_one` file, if necessary without rows."""
         if self._pending or (at_least_one and not self._files):
             self._end_file()
 
@@ -83,24 +83,24 @@ class TableFiles:
 
 
 def file_name(name: str, number: int) -> str:
-    """What a file is called."""
+    """A file's name."""
     return f"{name}-{number:05d}.parquet"
 
 
 def write_file(pieces: Sequence[pa.Table], schema: pa.Schema, path: Path) -> None:
-    """Write one file, of rows that came in pieces."""
+    """Write one file from rows in pieces."""
     table = pa.concat_tables([schema.empty_table(), *pieces]).combine_chunks()
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": _DICTIONARIES}
     pq.write_table(table, path, **options)
 
 
 def row_files(folder: Path) -> TableFiles:
-    """Where a training set's rows go: `rows-*.parquet`."""
+    """The files of a training set's rows: `rows-*.parquet`."""
     return TableFiles(folder, "rows", TRAINING_ROWS, caption_bytes)
 
 
 def dropped_files(folder: Path) -> TableFiles:
-    """Where go the captions that filters dropped: `dropped-*.parquet`."""
+    """The files of captions that filters dropped: `dropped-*.parquet`."""
     return TableFiles(folder, "dropped", DROPPED, dropped_bytes)
 
 

@@ -1,4 +1,4 @@
-"""Of which source a training set's samples are: the sum of the weights with which training draws, and the images."""
+"""The sources of a training set's samples: sums of the weights with which training draws, and numbers of images."""
 
 from collections import Counter, defaultdict
 
@@ -8,17 +8,17 @@ import pyarrow.compute as pc
 
 
 class Samples:
-    """Adds up training rows (columns image_id, sources and weights), in their order, in whatever pieces they come.
+    """Adds up training rows (columns image_id, sources and weights), in their order, in any pieces.
 
     Attributes:
-        drawn: by source, the sum of its weights: of so many samples, one a row, it is expected to be.
-        images: by source, how many images have something of it.
+        drawn: by source, the sum of its weights: its expected number of samples, of one per row.
+        images: by source, the number of images with a caption of it.
     """
 
     def __init__(self) -> None:
         self.drawn: dict[str, float] = defaultdict(float)
         self.images: Counter[str] = Counter()
-        self._last: tuple[str, set[str]] = ("", set())  # the last image, and the sources seen of it
+        self._last: tuple[str, set[str]] = ("", set())  # the last image, and its sources so far
 
     def add(self, rows: pa.Table) -> None:
         """Count some rows."""
@@ -27,13 +27,13 @@ class Samples:
                 self._add(batch)
 
     def add_counted(self, later: "Samples") -> None:
-        """Count in what another counted of other images."""
+        """Add another counter's results for other images."""
         for source, drawn in later.drawn.items():
             self.drawn[source] += drawn
         self.images.update(later.images)
 
     def shares(self, sources: list[str]) -> dict[str, float]:
-        """The share of the samples that is each source's, 0 to 1."""
+        """Each source's fraction of the samples, 0 to 1."""
         total = sum(self.drawn.values()) or 1
         return {source: round(self.drawn.get(source, 0.0) / total, 6) for source in sources}
 
@@ -41,7 +41,7 @@ class Samples:
         lists, weights = batch.column("sources"), batch.column("weights").flatten().to_numpy()
         encoded = lists.flatten().dictionary_encode()
         source = encoded.indices.to_numpy()
-        # A row is an image; with the mix `concatenate` it is a caption, and an image's rows stand side by side.
+        # A row is an image; with the mix `concatenate` it is a caption, and an image's rows are adjacent.
         ids = pc.run_end_encode(batch.column("image_id"))
         runs = np.diff(np.asarray(ids.run_ends), prepend=0)
         row_of = np.repeat(np.arange(len(batch)), lists.value_lengths().to_numpy())

@@ -1,4 +1,4 @@
-"""What makes a scorer the same scorer: what its scores are kept under."""
+"""The identity of a scorer, under which its scores are stored."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,9 @@ _ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
 
 
 def scorer_identity(model_name: str, pretrained: str | None) -> dict[str, Any]:
-    """All that decides a score: a model and its weights; of files, the content and not the path."""
+    """All that decides a score: a model and its weights; for files, the content and not the path."""
     model, own = Path(model_name), _ARCHITECTURES / f"{model_name}.json"
-    if model.is_absolute() and model.is_dir():  # a checkpoint: of its files, those that are loaded
+    if model.is_absolute() and model.is_dir():  # a checkpoint: only the files that are loaded
         files = [_content(model / name) for name in ("open_clip_config.json", "model.safetensors")]
         return {"checkpoint": files, "code_version": CODE_VERSION}
     architecture = next((_content(file) for file in (own, model) if file.is_file()), model_name)
@@ -26,7 +26,7 @@ def scorer_identity(model_name: str, pretrained: str | None) -> dict[str, Any]:
 
 
 def _content(file: Path) -> str:
-    """The hash of a file's content, remembered while the file stays as it is; a missing one is refused when read."""
+    """The hash of a file's content, cached while the file is unchanged; a missing one is reported on reading."""
     if not file.is_file():
         return f"missing:{file.name}"
     status = file.stat()

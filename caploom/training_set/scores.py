@@ -1,6 +1,6 @@
-"""Image-text scores, computed once for each (image, caption, scorer) and kept in the store under `scores/<scorer>/`.
+"""Image-text scores, computed once for each (image, caption, scorer) and stored under `scores/<scorer>/`.
 
-They belong to no recipe: another share, another shear that gives the same caption, or a second recipe finds them there.
+They belong to no recipe: another fraction, another shear with the same caption, or a second recipe reuses them.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from caploom.training_set.filter_settings import ScoredStep
 from caploom.training_set.scorer_identity import CODE_VERSION, scorer_identity
 
 KIND = "scores"
-_PART = 100_000  # captions that are scored before they are kept
+_PART = 100_000  # captions that are scored before they are stored
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,7 +37,7 @@ class Scores:
         return self.of_keys(caption_keys(captions))
 
     def lacking(self, captions: pa.Table) -> int:
-        """How many captions have none."""
+        """The number of captions without a score."""
         return int(np.isnan(self.look_up(captions)).sum())
 
     def of_keys(self, keys: np.ndarray) -> np.ndarray:
@@ -54,10 +54,10 @@ def caption_keys(captions: pa.Table) -> np.ndarray:
 
 
 def scores_of(scorer: ScoredStep, scan: Scan, context: FilterContext) -> Scores:
-    """The scores of all captions that `scan` gives, those that the store lacks computed and kept.
+    """The scores of all captions of `scan`; missing ones are computed and stored.
 
-    An image that cannot be read has no score now and is tried again next time. Raises `TrainingError` or `StoreError`
-    when the model cannot be had.
+    An unreadable image has no score now and is retried next time. Raises `TrainingError` or `StoreError` when the model
+    cannot be loaded.
     """
     store, load = context.store, context.load_scorer
     identity = scorer_identity(scorer.model, scorer.pretrained)
@@ -68,7 +68,7 @@ def scores_of(scorer: ScoredStep, scan: Scan, context: FilterContext) -> Scores:
         return known
     score = partial(_score, scorer=scorer, known=known, store=store, load=load, name=name, identity=identity)
     done = 0
-    # A bar of its own: the stage's is about to count the captions that it merges.
+    # A separate bar: the stage's will count the merged captions.
     with track(f"scores by {scorer.model}", "captions") as bar:
         progress = bar.part()
         try:
@@ -90,7 +90,7 @@ def _score(
     name: str,
     identity: dict[str, Any],
 ) -> int:
-    """Score and keep what has no score yet of a bucket; how many captions that was."""
+    """Score and store a bucket's captions without a score; returns their number."""
     missing = captions.filter(pa.array(np.isnan(known.look_up(captions))))
     for start in range(0, len(missing), _PART):
         _keep(store, name, identity, missing.slice(start, _PART), _model(load, scorer))
@@ -109,7 +109,7 @@ def _kept(store: Store, name: str) -> Scores:
 
 
 def _keep(store: Store, name: str, identity: dict[str, Any], captions: pa.Table, model: Scorer) -> None:
-    """Score some captions and keep the scores as one artifact, so that a killed run loses no more than one."""
+    """Score some captions and store the scores as one artifact, so that a killed run loses no more than one."""
     scores = model.score(captions)
     keys = caption_keys(captions)
     table = pa.table({"image_id": captions["image_id"], "key": keys, "score": scores})

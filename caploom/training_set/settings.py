@@ -15,45 +15,45 @@ _PARAMETERS = ("raw_probability", "weights", "multi_positive")
 
 
 class Drawing(Settings):
-    """What training does with a row at the moment it draws; it travels in the metadata of the training set's files.
+    """What training does when it draws from a row; stored in the metadata of the training set's files.
 
-    There and not in the trainer's settings, so that it belongs to the data version that a checkpoint is made from.
+    It is there and not in the trainer's settings, so that it is part of the data version of a checkpoint's input.
     """
 
-    texts: PositiveInt = Field(default=1, description="Captions of an image in one step, fewer where it has fewer.")
-    sub_caption: bool = Field(default=False, description="Of each drawn caption, a random sentence is taken.")
-    source_prefix: bool = Field(default=False, description='The source\'s name and ": " go before the caption.')
+    texts: PositiveInt = Field(default=1, description="Captions of an image per step; fewer where it has fewer.")
+    sub_caption: bool = Field(default=False, description="Take a random sentence of each drawn caption.")
+    source_prefix: bool = Field(default=False, description='Put the source\'s name and ": " before the caption.')
 
     def metadata(self) -> dict[bytes, bytes] | None:
-        """The metadata of an Arrow schema; None when training draws one whole caption, as it does unless told."""
+        """The metadata of an Arrow schema; None when training draws one whole caption, the default."""
         return None if self == Drawing() else {_DRAWING_KEY: self.model_dump_json().encode()}
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Self:
-        """The drawing that a schema's metadata holds; raises pydantic's `ValidationError` when it is damaged."""
+        """The drawing in a schema's metadata; raises pydantic's `ValidationError` when it is damaged."""
         written = (metadata or {}).get(_DRAWING_KEY)
         return cls() if written is None else cls.model_validate_json(written)
 
 
 class MixSettings(Settings):
-    """A strategy by its name or with its parameter, and modifiers beside it: `{weights: {...}, sub_caption: true}`.
+    """A strategy by its name or with its parameter, and modifiers: `{weights: {...}, sub_caption: true}`.
 
     uniform: each of an image's captions is as likely as the next (LaCLIP).
     raw_probability: the raw caption with probability p, else one of the others (VeCLIP, Recap-DataComp-1B).
-    weights: a weight a source, shared by its captions and normalized over what the image has.
+    weights: a weight per source, shared by its captions and normalized over the image's captions.
     multi_positive: up to k captions of an image in one step, all of them its positives (DreamLIP, 1-to-K).
-    concatenate: one training row a caption (the released code's "joint training").
+    concatenate: one training row per caption (the released code's "joint training").
     """
 
     strategy: Literal["uniform", "raw_probability", "concatenate", "weights", "multi_positive"] = "uniform"
     raw_probability: float | None = Field(default=None, ge=0, le=1)
-    weights: dict[str, float] | None = Field(default=None, description="Of `raw` and of every captioner; 0 is allowed.")
+    weights: dict[str, float] | None = Field(default=None, description="Of `raw` and of all captioners; 0 is allowed.")
     multi_positive: PositiveInt | None = Field(
-        default=None, description="Captions of an image in one step, the raw one among them; 5 unless said."
+        default=None, description="Captions of an image per step, including the raw one; 5 by default."
     )
     sub_caption: bool = Field(default=False, description="Train on a random sentence of the drawn caption (DreamLIP).")
     source_prefix: bool = Field(
-        default=False, description="Train on `<source>: <caption>`; nothing is put before a text at evaluation."
+        default=False, description="Train on `<source>: <caption>`; texts have no prefix at evaluation."
     )
 
     @model_validator(mode="before")
@@ -81,11 +81,11 @@ class MixSettings(Settings):
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"the weight of {source} is {weight}: a weight is a number from 0 up")
         if self.weights is not None and not sum(self.weights.values()) > 0:
-            raise ValueError("the weights add up to nothing, so no caption could be drawn: make one of them positive")
+            raise ValueError("the weights add up to zero, so no caption could be drawn: make one of them positive")
         return self
 
     def check_sources(self, captioners: Collection[str]) -> None:
-        """Raise `ValueError` unless the weights name `raw` and just the captioners of the recipe."""
+        """Raise `ValueError` unless the weights name `raw` and exactly the captioners of the recipe."""
         if self.weights is None:
             return
         sources = [RAW_SOURCE, *captioners]
@@ -95,9 +95,9 @@ class MixSettings(Settings):
                 raise ValueError(f'weights: the recipe has no captioner "{source}"; {weigh}')
         missing = [source for source in sources if source not in self.weights]
         if missing:
-            raise ValueError(f"weights: {', '.join(missing)} has no weight; write 0 for what is never to be drawn")
+            raise ValueError(f"weights: {', '.join(missing)} has no weight; write 0 for a source that is never drawn")
 
     @property
     def drawing(self) -> Drawing:
-        """What training does with a row when it draws."""
+        """What training does when it draws from a row."""
         return Drawing(texts=self.multi_positive or 1, sub_caption=self.sub_caption, source_prefix=self.source_prefix)

@@ -1,4 +1,4 @@
-"""Sorting rows by a number, and by their text only where the number leaves a choice, which it seldom does."""
+"""Sorts rows by a number, and by their text only for equal numbers, which are rare."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,11 +6,11 @@ import pyarrow.compute as pc
 
 
 def sorted_rows(group: np.ndarray, rows: pa.RecordBatch, columns: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The order of rows by (group, columns in UTF-8), and which of the rows in that order repeats the one before."""
-    order = np.argsort(group)  # needs not be stable: what it leaves open is decided by text below
+    """The order of rows by (group, columns in UTF-8), and which of the rows in that order repeat the previous one."""
+    order = np.argsort(group)  # need not be stable: ties are decided by text below
     ordered = group[order]
     repeated = np.zeros(len(order), bool)
-    tied = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # each has the group of the row before
+    tied = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # each has the group of the previous row
     if len(tied) == 0:
         return order, repeated
     places = np.union1d(tied - 1, tied)

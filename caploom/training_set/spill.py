@@ -1,4 +1,4 @@
-"""A file that takes rows in any order and gives them back by bucket: what does not fit into memory waits here."""
+"""A file that takes rows in any order and returns them by bucket, for rows that do not fit into memory."""
 
 import os
 import tempfile
@@ -17,11 +17,11 @@ from caploom.storage.writing import DISK_FULL
 class Spill:
     """Rows of one schema, to be written batch by batch and read bucket by bucket.
 
-    `bucket_of` says which of `buckets` each row of a batch belongs to. About `flush_bytes` are held back, so that what
-    is written for a bucket at once is no crumb.
+    `bucket_of` says which of `buckets` each row of a batch belongs to. About `flush_bytes` are buffered, so that the
+    piece written for a bucket is not too small.
 
     Attributes:
-        offsets: for each flush, int64 of shape (buckets + 1,): where in the file each bucket's piece begins and ends.
+        offsets: for each flush, int64 of shape (buckets + 1,): where each bucket's piece begins and ends in the file.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Spill:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held back; before anything is read."""
+        """Write the buffered rows; call it before anything is read."""
         if not self._pending:
             return
         batch = _one_batch(self._pending, self.schema)
@@ -72,8 +72,8 @@ class Spill:
         return rows_of_pieces((self._piece(start, size) for start, size in ranges(self.offsets, bucket)), self.schema)
 
     def close(self) -> None:
-        """Give the disk back."""
-        with suppress(OSError):  # a full disk has been told already
+        """Release the disk space."""
+        with suppress(OSError):  # a full disk was reported before
             self._file.close()
 
     def _piece(self, start: int, size: int) -> bytes:
@@ -82,7 +82,7 @@ class Spill:
 
 
 def ranges(offsets: Sequence[np.ndarray], bucket: int) -> Iterator[tuple[int, int]]:
-    """Where the pieces of a bucket lie in a spill's file: start and size."""
+    """The positions of a bucket's pieces in a spill's file: start and size."""
     for each in offsets:
         start, end = int(each[bucket]), int(each[bucket + 1])
         if end > start:
@@ -90,12 +90,12 @@ def ranges(offsets: Sequence[np.ndarray], bucket: int) -> Iterator[tuple[int, in
 
 
 def rows_of_pieces(pieces: Iterable[bytes], schema: pa.Schema) -> pa.RecordBatch:
-    """The rows that the pieces of a bucket hold."""
+    """The rows in a bucket's pieces."""
     return _one_batch([pa.ipc.read_record_batch(pa.py_buffer(piece), schema) for piece in pieces], schema)
 
 
 def nameless_file(folder: Path) -> IO[bytes]:
-    """A file without a name, which is gone with the process, however that ends."""
+    """A nameless file, which disappears with the process, however that ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder)
@@ -108,7 +108,7 @@ def nameless_file(folder: Path) -> IO[bytes]:
 
 @contextmanager
 def full_spill_explained(folder: Path) -> Iterator[None]:
-    """A disk that is full while rows are put aside becomes a `StoreError` that says so."""
+    """A disk that is full while rows are written becomes a `StoreError` that says so."""
     try:
         yield
     except OSError as error:

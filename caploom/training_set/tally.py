@@ -1,4 +1,4 @@
-"""What a merge counts: captions kept, by source, and why the others were not."""
+"""A merge's counts: kept captions by source, and the others by reason."""
 
 from collections import Counter
 from typing import Any
@@ -12,7 +12,7 @@ from caploom.training_set.samples import Samples
 
 
 class Tally:
-    """Counts what is kept, and by its reason what is not."""
+    """Counts kept captions, and others by their reason."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -27,11 +27,11 @@ class Tally:
         return self._captions.total()
 
     def count(self, captions: pa.Table, rows: pa.Table) -> None:
-        """Count captions that are kept, and the training rows that they make; an image's are all among them."""
+        """Count kept captions, and their training rows; all captions of an image must come together."""
         said = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
         self._captions.update(dict(zip(said["source"], said["words_count"], strict=True)))
         self._words.update(dict(zip(said["source"], said["words_sum"], strict=True)))
-        # An image's captions stand side by side.
+        # An image's captions are adjacent.
         runs = (
             pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks
         )
@@ -39,7 +39,7 @@ class Tally:
         self._samples.add(rows)
 
     def add(self, later: "Tally") -> None:
-        """Count in what another counted of other images."""
+        """Add another tally's counts for other images."""
         self.reasons.update(later.reasons)
         self._images += later._images
         self._captions.update(later._captions)
@@ -47,7 +47,7 @@ class Tally:
         self._samples.add_counted(later._samples)
 
     def row_count(self, rows_in: int) -> RowCount:
-        """The row identity."""
+        """The row counts."""
         reasons = {reason: number for reason, number in self.reasons.items() if number}
         failed = sum(reasons.values())
         return RowCount(unit="captions", rows_in=rows_in, rows_out=self.out, rows_failed=failed, reasons=reasons)

@@ -1,7 +1,7 @@
 """Writes the released code's JSON: `[{"image", "caption", "source"}, ...]`, one object per line, in row order.
 
-The text is put together by Arrow's kernels: most captions hold nothing that JSON escapes, and looking for a few
-bytes tells. A caption's escapes are those of Python's `json` with `ensure_ascii=False`.
+The text is assembled by Arrow's kernels: most captions contain nothing that JSON escapes, which a search for a few
+bytes shows. A caption's escapes are those of Python's `json` with `ensure_ascii=False`.
 """
 
 import json
@@ -18,7 +18,7 @@ _BLOCK_ROWS = 8_192
 
 
 class TrainingJson:
-    """Writes rows (schema TRAINING_ROWS) as they come; the file is whole JSON once the block has ended."""
+    """Writes rows (schema TRAINING_ROWS) as they come; the file is complete JSON once the block has ended."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -62,7 +62,7 @@ def write_training_json(tables: Iterable[pa.Table], path: Path) -> None:
 
 
 def json_escaped(texts: pa.Array) -> pa.Array:
-    """Texts as they stand between the quotes of a JSON string."""
+    """Texts as they appear between the quotes of a JSON string."""
     data = _text(texts)
     found = [np.flatnonzero(data == ord(mark)) for mark in '"\\']
     if len(data) and data.min() < 0x20:
@@ -72,7 +72,7 @@ def json_escaped(texts: pa.Array) -> pa.Array:
         return texts
     starts = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     escaped = np.zeros(len(texts), bool)
-    # The last text that starts at or before a place holds it: empty texts before start there too.
+    # A position belongs to the last text that starts at or before it: empty texts before it start there too.
     escaped[np.searchsorted(starts, places + starts[0], side="right") - 1] = True
     mask = pa.array(escaped)
     values = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts.filter(mask).to_pylist()]

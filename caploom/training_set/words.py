@@ -1,18 +1,18 @@
-"""A caption's words, for the filters: in Arrow kernels, a column at a time."""
+"""A caption's words, for the filters: computed by Arrow kernels, a column at a time."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 _MARKS = ".,;:!?\"'()[]{}<>«»“”„‘’‹›…·-–—−_*/\\|~`^+=#&@。、，；：！？「」『』（）【】《》،؛؟।"
-# Scripts that write no spaces: each sign is taken for a word, which is near enough to count and to compare by.
+# Scripts without spaces: each character is taken for a word, which is close enough for counting and comparing.
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
 
 
 def split_words(texts: pa.Array) -> tuple[np.ndarray, pa.Array]:
     """Lower-case words of N texts: the index of each word's text, int64 and ascending, and the words.
 
-    What stands between blanks, without the punctuation around it; nothing where only punctuation stood.
+    Words are separated by whitespace, without surrounding punctuation; punctuation alone is not a word.
     """
     lowered = pc.utf8_lower(texts)
     spaced = pc.match_substring_regex(lowered, _UNSPACED)

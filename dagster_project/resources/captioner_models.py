@@ -1,4 +1,4 @@
-"""The GPU resource that carries the captioners' weights: a model is loaded once a run, for all its shards."""
+"""The GPU resource with the captioners' weights: a model is loaded once per run, for all its shards."""
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -16,7 +16,7 @@ class CaptionerModels(dg.ConfigurableResource):
     _backend: Backend | None = PrivateAttr(default=None)
 
     def load(self, settings: CaptionerSettings, store: Store) -> Backend:
-        """The captioner's model, loaded unless it is the one in memory; another one is let go first."""
+        """The captioner's model, loaded unless it is the one in memory; another one is released first."""
         fingerprint = captioner_fingerprint(settings)
         if self._backend is None or self._fingerprint != fingerprint:
             self.release()
@@ -25,7 +25,7 @@ class CaptionerModels(dg.ConfigurableResource):
         return self._backend
 
     def release(self) -> None:
-        """Let weights, workers and connections go."""
+        """Release weights, workers and connections."""
         if self._backend is not None:
             self._backend.close()
         self._backend = self._fingerprint = None

@@ -17,8 +17,8 @@ class FactoryResource(dg.ConfigurableResource):
     seeds: list[int] | None = Field(default=None, description="Overrides the YAML's seeds.")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before a step's inputs are looked up: what the YAML says now is what the step depends on."""
-        if context.instance is not None and context.run is not None:  # a sensor tells by itself
+        """Before a step's inputs are looked up, make the step depend on the present YAML."""
+        if context.instance is not None and context.run is not None:  # a sensor reports it itself
             observe_settings(context.instance, self.open().config)
 
     def open(self, run_id: str | None = None) -> Factory:
@@ -26,5 +26,5 @@ class FactoryResource(dg.ConfigurableResource):
         return Factory.from_yaml(Path(self.config_path), seeds=self.seeds, run_id=run_id)
 
     def graph(self, context: dg.AssetExecutionContext) -> Graph:
-        """The graph of the factory as a step sees it; what the step makes records its run."""
+        """The graph of the factory for a step; artifacts made through it record the run."""
         return Graph(self.open(context.run.run_id))

@@ -26,14 +26,14 @@ _OBSERVATIONS = 10  # of a training, so that a long one does not fill the event 
 
 
 class Trainer(dg.ConfigurableResource):
-    """Trains in processes of their own under `accelerate launch`; Dagster Pipes carries what they say into the UI."""
+    """Trains in separate processes under `accelerate launch`; Dagster Pipes brings their reports into the UI."""
 
     def train(
         self, context: dg.AssetExecutionContext, graph: Graph, recipe: Recipe, bar: StageBar
     ) -> dict[str, Artifact]:
         """The recipe's checkpoints by their stage; see `train_recipe` and `finetune_recipe`."""
         if recipe.finetune is not None:
-            target_set(graph, recipe.finetune.target_set)  # what is wrong with it shows before hours of training
+            target_set(graph, recipe.finetune.target_set)  # faults of it show before hours of training
         launch = _PipesLaunch(context, graph.config)
         trained = {ZERO_SHOT: train_recipe(graph, recipe, _report(bar.part()), launch=launch)}
         if recipe.finetune is not None:
@@ -63,7 +63,7 @@ class _PipesLaunch:
             self._observe(event)
 
         cluster = self._executor if job.settings.nodes > 1 and isinstance(self._executor, RayExecutor) else None
-        # Of several nodes another one may hold the process that speaks: it writes where all of them look.
+        # The reporting process may be on another node: it writes to a folder that all of them share.
         reader = dg.PipesFileMessageReader(str(folder / _MESSAGES)) if cluster else dg.PipesTempFileMessageReader()
         with dg.open_pipes_session(self._context, dg.PipesEnvContextInjector(), reader) as session:
             environment = session.get_bootstrap_env_vars()

@@ -1,4 +1,4 @@
-"""The schedule that has captioners asked again for the images that they failed on."""
+"""The schedule that retries the images that captioners failed on."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import automatic_tags, captioner_tags
 
-_OFF_CRON = "0 2 * * *"  # of a schedule that is there to be switched on
+_OFF_CRON = "0 2 * * *"  # for a schedule that is switched off in the YAML
 
 
 def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
@@ -28,7 +28,7 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
         cron_schedule=settings.cron if settings else _OFF_CRON,
         execution_timezone=config.automation_settings.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING if settings else dg.DefaultScheduleStatus.STOPPED,
-        description="Asks captioners again for images that failed, each as often as its captioner's max_attempts says.",
+        description="Retries images that captioners failed on, each up to its captioner's max_attempts.",
     )
     def retry_failed_rows(
         context: dg.ScheduleEvaluationContext, factory: FactoryResource
@@ -54,17 +54,17 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
                     tags={
                         **shard_range_tags(order[first], order[last]),
                         **captioner_tags([captioner]),
-                        **automatic_tags(f"{captioner} failed on {images:,} images that may be tried again"),
+                        **automatic_tags(f"{captioner} failed on {images:,} images that may be retried"),
                     },
                 )
         if not asked:
-            yield dg.SkipReason("No image is left that failed and may be tried again.")
+            yield dg.SkipReason("There is no failed image that may be retried.")
 
     return [retry_failed_rows]
 
 
 def _neighbours(order: list[str], shards: list[str]) -> Iterator[tuple[int, int]]:
-    """First and last place of each block of shards that stand side by side: a run takes a range."""
+    """First and last index of each block of adjacent shards: a run takes a range."""
     places = [order.index(shard) for shard in shards]
     start = 0
     for end in range(1, len(places) + 1):

@@ -1,4 +1,4 @@
-"""The schedule that trains recipes again whose training sets are new."""
+"""The schedule that retrains recipes with new training sets."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from dagster_project.retraining import growths, retraining_request
 
 
 def retraining_schedule(config: FactoryConfig) -> dg.ScheduleDefinition:
-    """The schedule, running if the YAML says that recipes are retrained at set times."""
+    """The schedule, running if the YAML retrains recipes at set times."""
     settings = config.automation_settings.retrain
 
     @dg.schedule(

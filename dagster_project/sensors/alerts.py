@@ -1,7 +1,7 @@
-"""The sensor that says what went wrong: runs that failed, checks that did, results that got too old.
+"""The sensor that reports faults: failed runs, failed checks, results that got too old.
 
-It reads Dagster's event log from where it stopped. What it finds is put down in the store's outbox under the event's
-own key, and only then does the cursor move: killed between any two steps, the next tick finds the same keys again.
+It reads Dagster's event log from where it stopped. Its findings are recorded in the store's outbox under the event's
+key, and only then does the cursor move: after a kill between any two steps, the next tick finds the same keys again.
 """
 
 import json
@@ -19,7 +19,7 @@ from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from dagster_project.resources.factory import FactoryResource
 
-_AT_ONCE = 500  # events of a type that one tick reads
+_AT_ONCE = 500  # events per type and tick
 _End = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_CANCELED]
 _ENDS: tuple[_End, ...] = (
     dg.DagsterEventType.RUN_FAILURE,
@@ -27,25 +27,25 @@ _ENDS: tuple[_End, ...] = (
     dg.DagsterEventType.RUN_CANCELED,
 )
 _WILL_RETRY = "dagster/will_retry"
-_MOST_CHECKS, _MOST_ASSETS = 200, 200  # of one run, that are looked at
+_MOST_CHECKS, _MOST_ASSETS = 200, 200  # per run
 
 
 def alerts_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
-    """The sensor, running unless no channel is switched on or nothing is to be told."""
+    """The sensor, running unless no channel is switched on or nothing is to be reported."""
     wanted = bool(config.alerts.channels and config.alerts.on)
 
     @dg.sensor(
         name="alerts",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING if wanted else dg.DefaultSensorStatus.STOPPED,
-        description="Says what went wrong on the YAML's channels: failed runs and checks, results that got too old.",
+        description="Reports faults on the YAML's channels: failed runs and checks, results that got too old.",
     )
     def alerts(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SensorResult | dg.SkipReason:
         try:
             opened = factory.open()
             log = EventLog(context.instance, opened.config.name, opened.config.alerts)
             if context.cursor is None:
-                return _stays(log.end(), "From now on: what happened before is not told.")
+                return _stays(log.end(), "Starting now: earlier events are not reported.")
             found, cursor = log.after(json.loads(context.cursor))
             new = remember(opened.store.root, found, opened.config.alerts)
             said = deliver_waiting(opened.store.root, opened.config.alerts)
@@ -66,19 +66,19 @@ def _stays(cursor: Mapping[str, int], why: str) -> dg.SensorResult:
 
 @dataclass(frozen=True)
 class EventLog:
-    """What of Dagster's event log is worth an alert."""
+    """Finds the events of Dagster's event log that are worth an alert."""
 
     instance: dg.DagsterInstance
     factory: str
     settings: AlertSettings
 
     def end(self) -> dict[str, int]:
-        """The newest event of each type: where a sensor that never looked begins."""
+        """The newest event of each type: where a new sensor begins."""
         wanted: list[dg.DagsterEventType] = [*_ENDS, dg.DagsterEventType.FRESHNESS_STATE_CHANGE]
         return {each.value: self._newest(each) for each in wanted}
 
     def after(self, cursor: Mapping[str, int]) -> tuple[dict[str, Alert], dict[str, int]]:
-        """Alerts by a key of their event, of what came after the cursor; and the cursor after them."""
+        """Alerts for events after the cursor, by a key of the event; and the cursor after them."""
         found: dict[str, Alert] = {}
         moved = dict(cursor)
         for event_type in _ENDS:
@@ -109,7 +109,7 @@ class EventLog:
         return list(self.instance.event_log_storage.get_event_records(wanted, limit=_AT_ONCE, ascending=True))
 
     def _of_run(self, entry: dg.EventLogEntry, *, failed: bool) -> dict[str, Alert]:
-        """A run that ended: that it failed, and which of its checks did."""
+        """Alerts for a finished run: its failure and its failed checks."""
         run = self.instance.get_run_by_id(entry.run_id)
         if run is None:
             return {}
@@ -119,7 +119,7 @@ class EventLog:
                 kind=AlertKind.RUN_FAILURE,
                 factory=self.factory,
                 title=f"the run {run.job_name} failed",
-                sentence=self._why(run) or entry.user_message or "Its process ended without a word.",
+                sentence=self._why(run) or entry.user_message or "Its process ended without a message.",
                 time=_time(entry.timestamp),
                 asset=self._assets(run),
                 partition=_partition(run),
@@ -129,7 +129,7 @@ class EventLog:
         return found
 
     def _why(self, run: dg.DagsterRun) -> str | None:
-        """What the first failed step says."""
+        """The message of the first failed step."""
         failures = self.instance.get_records_for_run(
             run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1
         ).records
@@ -170,7 +170,7 @@ class EventLog:
                     factory=self.factory,
                     title=f"{'warning: ' if told.severity is dg.AssetCheckSeverity.WARN else ''}the check "
                     f"{told.check_name} failed",
-                    sentence=told.description or "It says no more.",
+                    sentence=told.description or "There is no further message.",
                     time=_time(record.event_log_entry.timestamp),
                     asset=asset,
                     partition=told.partition or _partition(run),
@@ -202,7 +202,7 @@ class EventLog:
 
 
 _FRESHNESS = {
-    "WARN": "Nothing was made for longer than the YAML's `freshness` says under `warn`.",
+    "WARN": "Nothing was made for longer than `warn` in the YAML's `freshness`.",
     "FAIL": "Nothing was made for longer than the YAML's `freshness` allows.",
 }
 

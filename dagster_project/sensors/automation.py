@@ -14,7 +14,7 @@ from dagster_project.tags import automatic_tags
 
 
 def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
-    """One a stage that follows new data; the YAML says which run from the start, the UI switches each."""
+    """One per stage that follows new data; the YAML decides which are on at first, and the UI switches each."""
     automation_settings = config.automation_settings
     sensor = partial(_sensor, automation_settings.interval_seconds)
     sheared = [sheared_key(captioner) for captioner in config.captioners if shears_of(config, captioner)]
@@ -42,7 +42,7 @@ def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSens
                 captions,
                 on=automation_settings.caption,
                 why="a new shard has no captions yet",
-                description="Has every captioner caption the shards that it has not captioned.",
+                description="Lets every captioner caption the shards that it has not captioned yet.",
             )
         )
     return sensors

@@ -1,4 +1,4 @@
-"""The sensor that notices edits of the YAML, so that the UI says what they made stale."""
+"""The sensor that notices edits of the YAML, so that the UI shows what they made stale."""
 
 import dagster as dg
 
@@ -11,13 +11,13 @@ INTERVAL = 30  # seconds
 
 @dg.sensor(
     minimum_interval_seconds=INTERVAL,
-    default_status=dg.DefaultSensorStatus.RUNNING,  # it runs nothing: it only tells
+    default_status=dg.DefaultSensorStatus.RUNNING,  # it runs nothing: it only observes
     description="Notices edits of the YAML's recipes, so that what depends on them is shown stale.",
 )
 def edited_settings(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SkipReason:
-    """Observe the pieces of the YAML that changed. It requests no run."""
+    """Observe the changed parts of the YAML. It requests no run."""
     try:
         changed = observe_settings(context.instance, factory.open().config)
     except CaploomError as error:
         return dg.SkipReason(str(error))
-    return dg.SkipReason(f"Edited: {', '.join(changed)}." if changed else "The settings are as they were.")
+    return dg.SkipReason(f"Edited: {', '.join(changed)}." if changed else "The settings are unchanged.")

@@ -1,4 +1,4 @@
-"""The sensor that trains a recipe again when its training set has grown enough."""
+"""The sensor that retrains a recipe when its training set has grown enough."""
 
 import dagster as dg
 
@@ -10,7 +10,7 @@ from dagster_project.retraining import growths, retraining_request, why
 
 
 def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
-    """The sensor, running if the YAML says that recipes are retrained by growth."""
+    """The sensor, running if the YAML retrains recipes by growth."""
     settings = config.automation_settings.retrain
 
     @dg.sensor(

@@ -16,7 +16,7 @@ from dagster_project.sharding import LARGEST_IN_A_TICK, sharding_run
 from dagster_project.tags import automatic_tags
 
 BATCH_TAG = "caploom/batch"
-_MOST_RUNS = 10  # of one batch, whatever ended them
+_MOST_RUNS = 10  # per batch, whatever ended them
 
 
 def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
@@ -89,7 +89,7 @@ def _run_key(instance: dg.DagsterInstance, batch: str) -> str | None:
 
 
 def scan_cursor(scan: InboxScan) -> str:
-    """The cursor, which the UI shows beside the sensor: how far it got."""
+    """The cursor, which the UI shows with the sensor: how far it got."""
     return f"waiting: {scan.waiting}" + (f"; last shard: {scan.new_shards[-1]}" if scan.new_shards else "")
 
 

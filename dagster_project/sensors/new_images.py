@@ -1,4 +1,4 @@
-"""The sensor that notices new rows in the source, cuts them into shards and asks for their captions."""
+"""The sensor that notices new rows in the source, splits them into shards and requests their captions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,12 +33,12 @@ def new_images_sensor(jobs: Sequence[Any]) -> dg.SensorDefinition:
         name="new_images",
         jobs=[job for job in jobs if job.name in (CAPTION_SHARDS, CUT_SHARDS)],
         minimum_interval_seconds=INTERVAL,
-        description="Cuts new rows of the source into shards and captions them; off until switched on.",
+        description="Splits new rows of the source into shards and captions them; off until switched on.",
     )
     def new_images(
         context: dg.SensorEvaluationContext, factory: FactoryResource
     ) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
-        """Add partitions and request one run for all new shards; killed between two steps, the next tick goes on."""
+        """Add partitions and request one run for all new shards; after a kill at any step, the next tick continues."""
         try:
             opened = factory.open()
             unread = unread_state(opened)
@@ -56,7 +56,7 @@ def new_images_sensor(jobs: Sequence[Any]) -> dg.SensorDefinition:
             return dg.SkipReason(f"{', '.join(new[:3])}: being ingested.")
         return dg.SensorResult(
             dynamic_partitions_requests=[SHARDS.build_add_request(unknown)] if unknown else [],
-            # A run that was launched under a key is not launched again, whatever became of it.
+            # A run is launched only once per key, whatever became of it.
             run_requests=[
                 dg.RunRequest(
                     run_key=f"{new[0]}..{new[-1]}",

@@ -102,9 +102,9 @@ def test_a_webhook_that_hangs_is_not_waited_for(monkeypatch):
     ("url", "fault"),
     [
         (None, "The environment variable CAPLOOM_ALERT_WEBHOOK is not set where the daemon's code server runs."),
-        ("file:///etc/very-secret", "The variable CAPLOOM_ALERT_WEBHOOK holds no http or https address."),
-        ("http://[very-secret", "The variable CAPLOOM_ALERT_WEBHOOK holds no http or https address."),
-        ("http://x/very secret\n", "The variable CAPLOOM_ALERT_WEBHOOK holds no http or https address."),
+        ("file:///etc/very-secret", "The variable CAPLOOM_ALERT_WEBHOOK is not an http or https address."),
+        ("http://[very-secret", "The variable CAPLOOM_ALERT_WEBHOOK is not an http or https address."),
+        ("http://x/very secret\n", "The variable CAPLOOM_ALERT_WEBHOOK is not an http or https address."),
         ("http://very-secret.invalid:99999999/a", None),
         ("http://127.0.0.1:1/very-secret", "The webhook cannot be reached (ConnectionRefusedError)."),
     ],
@@ -171,7 +171,7 @@ def test_links_lead_to_the_ui_where_it_is_known(monkeypatch):
     [
         ({"webhook": {"url_from_env": "https://hooks.example/x"}}, "name of an environment variable"),
         ({"webhook": {"url": "https://hooks.example/x"}}, "url"),
-        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "no mail address"),
+        ({"email": {"to": ["a\nb@x.org"], "sender": "c@x.org", "host": "h"}}, "not a mail address"),
         ({"email": {"to": [], "sender": "c@x.org", "host": "h"}}, "to"),
         ({"on": ["weather"]}, "on"),
         ({"ui_url": "ui.example"}, "begin with http"),
@@ -218,7 +218,7 @@ def test_the_page_s_yaml_is_valid():
 @pytest.mark.parametrize(
     ("spans", "told"),
     [
-        ({"raw_pairs": "1 day"}, "is no span of time"),
+        ({"raw_pairs": "1 day"}, "is not a span of time"),
         ({"raw_pairs": "0d"}, "too short"),
         ({"raw_pairs": {"warn": "3d", "fail": "1d"}}, "is not before fail"),
         ({"raw_pair": "1d"}, "raw_pair"),

@@ -54,7 +54,7 @@ def test_a_channel_that_stays_down_is_given_up_with_a_line_in_the_log(tmp_path, 
     said = [deliver_waiting(tmp_path, settings) for _ in range(5)]
     assert [len(each) for each in said] == [1, 1, 1, 0, 0]
     (line,) = caplog.messages
-    assert line.startswith("2 alerts are given up on the channel webhook after 3 attempts")
+    assert line.startswith("2 alerts are dropped on the channel webhook after 3 attempts")
     assert "secret" not in line
 
 
@@ -102,7 +102,7 @@ def test_an_alert_comes_out_as_it_was_put_down(tmp_path, caplog):
 
 def test_a_store_that_cannot_be_written_is_said_in_a_sentence(tmp_path):
     (tmp_path / FILE).write_bytes(b"no database, but something long enough to be looked at" * 100)
-    with pytest.raises(StoreError, match="alerts cannot be kept there"):
+    with pytest.raises(StoreError, match="alerts cannot be stored there"):
         alert_once(tmp_path, "key", alert(), LOG_ONLY)
 
 

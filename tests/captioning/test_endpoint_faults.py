@@ -55,7 +55,7 @@ def test_an_answer_that_is_none_is_a_failure(numbered_images, open_endpoint, bod
         captioned, failed = results(open_endpoint(server.url).caption(numbered_images(1)))
     assert not captioned
     assert failed["0.png"].reason == "endpoint_garbage"
-    assert failed["0.png"].detail.startswith("0.png: the server's answer is no chat completion (")
+    assert failed["0.png"].detail.startswith("0.png: the server's answer is not a chat completion (")
     assert len(failed["0.png"].detail) < 400
 
 
@@ -93,7 +93,7 @@ def test_eight_images_in_a_row_without_an_answer_end_the_run_however_few_are_in_
 
     with EndpointServer(reply) as server:
         error, captioned, failed = trouble(open_endpoint(server.url, concurrency=1).caption(numbered_images(60)))
-    assert "does not answer any more (" in str(error)
+    assert "does not answer any longer (" in str(error)
     assert "Bad Gateway" in str(error)
     assert "<html>" not in str(error)
     assert len(captioned) == 20
@@ -114,7 +114,7 @@ def test_fewer_in_a_row_are_failures_of_their_images(numbered_images, open_endpo
         assert len(captioned) == 3
         assert len(failed) == 3 * (IN_A_ROW - 1)
         assert failed["1.png"].reason == "endpoint_error"
-        assert failed["1.png"].detail == "1.png: the server says 500: CUDA out of memory."
+        assert failed["1.png"].detail == "1.png: the server answers 500: CUDA out of memory."
         # The last seven and the next shard's first make eight.
         error, _, _ = trouble(backend.caption(numbered_images(IN_A_ROW * 3)[1:3]))
     assert "3 captions of this run are kept" in str(error)
@@ -218,7 +218,7 @@ def test_an_image_that_the_server_refuses_fails_alone(numbered_images, open_endp
         captioned, failed = results(open_endpoint(server.url, concurrency=4).caption(numbered_images(12)))
     assert len(captioned) == 11
     assert failed["3.png"].reason == "endpoint_refused"
-    assert failed["3.png"].detail.startswith(f"3.png: the server says {status}: image too small")
+    assert failed["3.png"].detail.startswith(f"3.png: the server answers {status}: image too small")
     assert len(failed["3.png"].detail) < 400
 
 

@@ -113,7 +113,7 @@ def test_when_all_die_the_run_ends_and_says_what_is_kept(numbered_images, open_e
             other.die()
 
         threading.Thread(target=kill).start()
-        with pytest.raises(CaptionerError, match="the endpoints do not answer any more"):
+        with pytest.raises(CaptionerError, match="the endpoints do not answer any longer"):
             for each in backend.caption(numbered_images(200)):
                 kept += [item.ref.image for item in each.captioned]
                 assert not each.failed
@@ -140,7 +140,7 @@ def test_servers_with_different_models_are_refused(open_endpoint, monkeypatch):
             open_endpoint([one.url, other.url])
         assert str(caught.value) == (
             f'{other.url}: it does not have the model "tiny-llava", which {one.url} has; one captioner is one model: '
-            "start it there or take the address out of `url`. It has: tiny-otter."
+            "start it there or remove the address from `url`. It has: tiny-otter."
         )
 
 
@@ -155,8 +155,8 @@ def test_the_addresses_are_no_part_of_the_captioner():
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ([], "must name at least one, and each once"),
-        (["http://a/v1", "http://a/v1"], "must name at least one, and each once"),
+        ([], "must have at least one, and no duplicates"),
+        (["http://a/v1", "http://a/v1"], "must have at least one, and no duplicates"),
         (["http://a/v1", "ftp://b"], "must be an http"),
         (["http://me:secret@a/v1"], "without user or password"),
     ],

@@ -233,7 +233,7 @@ def test_rows_without_use_are_told_with_their_reason_and_add_up(source, factory,
         ("13", "row_not_an_object"),
         ("14", "unreadable_image"),
     ]
-    assert bad[1]["detail"] == ("llava.json, row 3: the same image stands in row 2 already, and the first counts.")
+    assert bad[1]["detail"] == ("llava.json, row 3: the same image is already in row 2, and the first counts.")
     assert all(each["detail"].startswith(f"llava.json, row {each['key']}: ") for each in bad)
     assert pa.Table.from_pylist(bad, schema=FAILURES).num_rows == len(bad)
     facts = backend.facts
@@ -241,7 +241,7 @@ def test_rows_without_use_are_told_with_their_reason_and_add_up(source, factory,
     assert facts["rows"] == len(rows) == facts["matched_rows"] + sum(facts["unmatched"].values())
     assert said(backend, refs_of(factory))[0] == {"0001.png": "kept"}
     failed = next(backend.caption(refs_of(factory)[:1])).failed[0]
-    assert failed.detail == "0000.png: llava.json holds no usable caption of this image."
+    assert failed.detail == "0000.png: llava.json has no usable caption of this image."
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("qwen.csv", ","), ("qwen.tsv", "\t")])
@@ -272,16 +272,16 @@ def test_when_no_row_finds_an_image_one_sentence_shows_what_was_compared(source,
     sentence = str(raised.value)
     assert "llava.json: none of its 2 rows gives an ingested image its caption" in sentence
     assert "'/data/cc3m/0000.png' of row 1 became '/mnt/cc3m/0000.png'" in sentence
-    assert f"an ingested image lies at '{source / 'images' / '0000.png'}'; correct `root` or `rewrite`." in sentence
+    assert f"an ingested image is at '{source / 'images' / '0000.png'}'; correct `root` or `rewrite`." in sentence
     assert list(temporary_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
-        ("[]", "c.json", "it holds no row that names an image; correct"),
-        ("[1]", "c.json", r"no row that names an image \(c.json, row 1: it is a number and must be an object.\)"),
-        ("{}", "c.json", "must hold a JSON array"),
+        ("[]", "c.json", "it has no row that names an image; correct"),
+        ("[1]", "c.json", r"no row that names an image \(c.json, row 1: it is a number but must be an object.\)"),
+        ("{}", "c.json", "must be a JSON array"),
         ("a,b\n1,2\n", "c.csv", 'the header has no column "image"'),
         ("text", "c.txt", r"captions are read from .json, .jsonl, .csv, .tsv, .parquet files"),
     ],
@@ -293,7 +293,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(opened, temporary_f
 
 
 def test_the_file_and_the_root_must_be_there(opened, tmp_path):
-    with pytest.raises(CaptionerError, match="image root is no folder; correct `root`"):
+    with pytest.raises(CaptionerError, match="image root is not a folder; correct `root`"):
         opened([], root=tmp_path / "none")
     with pytest.raises(CaptionerError, match="there is no such file; correct `captions`"):
         ImportBackend(
@@ -368,7 +368,7 @@ def test_a_full_temporary_folder_is_told_in_a_sentence(source, factory, tmp_path
             print(error)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("big.json: its rows cannot be kept in the temporary folder")
+    assert done.stdout.startswith("big.json: its rows cannot be stored in the temporary folder")
     assert "make room there or name another folder in TMPDIR" in done.stdout
 
 

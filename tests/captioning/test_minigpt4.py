@@ -149,7 +149,7 @@ def damaged(files, tmp_path, part, change):
             lambda t: t.update({"blocks.0.norm1.bias": torch.zeros(3)}),
             "blocks.0.norm1.bias has the shape 3 where",
         ),
-        ("vit", lambda t: t.update({"patch_embed.proj.weight": torch.zeros(100, 3, 8, 8)}), "100 is no multiple of 88"),
+        ("vit", lambda t: t.update({"patch_embed.proj.weight": torch.zeros(100, 3, 8, 8)}), "not a multiple of 88"),
         ("vit", lambda t: t.update({"patch_embed.proj.weight": torch.zeros(176)}), "has 1 dimensions where 4"),
         ("qformer", lambda t: t.pop("query_tokens"), "no tensor query_tokens"),
         ("qformer", lambda t: t.pop("ln_vision.bias"), "no tensor ln_vision.bias"),
@@ -167,7 +167,7 @@ def damaged(files, tmp_path, part, change):
         ),
         ("projection", lambda t: t.update({"llama_proj.weight": torch.zeros(50, 128)}), "takes 48"),
         ("projection", lambda t: t.update({"llama_proj.weight": torch.zeros(48, 4 * 176)}), "without Q-Former"),
-        ("projection", lambda t: t.update({"llama_model.lora_A": torch.zeros(1)}), "also holds llama_model.lora_A"),
+        ("projection", lambda t: t.update({"llama_model.lora_A": torch.zeros(1)}), "also has llama_model.lora_A"),
     ],
 )
 def test_a_file_that_is_not_the_published_one_is_named_with_what_is_wrong(files, tmp_path, part, change, words):
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_the_published_one_is_named_with_what_is_wrong(files,
 def test_a_file_that_could_run_code_is_refused(files, tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"model": {"llama_proj.weight": print}}, path)
-    with pytest.raises(CaptionerError, match="holds tensors alone"):
+    with pytest.raises(CaptionerError, match="of tensors alone"):
         convert_minigpt4(replace(files, projection=path), tmp_path / "out")
 
 
@@ -191,9 +191,9 @@ def test_a_file_that_could_run_code_is_refused(files, tmp_path):
     ("content", "words"),
     [
         (None, "there is no such file"),
-        (b"", "no checkpoint of torch"),
-        (b"<html>404</html>", "no checkpoint of torch"),
-        ([1, 2], "no mapping of names to tensors"),
+        (b"", "not a torch checkpoint"),
+        (b"<html>404</html>", "not a torch checkpoint"),
+        ([1, 2], "not a mapping of names to tensors"),
     ],
 )
 def test_what_is_no_checkpoint_is_a_sentence(files, tmp_path, content, words):
@@ -217,7 +217,7 @@ def edit_json(path, **changes):
         (shutil.rmtree, "it has no config.json"),
         (lambda vicuna: (vicuna / "config.json").write_text("{"), "configuration or tokenizer does not load"),
         (lambda vicuna: edit_json(vicuna / "config.json", model_type="opt"), "it is a opt model"),
-        (lambda vicuna: edit_json(vicuna / "tokenizer_config.json", eos_token=None), "no token that begins or ends"),
+        (lambda vicuna: edit_json(vicuna / "tokenizer_config.json", eos_token=None), "no start or end token"),
         (lambda vicuna: (vicuna / "model.safetensors").unlink(), "weights do not load"),
         (lambda vicuna: (vicuna / "model.safetensors").write_bytes(b"no weights"), "weights do not load"),
         (lambda vicuna: edit_json(vicuna / "config.json", num_hidden_layers=3), "its weights lack model.layers.2"),
@@ -320,7 +320,5 @@ def test_the_command_answers_a_mistake_with_its_sentence(files, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     result = command(files, tmp_path)
     assert result.exit_code == 2
-    assert (
-        result.stderr == f"{tmp_path}: it is there already and not an empty folder; name another one for the model.\n"
-    )
+    assert result.stderr == f"{tmp_path}: it exists and is not an empty folder; name another folder for the model.\n"
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -181,9 +181,9 @@ def test_a_store_with_a_difficult_name_has_its_views_too(tmp_path):
         (lambda m: {**m, "inputs": []}, "edited by hand"),
         (lambda m: {**m, "address": "captions/else/0/1"}, "edited by hand or moved"),
         (lambda m: {**m, "manifest_version": 99}, "made by a newer Caploom"),
-        (lambda m: {**m, "surprise": 1}, "no manifest of version 1 (surprise"),
-        (lambda m: {key: value for key, value in m.items() if key != "started"}, "no manifest of version 1 (started"),
-        (lambda m: [], "no manifest"),
+        (lambda m: {**m, "surprise": 1}, "not a manifest of version 1 (surprise"),
+        (lambda m: {key: value for key, value in m.items() if key != "started"}, "manifest of version 1 (started"),
+        (lambda m: [], "not a manifest"),
     ],
 )
 def test_a_manifest_that_cannot_be_relied_on_is_named_and_hides_no_other(factory, change, said):

@@ -53,7 +53,7 @@ def test_pairs_that_cannot_be_read_are_named_and_hide_no_others(store):
     ((address, path, problem),) = numbers(store, "select address, path, problem from damaged")
     assert path == str(broken)
     assert address == broken.parent.relative_to(store.root).as_posix()
-    assert "no table that can be read" in problem
+    assert "cannot be read as a table" in problem
     assert numbers(store, "select count(*), count(distinct shard) from pairs") == [(5, 1)]
     assert numbers(store, "select distinct address from images") == [(whole.parent.relative_to(store.root).as_posix(),)]
 

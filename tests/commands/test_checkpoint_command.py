@@ -113,7 +113,7 @@ def test_a_blip_is_none_of_open_clip_s(trained, tmp_path: Path) -> None:
     config = trained("blip-picture-book", kind="blip")
     done = run(config, "raw-only", "--to", str(tmp_path / "out"))
     assert done.exit_code == 2
-    assert "A BLIP is none of open_clip's models; export it with --format transformers." in done.output
+    assert "A BLIP is not an open_clip model; export it with --format transformers." in done.output
     done = run(config, "raw-only", "--to", str(tmp_path / "out"), "--format", "transformers")
     assert done.exit_code == 0, done.output
     assert sorted(each.name for each in (tmp_path / "out").iterdir())[:3] == [

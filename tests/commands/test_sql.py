@@ -78,9 +78,9 @@ def test_tables_are_listed_with_what_they_mean(config):
     [
         ("select nothing from metrics", "nothing"),
         ("selec 1", "syntax error"),
-        ("drop table manifests", "changes nothing"),
+        ("drop table manifests", "only reads"),
         ("select 1; drop table manifests", "one query"),
-        ("copy (select 1) to 'x.csv'", "changes nothing"),
+        ("copy (select 1) to 'x.csv'", "only reads"),
         ("select * from read_text('/etc/hostname')", "disabled by configuration"),
         ("select * from '/etc/passwd'", "does not exist"),
         ("from nosuchtable", "nosuchtable"),

@@ -84,7 +84,7 @@ def test_remote_code_needs_a_pinned_revision(refused):
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
-    with pytest.raises(ConfigError, match='the key "name" stands twice'):
+    with pytest.raises(ConfigError, match='the key "name" is there twice'):
         load_config(path)
 
 
@@ -137,9 +137,9 @@ SERVER = {**CAPTIONER, "backend": "openai", "url": "http://127.0.0.1:8000/v1"}
         ({**CAPTIONER, "device": []}, "a: device is an empty list"),
         ({**CAPTIONER, "device_map": "auto", "device": "cuda:1"}, "a: device_map spreads the model over all GPUs"),
         ({**CAPTIONER, "trust_remote_code": True}, "a: trust_remote_code: true runs the repository's code: pin its"),
-        ({**CAPTIONER, "decoding": {"num_beams": 3, "stop_at": "shear"}}, "a.decoding: a beam search has no row to"),
+        ({**CAPTIONER, "decoding": {"num_beams": 3, "stop_at": "shear"}}, "a.decoding: a beam search cannot stop"),
         ({**CAPTIONER, "decoding": {"num_beams": 3, "sample": True}}, "a.decoding: sample: true and num_beams above"),
-        ({**CAPTIONER, "decoding": {"stop_strings": [""]}}, "a.decoding: stop_strings holds an empty string"),
+        ({**CAPTIONER, "decoding": {"stop_strings": [""]}}, "a.decoding: stop_strings contains an empty string"),
         ({**CAPTIONER, "stops": [["first_sentence"]]}, "a: stops is filled in by the factory"),
         ({"backend": "import", "captions": "a.json", "rot": "."}, 'a.rot: there is no key "rot" here'),
     ],

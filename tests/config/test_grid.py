@@ -150,7 +150,7 @@ def test_seeds_of_the_grid_of_a_recipe_and_of_the_command_line(grid_config):
         ({"captioners": [["x"]]}, {}, 'grid.captioners.0: there is no captioner "x"; allowed: a, b, c, d'),
         ({"captioners": [[], {"subsets": "each", "of": ["x"]}]}, {}, 'grid.captioners.1: there is no captioner "x"'),
         ({"captioners": [["a", "a"]]}, {}, "grid.captioners.0: ['a', 'a'] names a captioner twice"),
-        ({"captioners": ["a"]}, {}, 'grid.captioners.0: "a" is no set of captioners: write [a]'),
+        ({"captioners": ["a"]}, {}, 'grid.captioners.0: "a" is not a set of captioners: write [a]'),
         ({"captioners": [{"subsets": "evry"}]}, {}, "grid.captioners.0.subsets: 'evry' is wrong"),
         ({"captioners": {"subsets": "up_to"}}, {}, "grid.captioners.0: write {subsets: up_to, most: 2}"),
         ({"captioners": {"subsets": "all", "mots": 2}}, {}, 'did you mean "most"?'),
@@ -160,7 +160,7 @@ def test_seeds_of_the_grid_of_a_recipe_and_of_the_command_line(grid_config):
         ({"captioners": [["a"]], "shears": ["frist"]}, {}, 'did you mean "first"?'),
         ({"captioners": [[]], "trainers": ["big"]}, {}, 'grid.trainers: there is no trainer "big"; allowed: small'),
         ({"captioners": [[]], "evaluation_sets": ["x"]}, {}, 'grid.evaluation_sets: there is no evaluation set "x"'),
-        ({"captioners": [[]], "seeds": [1, 1]}, {}, "grid.seeds: [1, 1] holds a seed twice"),
+        ({"captioners": [[]], "seeds": [1, 1]}, {}, "grid.seeds: [1, 1] contains a seed twice"),
         ({"captioners": [["a"]], "mixes": {"h": {"weights": {"raw": 1}}}}, {}, "grid.mixes.h.weights: a has no weight"),
         (
             {"captioners": [["a"], ["b"]], "mixes": {"h": {"weights": {"raw": 0, "a": 0, "b": 1}}}},
@@ -179,10 +179,10 @@ def test_seeds_of_the_grid_of_a_recipe_and_of_the_command_line(grid_config):
                 "filters": {"unfiltered": [], "x": ["no_empty"]},
             },
             {},
-            'grid: two of its arms would be called "raw-only.x"',
+            'grid: two of its arms would have the name "raw-only.x"',
         ),
         ({"captioners": [[]]}, {"recipes": {"raw-only": {"captioners": []}}}, 'grid: it makes an arm "raw-only"'),
-        (None, {}, "recipes: there is none, and no grid either"),
+        (None, {}, "recipes: there are none, and there is no grid either"),
     ],
 )
 def test_a_wrong_grid_is_refused_with_the_keys_path(grid_config, refused, grid, changes, said):

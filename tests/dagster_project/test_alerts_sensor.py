@@ -73,7 +73,7 @@ def fail(instance, asset=broken, **how):
 
 def test_it_begins_with_now_and_says_each_failed_run_once(looking, caplog):
     fail(looking.instance, partition_key="a")
-    assert looking.tick() == "From now on: what happened before is not told."
+    assert looking.tick() == "Starting now: earlier events are not reported."
     failed = fail(looking.instance, partition_key="b")
     assert looking.tick() == "1 new alert; log: delivered"
     assert [looking.tick(), looking.tick()] == ["Nothing went wrong."] * 2

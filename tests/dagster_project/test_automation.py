@@ -91,7 +91,7 @@ def test_each_can_be_switched_off_and_retraining_on(write):
 @pytest.mark.parametrize(
     ("automation", "sentence"),
     [
-        ({"retrain": {"cron": "now and then"}}, "automation.retrain.cron: 'now and then' is no time: write hourly,"),
+        ({"retrain": {"cron": "now and then"}}, "automation.retrain.cron: 'now and then' is not a time: write hourly,"),
         ({"timezone": "Mars/North"}, "automation.timezone: there is no time zone 'Mars/North'"),
         ({"retrain": {"recipes": ["bth"]}}, 'automation.retrain.recipes: there is no recipe "bth"'),
     ],
@@ -245,7 +245,7 @@ def test_failed_images_are_asked_for_again_by_the_schedule(write, tmp_path, monk
         ("inbox-00000", "inbox-00001"),
         ("inbox-00003", "inbox-00003"),
     ]
-    assert requests[0].tags[WHY_TAG] == "one failed on 3 images that may be tried again"
+    assert requests[0].tags[WHY_TAG] == "one failed on 3 images that may be retried"
     assert requests[0].run_config["ops"] == {"captions__one": {"config": {"retry_failures": True}}}
 
 

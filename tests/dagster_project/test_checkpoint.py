@@ -63,7 +63,7 @@ def test_progress_curve_and_throughput_stream_into_the_run(recipe_job) -> None:
         said = [line for line in messages(instance, result) if line.startswith("step ")]
         assert len(said) == 20
         assert said[-1].startswith("step 20 of 20: loss ")
-        assert all(part in said[-1] for part in ("samples a second", "of the time waiting for data", "0 s left"))
+        assert all(part in said[-1] for part in ("samples per second", "of the time waiting for data", "0 s left"))
     seen = observations(result)
     assert [each.metadata["step"].value for each in seen] == [2 * number for number in range(1, 11)]
     assert all(each.asset_key == KEY and each.partition == "raw-only" for each in seen)

@@ -61,7 +61,7 @@ def test_a_run_that_is_told_to_end_starts_no_other_recipe(tmp_path: Path, number
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 2
-    assert "run_recipe [again]: interrupted. Run it again: what was finished is kept." in said
+    assert "run_recipe [again]: interrupted. Run it again: finished artifacts are kept." in said
     assert "[raw-only]" not in said
     assert trainers_of(tmp_path) == []
 

@@ -126,10 +126,12 @@ def test_imagenet_needs_a_thousand_folders_called_by_their_ids(factory_of, tmp_p
     assert set_classes(artifact).names[:2] == ("tench", "goldfish")
     assert read_table(artifact.file("images.parquet"))["label"].to_pylist() == [2]
     (root / "n00000000").rename(root / "tench")
-    with pytest.raises(EvaluationError, match=r'needs 1,000 class folders .* are 1,000, and "tench" is no WordNet id'):
+    with pytest.raises(
+        EvaluationError, match=r'needs 1,000 class folders .* are 1,000, and "tench" is not a WordNet id'
+    ):
         evaluation_set(factory_of(settings), "set")
     (root / "tench").rmdir()
-    with pytest.raises(EvaluationError, match="and there are 999;"):
+    with pytest.raises(EvaluationError, match="but there are 999;"):
         evaluation_set(factory_of(settings), "set")
 
 
@@ -139,11 +141,11 @@ def test_imagenet_needs_a_thousand_folders_called_by_their_ids(factory_of, tmp_p
         ({"root": "/nowhere/at/all"}, SourceError, "there is no such folder; correct `root`"),
         ({"labels": "/nowhere.csv"}, SourceError, "/nowhere.csv: there is no such file; correct `labels`"),
         ({"classes": {"apple": "apple"}}, EvaluationError, r'`classes` has no name for "bus" .and 5 others'),
-        ({"root": "owl"}, EvaluationError, "has 0 classes and needs at least two; `root` must be a folder of class"),
-        ({"classes": {"a": "x", "b": "x"}}, ConfigError, 'two classes are called "x"'),
+        ({"root": "owl"}, EvaluationError, "has 0 classes but needs at least two; `root` must be a folder of class"),
+        ({"classes": {"a": "x", "b": "x"}}, ConfigError, 'two classes have the name "x"'),
         ({"templates": ["a photo"]}, ConfigError, r'the template "a photo" must have "\{\}" once'),
         ({"templates": []}, ConfigError, "at least one template is needed"),
-        ({"templates": "imagenet"}, ConfigError, '"imagenet" is no list of templates; allowed: openai-imagenet, sim'),
+        ({"templates": "imagenet"}, ConfigError, '"imagenet" is not a list of templates; allowed: openai-im'),
         ({"protocol": "coco-5k"}, ConfigError, 'there is no key "protocol" here'),
     ],
 )

@@ -143,7 +143,7 @@ def test_model_whose_embeddings_are_no_numbers_is_refused(checkpoint: Path, pair
 def test_checkpoint_that_is_not_there_and_file_that_holds_no_pairs_are_refused(
     checkpoint: Path, pairs: Path, out: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(StoreError, match="no checkpoint"):
+    with pytest.raises(StoreError, match="not a checkpoint"):
         evaluate_checkpoint(tmp_path / "nowhere", pairs, out=out, device="cpu")
-    with pytest.raises(EvaluationError, match="these are no evaluation pairs"):
+    with pytest.raises(EvaluationError, match="these are not evaluation pairs"):
         evaluate_checkpoint(checkpoint, tmp_path / "tiny.json", out=out, device="cpu")

@@ -72,13 +72,13 @@ def test_flickr30k_1k(made, tmp_path):
 @pytest.mark.parametrize(
     ("captions", "protocol", "words"),
     [
-        ([5] * 1_014, "flickr30k-1k", "must have 1,000 images and has 1,014 .*Flickr30K's validation split"),
-        ([5] * 999, "flickr30k-1k", "must have 1,000 images and has 999 .*whole test split"),
-        ([5] * 1_000, "coco-5k", "must have 5,000 images and has 1,000"),
+        ([5] * 1_014, "flickr30k-1k", "must have 1,000 images but has 1,014 .*Flickr30K's validation split"),
+        ([5] * 999, "flickr30k-1k", "must have 1,000 images but has 999 .*whole test split"),
+        ([5] * 1_000, "coco-5k", "must have 5,000 images but has 1,000"),
         ([5] * 998 + [4, 3], "flickr30k-1k", "2 have fewer .the first is val2014/000998.ppm with 4.: captions are mi"),
-        ([1] * 1_000, "flickr30k-1k", "one caption an image, and the protocol needs all five"),
-        ([5] * 999 + [6], "flickr30k-1k", "must have 5,000 captions and has 5,001; with `captions_per_image: 5`"),
-        ([0] + [5] * 999, "flickr30k-1k", "1 of its rows cannot be used; the first: .*image has no caption"),
+        ([1] * 1_000, "flickr30k-1k", "one caption per image, but the protocol needs all five"),
+        ([5] * 999 + [6], "flickr30k-1k", "must have 5,000 captions but has 5,001; with `captions_per_image: 5`"),
+        ([0] + [5] * 999, "flickr30k-1k", "1 of its rows are unusable; the first: .*image has no caption"),
     ],
 )
 def test_a_set_that_is_not_what_its_protocol_says_is_refused_with_expected_found_and_cause(
@@ -92,13 +92,13 @@ def test_a_set_that_is_not_what_its_protocol_says_is_refused_with_expected_found
 @pytest.mark.parametrize("split", ["val", ["test", "restval"]])
 def test_a_protocol_on_another_split_is_refused_when_the_yaml_is_read(made, tmp_path, split):
     settings = write_karpathy(tmp_path / "set", [5])
-    with pytest.raises(ConfigError, match=r'evaluation_sets.set: the protocol coco-5k is of the split "test"'):
+    with pytest.raises(ConfigError, match=r'evaluation_sets.set: the protocol coco-5k is for the split "test"'):
         made({**settings, "protocol": "coco-5k", "split": split})
 
 
 def test_a_protocol_on_another_dataset_is_refused(made, tmp_path):
     settings = write_karpathy(tmp_path / "set", [5], dataset="flickr30k")
-    with pytest.raises(EvaluationError, match='of "coco", and its file calls itself "flickr30k"'):
+    with pytest.raises(EvaluationError, match='for "coco", but its file calls itself "flickr30k"'):
         made({**settings, "protocol": "coco-5k"})
 
 

@@ -27,7 +27,7 @@ def test_chance_of_one_positive_is_k_of_n_and_of_all_positives_is_certainty() ->
 
 
 def test_k_above_the_number_of_candidates_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="Recall@10 needs at least 10 candidates, and this evaluation set has 9"):
+    with pytest.raises(EvaluationError, match="Recall@10 needs at least 10 candidates, but this evaluation set has 9"):
         direction_metrics([np.ones(9)], [np.ones(9, int)], [9])
 
 

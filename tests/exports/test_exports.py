@@ -215,7 +215,7 @@ def test_the_check_of_images_can_be_made_cheaper(sets, tmp_path):
             {"check": "maybe"},
             r"check: 'maybe' is wrong: input should be 'content', 'exists' or 'none'",
         ),
-        ("blip", {"image_root": "/nowhere/at/all"}, r"/nowhere/at/all: this image root is no folder"),
+        ("blip", {"image_root": "/nowhere/at/all"}, r"/nowhere/at/all: this image root is not a folder"),
     ],
 )
 def test_a_wrong_request_is_a_sentence_and_leaves_nothing(sets, tmp_path, format_name, options, sentence):
@@ -264,10 +264,10 @@ def test_what_a_killed_export_left_in_object_storage_is_written_over(sets, s3, m
 def test_denied_uploads_and_symbolic_links_to_object_storage_are_sentences(sets, s3):
     server, name = s3
     training_set = sets.finished(sets.plain(2))
-    with pytest.raises(ExportError, match="object storage holds no symbolic links"):
+    with pytest.raises(ExportError, match="object storage has no symbolic links"):
         export_training_set(training_set, "hf-imagefolder", f"s3://{name}/out", symlink=True)
     server.code, server.spoil = "AccessDenied", lambda method, path: 403 if method == "PUT" else None
-    with pytest.raises(StoreError, match=r"the storage denies it .*credentials in the environment"):
+    with pytest.raises(StoreError, match=r"the storage denies access .*credentials in the environment"):
         export_training_set(training_set, "released-json", f"s3://{name}/out")
 
 

@@ -149,7 +149,7 @@ def test_images_that_open_clip_does_not_look_for_are_named(sets, tmp_path):
 
 def test_captioners_that_webdataset_would_take_for_one_are_refused(sets, tmp_path):
     training_set = sets.finished([sets.row(sets.picture(0), ["a", "b"], ["Otter", "otter"])])
-    with pytest.raises(ExportError, match='"Otter" and "otter" differ only in capital letters'):
+    with pytest.raises(ExportError, match='"Otter" and "otter" differ only in case'):
         export_training_set(training_set, "webdataset", tmp_path / "out")
 
 

@@ -103,4 +103,4 @@ def test_the_same_fault_is_told_in_the_same_words(tmp_path):
         with pytest.raises(ImageFault) as fault:
             decode_image(b"hello", "note.txt")
         told.add(fault.value.detail)
-    assert told == {"note.txt: it is of no image format that is known."}
+    assert told == {"note.txt: it is not in a known image format."}

@@ -111,7 +111,7 @@ def test_without_copies_a_deleted_file_is_said_to_be_missed(make_fed):
     path = fed.drop("a.png", 1)
     fed.settled()
     path.unlink()
-    assert "its pair cannot be read any more; put it back" in fed.scan().messages[0]
+    assert "its pair can no longer be read; put it back" in fed.scan().messages[0]
 
 
 def test_an_inbox_that_disappears_is_said_once_and_its_files_are_not_taken_for_deleted(fed):

@@ -143,7 +143,7 @@ def test_captions_made_anew_of_the_same_images_are_a_version_too(own, tmp_path):
     *_, before, newest = data_versions(run(own, "sheared", noise=0.5), "sheared").versions
     assert before.images == newest.images
     assert (newest.new_data.added, newest.new_data.made_again, newest.new_data.gone) == (0, 0, 0)
-    assert "| the same images, other captions" in said(own, "sheared")
+    assert "| the same images, different captions" in said(own, "sheared")
     again = reproduce(factory, make_report(factory), tmp_path / "again")
     assert again.is_same, verdict_text(again)
 
@@ -167,7 +167,7 @@ def test_what_was_deleted_is_said(own):
     (before.folder / "zero-shot" / SET / "ranks.parquet").unlink()
     _, second = data_versions(factory, "sheared").versions
     assert second.recalls[SET].change is None
-    assert "1 change cannot be told, as the ranks" in said(own, "sheared")
+    assert "1 change cannot be computed, because the ranks" in said(own, "sheared")
     assert "| ranks are gone " in said(own, "sheared")
     shutil.rmtree(before.folder)
     found = data_versions(factory, "sheared")
@@ -181,7 +181,7 @@ def test_what_was_deleted_is_said(own):
     (checkpoint.folder / "manifest.json").write_text("{")
     assert data_versions(factory, "raw-only").left_out.to_dict() == {"gone": 1, "unmeasured": 1}
     text = said(own, "raw-only")
-    assert "1 measurement is not shown, as something that it was made from is gone from the store or damaged" in text
+    assert "1 measurement is not shown, because something that it was made from is gone from the store or" in text
 
 
 def test_only_the_newest_are_shown_and_they_keep_their_numbers(own, monkeypatch):

@@ -161,7 +161,7 @@ def test_another_evaluation_set_makes_the_metrics_stale(whole, tmp_path):
     (cause,) = causes(settings, "retrieval_metrics [one]")
     assert cause.startswith("evaluation set held-out: captions changed from ")
     gone = edited(whole, "evaluation_sets", "held-out", "root", value=str(tmp_path / "none"))
-    assert any("the image root is no folder" in cause for cause in causes(gone, "evaluation_sets [held-out]"))
+    assert any("the image root is not a folder" in cause for cause in causes(gone, "evaluation_sets [held-out]"))
 
 
 def test_a_further_evaluation_set_is_missing_and_makes_the_metrics_stale(whole):

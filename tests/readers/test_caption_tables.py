@@ -172,7 +172,7 @@ def test_a_bad_line_of_a_csv_is_a_row_with_its_reason(read, line, reason):
 def test_a_quote_that_is_never_closed_is_said_and_swallows_no_rows_in_silence(read):
     rows = read("c.csv", 'image,caption\na.png,one\nb.png,"two\nc.png,three\n')
     assert said(rows) == [(1, "a.png", "one"), (2, "", "invalid_csv")]
-    assert "cannot be read on after row 1 (a quote is opened and never closed)" in rows[1].detail
+    assert "cannot be read after row 1 (a quote is opened and never closed)" in rows[1].detail
 
 
 @pytest.mark.parametrize("text", ["", "image,caption", 'image,"caption\na.png,x\n'])
@@ -216,7 +216,7 @@ def test_captions_and_images_may_lie_in_object_storage(name, tmp_path):
         assert source_version(reader) != before
     finally:
         memory.rm("/tables", recursive=True)
-    with pytest.raises(SourceError, match="memory://tables/images: the image root is no folder"):
+    with pytest.raises(SourceError, match="memory://tables/images: the image root is not a folder"):
         list(reader.rows())
 
 

@@ -45,8 +45,8 @@ def test_each_annotation_is_a_row_whether_the_images_stand_before_or_after(read,
         ([], [{"image_id": [9], "caption": "x"}], (1, "", "no_image"), "no image with the id [9]"),
         ([], [3], (1, "", "row_not_an_object"), "captions.json, row 1: it is a number"),
         ([], [{"image_id": 9}], (1, "000000000009.jpg", "caption_not_text"), "missing"),
-        ([{"id": 9, "file_name": "y"}], [], (3, "", "repeated_id"), "the id 9 stands in row 1 already"),
-        ([{"file_name": "y"}], [], (3, "", "no_image_id"), '"id" must be a number or text and is missing'),
+        ([{"id": 9, "file_name": "y"}], [], (3, "", "repeated_id"), "the id 9 is already in row 1"),
+        ([{"file_name": "y"}], [], (3, "", "no_image_id"), '"id" must be a number or text but is missing'),
         ([{"id": 1}], [{"image_id": 1, "caption": "x"}], (1, "", "no_image_path"), '"file_name" must be the path'),
         (
             [{"id": 1, "file_name": "../y.jpg"}],
@@ -75,5 +75,5 @@ def test_a_file_that_is_cut_off_says_so_once(read):
 
 @pytest.mark.parametrize("content", ["[]", '{"pictures": []}'])
 def test_a_file_of_another_form_is_refused(read, content):
-    with pytest.raises(SourceError, match="no caption file of COCO's"):
+    with pytest.raises(SourceError, match="not a COCO caption file"):
         read(content)

@@ -44,9 +44,9 @@ def test_other_keys_can_be_named(read):
     ("record", "reason", "words"),
     [
         ("[1]", "row_not_an_object", "c.json, row 1: it is a list"),
-        ('{"caption": "x"}', "no_image_path", '"image" must be the path of an image and is missing'),
+        ('{"caption": "x"}', "no_image_path", '"image" must be the path of an image but is missing'),
         ('{"image": 3, "caption": "x"}', "no_image_path", "is a number"),
-        ('{"image": "a.png"}', "caption_not_text", '"caption" must be text and is missing'),
+        ('{"image": "a.png"}', "caption_not_text", '"caption" must be text but is missing'),
         ('{"image": "a.png", "caption": null}', "caption_not_text", "missing"),
         ('{"image": "a.png", "caption": 5}', "caption_not_text", "a number"),
         ('{"image": "a.png", "caption": {"x": 1}}', "caption_not_text", "an object"),
@@ -104,7 +104,7 @@ def test_a_file_of_another_form_is_refused_by_name(read, name, text):
 
 
 def test_a_missing_root_or_file_is_refused_by_name(tmp_path):
-    with pytest.raises(SourceError, match="image root is no folder"):
+    with pytest.raises(SourceError, match="image root is not a folder"):
         list(ImageCaptionsReader(root=tmp_path / "none", captions=tmp_path / "c.json").rows())
     with pytest.raises(SourceError, match="there is no such file"):
         list(ImageCaptionsReader(root=tmp_path, captions=tmp_path / "c.json").rows())

@@ -71,13 +71,13 @@ def test_names_that_share_a_beginning_keep_their_own_texts(write, folder):
 @pytest.mark.parametrize(
     ("files", "reason", "words"),
     [
-        ({"x.jpg": "x"}, "no_caption", "'x.jpg': there is no text beside it"),
+        ({"x.jpg": "x"}, "no_caption", "'x.jpg': there is no text next to it"),
         ({"x.jpg": "x", "x.txt": " \n"}, "no_caption", "'x.jpg': its text is empty"),
         ({"x.txt": "a dog"}, "no_image", "'x.txt': there is no image of this name"),
-        ({"x.svg": "<svg/>", "x.txt": "a dog"}, "svg_not_accepted", "'x.svg': SVG is a drawing program"),
+        ({"x.svg": "<svg/>", "x.txt": "a dog"}, "svg_not_accepted", "'x.svg': SVG is a vector format"),
         ({"x.jpg": "x", "x.txt": b"caf\xe9"}, "undecodable_text", "x.txt': it is not UTF-8"),
         ({"x.jpg": "x", "x.txt": b"a" * (16 * 2**20 + 1)}, "text_too_long", "longer than 16 MiB"),
-        ({"x.pdf": "x"}, "not_an_image", "'x.pdf': by its name it is no image"),
+        ({"x.pdf": "x"}, "not_an_image", "'x.pdf': by its name it is not an image"),
         ({"x#row=1:y.jpg": "x", "x#row=1:y.txt": "a"}, "unusable_name", "rename it"),
     ],
 )

@@ -80,7 +80,7 @@ def test_an_unknown_split_lists_the_files_own(read):
 
 @pytest.mark.parametrize("content", ["[]", '{"annotations": []}'])
 def test_a_file_of_another_form_is_refused(read, content):
-    with pytest.raises(SourceError, match="no split file of Karpathy's"):
+    with pytest.raises(SourceError, match="not a Karpathy split file"):
         read(content)
 
 

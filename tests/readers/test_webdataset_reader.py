@@ -101,7 +101,7 @@ def test_what_is_no_tar_is_said(tmp_path):
 
 
 def test_without_a_tar_the_source_is_refused(tmp_path):
-    with pytest.raises(SourceError, match=r"names no file that ends in \.tar"):
+    with pytest.raises(SourceError, match=r"matches no file that ends in \.tar"):
         rows_of(tmp_path)
     with pytest.raises(SourceError, match="there is no such file"):
         rows_of(tmp_path / "missing.tar")

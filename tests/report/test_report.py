@@ -165,5 +165,5 @@ def test_a_recipe_alone_has_a_report_too(tmp_path):
     factory = captioned(write_factory(tmp_path, recipes={"only": {"captioners": []}}))
     measured(factory, "only", noise=1.0)
     page = make_report(factory).file("report.html").read_text()
-    assert "no factor&#39;s effect can be told apart" in page
+    assert "no factor&#39;s effect can be isolated" in page
     assert "Queries on" not in page

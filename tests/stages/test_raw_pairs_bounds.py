@@ -60,7 +60,7 @@ def test_what_is_out_of_bounds_is_a_failed_row_with_its_reason(row, bounds, capt
 
 
 def test_a_pattern_that_is_none_is_refused_in_the_yaml(write_source, make_factory):
-    with pytest.raises(ConfigError, match=r"ingest.refuse_captions: '\(' is no regular expression"):
+    with pytest.raises(ConfigError, match=r"ingest.refuse_captions: '\(' is not a regular expression"):
         make_factory(write_source(1), ingest={"refuse_captions": ["("]})
 
 

@@ -92,7 +92,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(factory, monkeyp
 def test_images_of_another_size_are_refused(factory) -> None:
     from open_clip.transform import PreprocessCfg
 
-    with pytest.raises(TrainingError, match=r"its images are \(3, 64, 64\) and the model takes \(3, 32, 32\)"):
+    with pytest.raises(TrainingError, match=r"its images are \(3, 64, 64\) but the model takes \(3, 32, 32\)"):
         ResizedImages(resized_images(factory, SETTINGS), ImageDecoder(PreprocessCfg(size=32)))
 
 

@@ -204,10 +204,10 @@ def test_a_damaged_object_is_named_and_never_kept(url, tmp_path):
     store.bucket.write(key, b"hellO")
     other = elsewhere(url, tmp_path).find(plan())
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"thing\.txt: it is not what its manifest says"):
+        with pytest.raises(StoreError, match=r"thing\.txt: its SHA-256 is not the one in its manifest"):
             other.file("thing.txt")
     store.bucket.delete(key)
-    with pytest.raises(StoreError, match=r"thing\.txt: the manifest names this file and it is gone"):
+    with pytest.raises(StoreError, match=r"thing\.txt: the manifest names this file but it is gone"):
         other.file("thing.txt")
 
 
@@ -251,7 +251,7 @@ def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, m
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store = open_store(f"s3://{bucket}/factory")
     server.spoil = lambda method, path: 500 if method == "PUT" else None
-    with pytest.raises(StoreError, match=r"s3://.*: the storage failed and went on failing .*; run again"):
+    with pytest.raises(StoreError, match=r"s3://.*: the storage keeps failing .*; run again"):
         store.make(plan(), write)
     server.spoil = lambda method, path: None
     assert store.find(plan()) is None
@@ -263,7 +263,7 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
     server, bucket = s3
     store = open_store(f"s3://{bucket}/factory")
     server.code, server.spoil = code, lambda method, path: 403 if method == "PUT" else None
-    with pytest.raises(StoreError, match=r"s3://.*the storage denies it .*credentials in the environment"):
+    with pytest.raises(StoreError, match=r"s3://.*the storage denies access .*credentials in the environment"):
         store.make(plan(), write)
     server.spoil = lambda method, path: None
     assert keys(store) == []
@@ -272,7 +272,7 @@ def test_denied_writes_and_expired_credentials_are_one_sentence(s3, code):
 @pytest.mark.parametrize("status", [401, 403])
 def test_google_s_denials_are_one_sentence_too(gs, monkeypatch, httpserver_of, status, capfd):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", httpserver_of(status, {"error": {"message": "No access for you."}}))
-    with pytest.raises(StoreError, match=r"gs://.* the storage denies it .*check that the credentials") as raised:
+    with pytest.raises(StoreError, match=r"gs://.* the storage denies access .*check that the credentials") as raised:
         open_store(f"gs://{gs}/factory")
     assert "\n" not in str(raised.value)
     assert "Traceback" not in capfd.readouterr().err
@@ -289,7 +289,7 @@ def test_google_s_storage_is_told_to_create_only_what_is_not_there(gs, monkeypat
 
 
 def test_a_bucket_that_is_not_there_is_named(s3):
-    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; make it, or correct the address"):
+    with pytest.raises(StoreError, match="there is no bucket nowhere-at-all; create it, or correct the address"):
         open_store("s3://nowhere-at-all/factory")
 
 
@@ -424,7 +424,7 @@ def test_a_table_that_is_damaged_in_the_bucket_is_named(far_factory, tmp_path):
     with open_catalog(other) as catalog:
         assert ask(catalog, other, "select count(*) from pairs").rows[0][0] in (4, 6)
         ((problem,),) = ask(catalog, other, "select distinct problem from damaged").rows
-    assert "it is no table that can be read" in problem
+    assert "it cannot be read as a table" in problem
 
 
 def test_a_large_file_goes_up_in_parts_and_comes_back_whole(s3, tmp_path):

@@ -90,7 +90,7 @@ def test_rows_that_do_not_add_up_are_never_written(store):
 def test_a_damaged_manifest_is_said_with_its_file(store):
     artifact = store.make(plan(), write)
     (artifact.folder / MANIFEST).write_text('{"kind": 3')
-    with pytest.raises(StoreError, match=r"manifest\.json: it is no manifest"):
+    with pytest.raises(StoreError, match=r"manifest\.json: it is not a manifest"):
         store.find(plan())
 
 
@@ -102,7 +102,7 @@ def test_a_missing_artifact_says_what_makes_it(store):
 def test_a_file_that_is_gone_is_said(store):
     artifact = store.make(plan(), write)
     (artifact.folder / "thing.txt").unlink()
-    with pytest.raises(StoreError, match=r"thing\.txt: the manifest beside it names this file and it is gone"):
+    with pytest.raises(StoreError, match=r"thing\.txt: the manifest next to it names this file but it is gone"):
         artifact.file("thing.txt")
 
 

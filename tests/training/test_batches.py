@@ -287,8 +287,8 @@ def test_training_set_without_a_usable_row_is_refused(files: TrainingFiles, stre
 @pytest.mark.parametrize(
     ("captions", "weights", "message"),
     [
-        (["a", "b"], [1.0], "not as many weights"),
-        (["a"], [0.0], "add up to nothing"),
+        (["a", "b"], [1.0], "different numbers of weights"),
+        (["a"], [0.0], "add up to zero"),
         (["a", "b"], [2.0, -1.0], "negative"),
     ],
 )
@@ -303,7 +303,7 @@ def test_weights_that_cannot_be_drawn_by_are_refused(
 
 def test_file_that_is_no_shard_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.parquet").write_text("not a table")
-    with pytest.raises(TrainingError, match=r"notes\.parquet: this is no shard"):
+    with pytest.raises(TrainingError, match=r"notes\.parquet: this is not a shard"):
         TrainingRows([tmp_path / "notes.parquet"])
 
 

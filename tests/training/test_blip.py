@@ -235,9 +235,9 @@ def test_a_micro_batch_is_refused_with_its_reason(tmp_path: Path, files: Trainin
 
 
 def test_what_is_no_blip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"picture-book\.json: it is no architecture of BLIP"):
+    with pytest.raises(TrainingError, match=r"picture-book\.json: it is not a BLIP architecture"):
         create_blip("picture-book", seed=0)
     with pytest.raises(TrainingError, match=r"nowhere: no BLIP can be loaded from it"):
         create_blip(str(tmp_path / "nowhere"), seed=0)
-    with pytest.raises(StoreError, match="no whole BLIP checkpoint"):
+    with pytest.raises(StoreError, match="not a complete BLIP checkpoint"):
         load_blip(tmp_path)

@@ -107,7 +107,7 @@ def test_checkpoint_reloads_exactly_here_and_in_plain_open_clip(tmp_path: Path) 
 
 
 def test_damaged_checkpoint_is_refused(tmp_path: Path, tiny_architecture: Path) -> None:
-    with pytest.raises(StoreError, match=r"no checkpoint, it has no open_clip_config\.json"):
+    with pytest.raises(StoreError, match=r"not a checkpoint, it has no open_clip_config\.json"):
         load_checkpoint(tmp_path)
     save_checkpoint(create_clip_model(str(tiny_architecture), seed=0), tmp_path)
     config = json.loads((tmp_path / "open_clip_config.json").read_text())

@@ -91,7 +91,7 @@ def test_siglip_s_bias_comes_and_goes_with_the_loss(tmp_path: Path, tiny: str, t
     ("pretrained", "message"),
     [
         ("/nowhere/weights.pt", r"/nowhere/weights\.pt: there is no such file of weights"),
-        ("laion", r'open_clip has no weights "laion" for .*tiny\.json; known: none is published'),
+        ("laion", r'open_clip has no weights "laion" for .*tiny\.json; known: none are published'),
     ],
 )
 def test_weights_that_are_not_there_are_named(tiny: str, pretrained: str, message: str) -> None:
@@ -106,7 +106,7 @@ def test_weights_trained_with_another_activation_are_refused() -> None:
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path, tiny: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match=r"it holds none of model\.safetensors"):
+    with pytest.raises(TrainingError, match=r"it contains none of model\.safetensors"):
         start_model(tiny, str(tmp_path / "empty"), seed=0)
 
 

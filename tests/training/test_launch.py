@@ -65,7 +65,7 @@ def test_a_mistake_comes_back_as_its_sentence(job: TrainingJob) -> None:
 
 
 def test_a_training_set_that_is_gone_is_named(job: TrainingJob) -> None:
-    with pytest.raises(TrainingError, match=r"nowhere\.parquet: this is no shard of a training set"):
+    with pytest.raises(TrainingError, match=r"nowhere\.parquet: this is not a shard of a training set"):
         launched(job.model_copy(update={"training_set": [Path("nowhere.parquet")], "state": None}))
 
 

@@ -150,7 +150,7 @@ def test_on_ray_a_lost_node_ends_all_and_the_next_attempt_goes_on(job, tmp_path,
                 os.killpg(pid, signal.SIGKILL)
 
     began = time.monotonic()
-    lost = pytest.raises(TrainingError, match=r"Node \d of 2 .* goes on from its last checkpoint")
+    lost = pytest.raises(TrainingError, match=r"Node \d of 2 .* continues from its last checkpoint")
     with claimed(folder, "test"), lost:
         launch_on_ray(job, folder, lose, executor=executor, **RECORDING)
     assert time.monotonic() - began < 90

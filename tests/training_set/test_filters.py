@@ -111,7 +111,7 @@ def test_captions_in_another_language_are_dropped_and_the_shortest_stay(run):
 
 
 def test_an_unknown_language_lists_the_known_ones(run):
-    with pytest.raises(TrainingError, match=r"knows no xx; known: ace, af, .*en, "):
+    with pytest.raises(TrainingError, match=r"does not know xx; known: ace, af, .*en, "):
         run([{"language": ["en", "xx"]}], of_texts("a"))
 
 

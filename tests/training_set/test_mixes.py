@@ -111,8 +111,8 @@ def test_the_yaml_forms_of_a_mix():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"weights": {"raw": 0, "a": 0}}, "add up to nothing"),
-        ({"weights": {}}, "add up to nothing"),
+        ({"weights": {"raw": 0, "a": 0}}, "add up to zero"),
+        ({"weights": {}}, "add up to zero"),
         ({"weights": {"raw": -1, "a": 2}}, "the weight of raw is -1"),
         ({"weights": {"raw": float("nan")}}, "the weight of raw is nan"),
         ({"weights": {"raw": 1}, "raw_probability": 0.5}, "two strategies"),

@@ -20,7 +20,7 @@ def test_digests_are_the_bytes_that_the_digits_spell():
 
 
 def test_an_identity_that_is_no_sha_256_is_refused():
-    with pytest.raises(StoreError, match="image_id that is no SHA-256"):
+    with pytest.raises(StoreError, match="image_id that is not a SHA-256"):
         image_digests(pa.array([IDS[0], "0123"]))
 
 

@@ -189,8 +189,8 @@ def test_the_same_weights_elsewhere_are_the_same_scorer_and_others_are_not(tmp_p
         ("ViT-B-33", "openai", 'no CLIP architecture "ViT-B-33"'),
         ("ViT-B-32", "opanai", 'open_clip has no weights "opanai" for ViT-B-32; known: openai'),
         ("picture-book", "gone.pt", r"gone\.pt: there is no such file of weights"),
-        ("picture-book", "code.pt", r"code\.pt: these are no weights of picture-book"),
-        ("./nothing", None, "this is no checkpoint"),
+        ("picture-book", "code.pt", r"code\.pt: these are not weights of picture-book"),
+        ("./nothing", None, "this is not a checkpoint"),
     ],
 )
 def test_a_scorer_that_cannot_be_had_is_told_in_a_sentence(tmp_path, run, model, pretrained, message):

@@ -1,4 +1,4 @@
-"""What differs between two recipes, or between two artifacts: configuration, code, inputs, rows, metrics, cost."""
+"""Compares two recipes, or two artifacts: configuration, code, inputs, rows, metrics, cost."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _VERSION = re.compile(r"^(?P<name>.+)@(?P<back>\d+)$")
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """A recall of both sides on the same queries: shares, the first's minus the second's, interval and p-value."""
+    """A recall of both sides on the same queries: values, the first's minus the second's, interval and p-value."""
 
     stage: str
     evaluation_set: str
@@ -41,19 +41,19 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class StageDifference:
-    """What differs between two artifacts of one kind.
+    """The differences between two artifacts of one kind.
 
     Attributes:
-        kind: of both.
+        kind: their kind.
         first, second: their addresses.
         same_content: whether their data versions are equal.
         configuration: keys that differ, dotted.
         code: versions of the stage, of Caploom and of packages that differ.
-        inputs: inputs that one has and the other has not, or with other content.
+        inputs: inputs that only one has, or with different content.
         counts: rows in, out and failed, and reasons, that differ.
-        rows: what became of single captions; None for kinds that hold none, or where the content is equal.
-        metrics: of measurements that both have.
-        seconds: what each took to make.
+        rows: the fate of single captions; None for kinds without captions, or where the content is equal.
+        metrics: the measurements that both have.
+        seconds: how long each took to make.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class StageDifference:
 
 @dataclass(frozen=True)
 class Differences:
-    """The whole answer: stage by stage, upstream first. `notes` say what could not be compared."""
+    """The whole answer: stage by stage, upstream first. `notes` are about what could not be compared."""
 
     first: str
     second: str
@@ -79,7 +79,7 @@ class Differences:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `caploom diff --json` prints it."""
+        """The form that `caploom diff --json` prints."""
         stages = []
         for stage in self.stages:
             said = asdict(stage)
@@ -92,7 +92,7 @@ class Differences:
 def differences(factory: Factory, first: str, second: str) -> Differences:
     """Compare two recipes of the YAML, stage by stage, or two artifacts of one kind.
 
-    An artifact is named as `find_artifact` takes it; `NAME@1` is its last version but one, `NAME@2` the one before.
+    An artifact is named as for `find_artifact`; `NAME@1` is the version before the newest, `NAME@2` the one before.
 
     Raises:
         StoreError: if there is no such artifact (the nearest is named), or the two are of different kinds.
@@ -118,11 +118,11 @@ def differences(factory: Factory, first: str, second: str) -> Differences:
         if mine in recipes and theirs not in recipes:
             known = ", ".join(recipes)
             near = nearest(theirs, list(recipes))
-            raise StoreError(f"{mine} is a recipe and {theirs} is none{near}; known: {known}.")
+            raise StoreError(f"{mine} is a recipe but {theirs} is not{near}; known: {known}.")
     one, other = _version(factory.store, first), _version(factory.store, second)
     if one.manifest.kind != other.manifest.kind:
         raise StoreError(
-            f"{first} is of the kind {one.manifest.kind} and {second} of {other.manifest.kind}: name two of one kind."
+            f"{first} is of the kind {one.manifest.kind} but {second} of {other.manifest.kind}: name two of one kind."
         )
     return Differences(first, second, [_stage(factory.store, one, other)])
 
@@ -132,7 +132,7 @@ def _newest(store: Store, name: str) -> Artifact | None:
 
 
 def _version(store: Store, text: str) -> Artifact:
-    """The artifact that a text names, perhaps some versions back."""
+    """The artifact that a text names, optionally some versions back."""
     asked = _VERSION.match(text)
     if asked is None:
         return find_artifact(store, text)
@@ -167,7 +167,7 @@ def _stage(store: Store, first: Artifact, second: Artifact) -> StageDifference:
 
 
 def _configuration(store: Store, artifact: Artifact) -> dict[str, Any]:
-    """What the stage was configured as; of sheared captions the shear's rules too, which their tables record."""
+    """The stage's configuration; for sheared captions also the shear's rules, which their tables record."""
     manifest = artifact.manifest
     if manifest.kind != "sheared_captions" or not manifest.inputs:
         return manifest.configuration
@@ -186,7 +186,7 @@ def _code(manifest: Manifest) -> dict[str, Any]:
 
 
 def _inputs(manifest: Manifest) -> dict[str, str]:
-    """By what people call them: an input's label and its content. A recipe's own inputs are called the same in both."""
+    """Inputs by their labels, with their content. A recipe's own inputs have the same name on both sides."""
     own = "/".join(manifest.address.split("/")[1:-1])
     named: dict[str, str] = {}
     for record in manifest.inputs:

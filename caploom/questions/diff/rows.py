@@ -1,4 +1,4 @@
-"""What became of single captions between two artifacts: equal, changed, in one alone; joined by image identity."""
+"""Compares single captions of two artifacts: equal, changed, or only in one; joined by image identity."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class RowDifferences:
-    """Counts of what was said of an image by one source (a captioner, or the raw captions), and some that differ.
+    """Counts of captions by image and source (a captioner, or the raw captions), and some that differ.
 
     Attributes:
         equal, changed, only_first, only_second: images and sources.
-        examples: (image_id, source, said in the first, said in the second) of some changed ones.
+        examples: (image_id, source, caption in the first, caption in the second) of some changed ones.
     """
 
     equal: int
@@ -29,7 +29,7 @@ class RowDifferences:
 
 _SAID = {
     "raw_pairs": "select image_id, 'raw' as source, raw_caption as said from read_parquet(?)",
-    # Of one captioner alone, so that two captioners can be compared image by image.
+    # For one captioner alone, so that two captioners can be compared image by image.
     "captions": "select image_id, '' as source, text as said from read_parquet(?)",
     "sheared": "select image_id, '' as source, caption as said from read_parquet(?)",
     "sheared_captions": "select image_id, captioner as source, caption as said from read_parquet(?)",
@@ -52,7 +52,7 @@ select count(*) filter (first = second), count(*) filter (first <> second),
 
 
 def row_differences(store: Store, first: Artifact, second: Artifact) -> RowDifferences | None:
-    """The captions of two artifacts of one kind side by side; None for a kind that holds none."""
+    """The captions of two artifacts of one kind side by side; None for a kind without captions."""
     kind, files, others = first.manifest.kind, _files(store, first), _files(store, second)
     if files is None or others is None:
         return None

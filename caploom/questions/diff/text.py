@@ -13,7 +13,7 @@ _LONGEST = 120  # characters of a caption in a terminal
 
 
 def differences_text(found: Differences) -> str:
-    """For a terminal: what a caption or a name holds cannot steer it."""
+    """The text for a terminal, which captions and names cannot control."""
     blocks = [f"{found.first} and {found.second}"]
     for stage in found.stages:
         lines = [f"{stage.kind}: {_headline(stage)}"]
@@ -69,7 +69,7 @@ def _sentences(stage: StageDifference) -> list[str]:
 
 
 def _input_sentences(inputs: Sequence[Change]) -> list[str]:
-    """One sentence for all shards of an input that have fared alike."""
+    """One sentence for all shards of an input with the same change."""
     alike: dict[tuple[str, str], list[Change]] = {}
     for change in inputs:
         fate = "only in the first" if change.after is None else "only in the second" if change.before is None else ""

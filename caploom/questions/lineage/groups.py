@@ -19,12 +19,12 @@ class LineageGroup:
 
     @property
     def first(self) -> LineageNode:
-        """The first of its artifacts, which stands for what all share."""
+        """The first of its artifacts, which represents what all share."""
         return self.nodes[0]
 
     @property
     def title(self) -> str:
-        """What the group is called: an artifact's label, or the family's with its shards."""
+        """The group's title: an artifact's label, or the family's with its shards."""
         first = self.first
         if len(self.nodes) == 1:
             return first.label
@@ -34,12 +34,12 @@ class LineageGroup:
 
     @property
     def name(self) -> str:
-        """The title, and of a single artifact the fingerprint."""
+        """The title, and for a single artifact its fingerprint."""
         return self.title if len(self.nodes) > 1 else f"{self.title}  {self.first.fingerprint}"
 
     @property
     def rows(self) -> str:
-        """`2,500,000 images, 12 failed`; empty where nothing is counted."""
+        """`2,500,000 images, 12 failed`; empty where there are no counts."""
         counts = [node for node in self.nodes if node.rows_out is not None]
         if not counts:
             return ""
@@ -48,18 +48,18 @@ class LineageGroup:
 
     @property
     def seconds(self) -> float:
-        """Of all its artifacts together."""
+        """The seconds of all its artifacts together."""
         return sum(node.seconds for node in self.nodes)
 
     @property
     def started(self) -> str:
-        """When the first of them was begun."""
+        """When the first of them was started."""
         return min((node.started for node in self.nodes if node.started), default="")
 
 
 @dataclass(frozen=True)
 class GroupedLineage:
-    """The groups of a lineage by their keys, and between them what was made from what.
+    """The groups of a lineage by their keys, and the edges between them.
 
     `sources[key]` are the groups that a group was made from, `made[key]` those that were made from it, both in the
     order of the manifests' inputs.
@@ -72,7 +72,7 @@ class GroupedLineage:
 
 
 def grouped_lineage(graph: LineageGraph, *, fold: bool = True) -> GroupedLineage:
-    """The groups of a lineage; without `fold`, each artifact is one of its own."""
+    """The groups of a lineage; without `fold`, each artifact is a separate one."""
     back = set(graph.back)
     key_of = {address: _key(graph, node, back) if fold else address for address, node in graph.nodes.items()}
     members: dict[str, list[LineageNode]] = defaultdict(list)
@@ -97,7 +97,7 @@ def grouped_lineage(graph: LineageGraph, *, fold: bool = True) -> GroupedLineage
 
 
 def shards_in_words(shards: Sequence[str]) -> str:
-    """`1,000 shards, shard-00000 to shard-00999`; shards that are not all there are counted, not passed over."""
+    """`1,000 shards, shard-00000 to shard-00999`; gaps between the shards are pointed out."""
     said = counted(len(shards), "shards")
     if len(shards) < 3:
         return f"{said}, {', '.join(shards)}"
@@ -109,7 +109,7 @@ def shards_in_words(shards: Sequence[str]) -> str:
 
 
 def _key(graph: LineageGraph, node: LineageNode, back: set[str]) -> str:
-    # What has a problem is named by itself, and so is what was asked for.
+    # Artifacts with a problem are shown separately, and so is the root.
     if node.family is None or node.problem or node.address == graph.root:
         return node.address
     return f"{'back' if node.address in back else 'forward'} {node.family}"

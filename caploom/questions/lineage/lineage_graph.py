@@ -1,4 +1,4 @@
-"""What an artifact was made from, back to the raw files, and what was made from it: a graph out of the catalog."""
+"""What an artifact was made from, back to the raw files, and what was made from it: a graph from the catalog."""
 
 import json
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import duckdb
 
 MADE, MISSING, DAMAGED = "made", "missing", "damaged"
-"""The states of an artifact that a manifest names: it is there, it is gone, or its manifest cannot be read."""
+"""The states of an artifact that a manifest names: made, gone, or with an unreadable manifest."""
 
-_SET_ASIDE = '{"shard": null, "rows": null}'  # in which shards of one family differ
+_SET_ASIDE = '{"shard": null, "rows": null}'  # the fields in which shards of one family differ
 
 
 @dataclass(frozen=True)
 class LineageNode:
-    """An artifact of a graph; of one that is missing or damaged, only what other manifests say of it.
+    """An artifact of a graph; a missing or damaged one only has what other manifests say about it.
 
     `family` is the same for artifacts that differ only in their `shard`; both are None where there are no shards.
-    `problem` says in a sentence what is wrong, if anything.
+    `problem` is a sentence about what is wrong, if anything.
     """
 
     address: str
@@ -45,13 +45,13 @@ class LineageNode:
     shard: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` gives it."""
+        """The form that `--json` prints."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class LineageEdge:
-    """`made` was made from `source`, which then had `data_version`."""
+    """`made` was made from `source`, which had `data_version` at that time."""
 
     source: str
     made: str
@@ -75,11 +75,11 @@ class LineageGraph:
 
     @property
     def missing(self) -> list[LineageNode]:
-        """What is gone, damaged, or another than it was when something was made from it."""
+        """Artifacts that are gone, damaged, or changed since something was made from them."""
         return [node for node in self.nodes.values() if node.problem]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` gives it."""
+        """The form that `--json` prints."""
         forward = set(self.forward)
         side = {
             address: "root" if address == self.root else "forward" if address in forward else "back"
@@ -111,7 +111,7 @@ def artifact_lineage(store: Store, text: str) -> LineageGraph:
 
 
 def lineage_of(catalog: "duckdb.DuckDBPyConnection", root: str) -> LineageGraph:
-    """The lineage of the artifact at an address, out of an open catalog."""
+    """The lineage of the artifact at an address, from an open catalog."""
     back = _reached(catalog, root, "input_address", "address")
     forward = _reached(catalog, root, "address", "input_address")
     edges = _edges(catalog, [root, *back], [root, *forward])
@@ -133,7 +133,7 @@ def lineage_of(catalog: "duckdb.DuckDBPyConnection", root: str) -> LineageGraph:
     if damaged:
         paths = ", ".join(str(path) for path, _ in damaged[:3]) + (", ..." if len(damaged) > 3 else "")
         notes.append(
-            f"{len(damaged)} manifest{'s' if len(damaged) > 1 else ''} of this store cannot be read, and what was made "
+            f"{len(damaged)} manifest{'s' if len(damaged) > 1 else ''} of this store cannot be read, so what was made "
             f"from or by these artifacts may be missing here: {paths}."
         )
     ordered = {address: nodes[address] for address in [root, *back, *forward]}
@@ -141,7 +141,7 @@ def lineage_of(catalog: "duckdb.DuckDBPyConnection", root: str) -> LineageGraph:
 
 
 def _reached(catalog: "duckdb.DuckDBPyConnection", root: str, give: str, take: str) -> list[str]:
-    """All addresses that are reached from the root, without it."""
+    """All addresses that are reachable from the root, without it."""
     query = f"""
         with recursive reached(address) as (
             select ?::text union select inputs.{give} from inputs join reached on inputs.{take} = reached.address
@@ -152,7 +152,7 @@ def _reached(catalog: "duckdb.DuckDBPyConnection", root: str, give: str, take: s
 
 
 def _edges(catalog: "duckdb.DuckDBPyConnection", back: list[str], forward: list[str]) -> tuple[LineageEdge, ...]:
-    """The inputs of all that lies back, and what was made from all that lies forward; in the manifests' order."""
+    """The edges on both sides of the root, in the manifests' order."""
     rows = catalog.execute(
         "select input_address, address, input_data_version from inputs"
         " where address in (select unnest(?::text[])) or input_address in (select unnest(?::text[]))"
@@ -204,9 +204,9 @@ def _node(row: Any, words: dict[tuple[str, str], str]) -> LineageNode:
 
 
 def _missing(address: str, data_version: str, damaged: Iterable[tuple[str, str]]) -> LineageNode:
-    """An artifact of which there is no manifest that can be read."""
+    """An artifact without a readable manifest."""
     kind, *name, fingerprint = address.split("/")
-    state, problem = MISSING, "its folder is gone from the store; what was made from it keeps its record alone"
+    state, problem = MISSING, "its folder is gone from the store; only the artifacts made from it record it"
     for path, why in damaged:
         if address in str(path):
             state, problem = DAMAGED, f"its manifest cannot be read: {why}"

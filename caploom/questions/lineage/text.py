@@ -8,9 +8,9 @@ from caploom.questions.lineage.lineage_graph import MADE, LineageGraph
 
 
 def lineage_tree(graph: LineageGraph, *, fold: bool = True) -> str:
-    """The lineage as a tree for a terminal; shards in one line each family unless `fold` is False.
+    """The lineage as a tree for a terminal; one line per family of shards unless `fold` is False.
 
-    A part that stands in two places is printed in the first, and "see above" in the other.
+    A part that occurs twice is printed once, and "see above" is printed for the second.
     """
     grouped = grouped_lineage(graph, fold=fold)
     root = graph.nodes[graph.root]
@@ -56,7 +56,7 @@ def lineage_dot(graph: LineageGraph, *, fold: bool = True) -> str:
 
 
 def lineage_markdown(graph: LineageGraph) -> str:
-    """The lineage as Markdown: the two sides as nested lists, for a page that draws no diagrams."""
+    """The lineage as Markdown: the two sides as nested lists, for pages without diagrams."""
     grouped = grouped_lineage(graph)
     root = graph.nodes[graph.root]
     lines = [f"**{markdown_line(root.label)}** `{root.address}`", ""]
@@ -103,7 +103,7 @@ def _line(group: LineageGroup) -> str:
 
 
 def _details(group: LineageGroup) -> list[str]:
-    """What configured it, how many rows, and when, with the seconds of all its artifacts."""
+    """A group's configuration, rows and time, with the seconds of all its artifacts."""
     if group.first.state != MADE:
         return [f"{group.first.state}: {group.first.problem}"]
     older = sum(not node.is_latest for node in group.nodes)
@@ -126,7 +126,7 @@ def _problems(graph: LineageGraph) -> list[str]:
 
 
 def _mermaid_text(text: str) -> str:
-    """Text in a quoted label: what Mermaid or HTML would read as its own becomes a character's number."""
+    """Text in a quoted label, with characters that Mermaid or HTML would interpret as numeric references."""
     return "".join(
         character
         if character.isalnum() or character in " .,:;/()-_+=%" or ord(character) > 127

@@ -1,4 +1,4 @@
-"""The configuration of an artifact in few words, as its step declares them."""
+"""A short description of an artifact's configuration, as its step declares it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from caploom.stages.words import as_json
 
 
 def in_few_words(kind: str, configuration: Mapping[str, Any]) -> str:
-    """What configured an artifact; of a kind that is not known, its configuration as JSON, shortened.
+    """An artifact's configuration in words; for an unknown kind, as shortened JSON.
 
     Never raises: a manifest may be of another version of the stage, and the question is still answered.
     """

@@ -1,4 +1,4 @@
-"""The captions of an image: raw ones, every captioner's of every fingerprint, and what each shear kept of them."""
+"""The captions of an image: raw ones, every captioner's with every fingerprint, and the part that each shear kept."""
 
 import glob
 import json
@@ -11,7 +11,7 @@ from caploom.stages.words import captioner_in_words, steps_in_words
 
 
 def traced_pairs(context: TraceContext) -> list[TracedPair]:
-    """The raw captions of the image in every version of the raw pairs that holds it, the oldest first."""
+    """The raw captions of the image in every version of the raw pairs that contains it, the oldest first."""
     rows = context.catalog.execute(
         "select address, name[-1], epoch(started), is_latest from manifests where address in"
         " (select address from images where word = ?::ubigint) and kind = 'raw_pairs' order by started, address",
@@ -37,7 +37,7 @@ def traced_pairs(context: TraceContext) -> list[TracedPair]:
 
 
 def traced_captions(context: TraceContext, pairs: list[TracedPair]) -> tuple[list[TracedCaption], list[TracedFailure]]:
-    """What captioners said of the image, the oldest first, and where they failed on it."""
+    """Captioners' captions of the image, the oldest first, and their failures on it."""
     made = context.made_from(
         list(dict.fromkeys(pair.address for pair in pairs)),
         "captions",
@@ -74,7 +74,7 @@ def traced_captions(context: TraceContext, pairs: list[TracedPair]) -> tuple[lis
 
 
 def _shears(context: TraceContext, captions: list[str]) -> list[tuple[str, str, str, float, bool]]:
-    """The sheared tables of these captions: address, that of the captions, steps in words, started, newest."""
+    """The sheared tables of these captions: address, the captions' address, steps in words, started, newest."""
     rows = context.catalog.execute(
         "select m.address, i.input_address, m.configuration::text, epoch(m.started), m.is_latest"
         " from manifests m join inputs i using (address)"
@@ -108,7 +108,7 @@ def _sheared(
 
 
 def _under_way(context: TraceContext, pairs: list[TracedPair]) -> list[TracedCaption]:
-    """Captions of shards that are not finished, which lie in the ledger's parts."""
+    """Captions of unfinished shards, which are in the ledger's parts."""
     found = []
     context.store.pull_shared("captions/*/*/pending/*/*.parquet")
     root = glob.escape(str(context.store.path("captions")))
@@ -119,7 +119,7 @@ def _under_way(context: TraceContext, pairs: list[TracedPair]) -> list[TracedCap
                     TracedCaption(
                         captioner=row["captioner"],
                         fingerprint=row["fingerprint"],
-                        configured="shard under way",
+                        configured="shard in progress",
                         prompt=None,
                         text=row["text"],
                         tokens=row["tokens"],

@@ -1,4 +1,4 @@
-"""What all parts of a trace share: the store, the catalog, the image, and what could not be read on the way."""
+"""Shared by all parts of a trace: the store, the catalog, the image, and notes on unreadable artifacts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TraceContext:
-    """The image of a trace, and where to look for it; `notes` grows by a sentence for all that is gone or damaged."""
+    """The image of a trace, and where to search for it; `notes` gets a sentence for everything gone or damaged."""
 
     store: Store
     catalog: "duckdb.DuckDBPyConnection"
@@ -47,6 +47,6 @@ class TraceContext:
         return rows
 
     def damaged(self) -> list[str]:
-        """What the catalog could not read: the image may be in it."""
+        """Note the files that the catalog could not read: the image may be in them."""
         rows = self.catalog.execute("select path, problem from damaged order by path limit 5").fetchall()
-        return [f"{path} cannot be read, so what it holds is not told here: {problem}" for path, problem in rows]
+        return [f"{path} cannot be read, so its content is missing here: {problem}" for path, problem in rows]

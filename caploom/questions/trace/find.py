@@ -1,4 +1,4 @@
-"""Which image a person means: by its identity or the beginning of it, by its path, or by the file itself."""
+"""Finds the image that a person names: by its identity or the beginning of it, by its path, or by the file."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
 EVALUATION_FILES = {"evaluation_pairs": "pairs.parquet", "classification_images": "images.parquet"}
-"""Of evaluation sets, by their kind, the table of their images."""
+"""The table of images of each kind of evaluation set."""
 
 _LEAST_DIGITS = 6
 _SHOWN = 5
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class FoundImage:
-    """The image that is meant; `image_id` is None when none of its rows became a pair: only failures tell of it."""
+    """The image; `image_id` is None when none of its rows became a pair: only failures mention it."""
 
     image_id: str | None
     path: str
@@ -60,7 +60,7 @@ class ImageFinder:
         return self._by_path(names, text, notes)
 
     def _by_identity(self, beginning: str) -> list[str]:
-        """The identities that begin so, in the raw pairs and in the evaluation sets."""
+        """The identities with this beginning, in the raw pairs and in the evaluation sets."""
         known = beginning[:16]
         low, high = int(known.ljust(16, "0"), 16), int(known.ljust(16, "f"), 16)
         holders = self._catalog.execute(
@@ -96,7 +96,7 @@ class ImageFinder:
             why = f" ({notes[0]})" if notes else ""
             raise StoreError(
                 f"{text}: no image of this store has this path or an identity that begins so{why}; give the path as it "
-                "stands in the pairs, or at least six digits of the identity."
+                "is in the pairs, or at least six digits of the identity."
             )
         others = [each for each in every if each != choice[0]]
         if others:
@@ -112,7 +112,7 @@ class ImageFinder:
         if not latest:
             return []
         there = [file for file in latest if Path(file).is_file()]
-        # One column at a time, so that what Parquet knows of its values rules most files out.
+        # One column at a time, so that Parquet's statistics rule most files out.
         column = ["path", "image"] if any(name.startswith("/") for name in names) else ["image"]
         for each in column:
             found = self._catalog.execute(
@@ -144,7 +144,7 @@ def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list
 
 
 def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: Sequence[str]) -> list[TracedFailure]:
-    """Rows of the source that failed and have one of these paths."""
+    """Failed rows of the source with one of these paths."""
     rows = catalog.execute(
         "select address from manifests where kind = 'raw_pairs' and rows_failed > 0 order by started"
     ).fetchall()

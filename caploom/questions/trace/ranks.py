@@ -1,4 +1,4 @@
-"""Where an image was retrieved: of each recipe's newest measurement, its rank both ways."""
+"""Where an image was retrieved: its rank in both directions in each recipe's newest measurement."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ from caploom.storage.tables import read_table
 
 @dataclass(frozen=True)
 class EvaluatedImage:
-    """The image as an evaluation set has it."""
+    """The image in an evaluation set."""
 
     name: str
     address: str
@@ -25,7 +25,7 @@ class EvaluatedImage:
 
 
 def evaluated_images(context: TraceContext) -> list[EvaluatedImage]:
-    """The newest evaluation sets that hold the image."""
+    """The newest evaluation sets that contain the image."""
     return [
         EvaluatedImage(address.split("/")[1], address, row["image"], row["path"], tuple(row.get("captions") or ()))
         for address, file in evaluation_files(context.store, context.catalog)

@@ -1,4 +1,4 @@
-"""What the trace of an image is made of."""
+"""The parts of an image's trace."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TracedPair:
-    """A raw caption of the image. `is_latest`, here and below: there is no newer version of the artifact."""
+    """A raw caption of the image. `is_latest`, here and below, means that the artifact has no newer version."""
 
     caption: str
     pair_id: str
@@ -23,7 +23,7 @@ class TracedPair:
 
 @dataclass(frozen=True)
 class TracedShear:
-    """What a shear kept of a caption: the whole text is `before` + `kept` + `after`."""
+    """The part of a caption that a shear kept: the whole text is `before` + `kept` + `after`."""
 
     steps: str
     before: str
@@ -38,7 +38,7 @@ class TracedShear:
 
 @dataclass(frozen=True)
 class TracedCaption:
-    """A caption that was made of the image, unsheared. `address` is empty while its shard is under way."""
+    """A generated caption of the image, unsheared. `address` is empty while its shard is in progress."""
 
     captioner: str
     fingerprint: str
@@ -57,9 +57,9 @@ class TracedCaption:
 
 @dataclass(frozen=True)
 class TracedLanding:
-    """What a training set did with one caption of the image.
+    """One caption of the image in a training set.
 
-    `weight` is the probability that training draws it; None when it is not there, and then `reason` says why.
+    `weight` is the probability that training draws it; None when it was left out, and then `reason` says why.
     """
 
     source: str
@@ -70,7 +70,7 @@ class TracedLanding:
 
 @dataclass(frozen=True)
 class TracedTrainingSet:
-    """A training set that took the image's pairs in. `rows` are `(file, row)`, rows from 0; none where it has none."""
+    """A training set made from the image's pairs. `rows` are `(file, row)`, rows from 0; empty where it has none."""
 
     name: str
     address: str
@@ -82,10 +82,10 @@ class TracedTrainingSet:
 
 @dataclass(frozen=True)
 class TracedRank:
-    """How the image was retrieved after a recipe's training; rank 1 is the best.
+    """The image's ranks in retrieval after a recipe's training; rank 1 is the best.
 
     `image_to_text` is the rank of the best of its captions when it was the query; `text_to_image` are its captions and
-    the rank that it had when each was the query. Of a set of classes, `image_to_text` is the rank of its class, and
+    the rank that it had when each was the query. For a set of classes, `image_to_text` is the rank of its class, and
     `predicted` the class of the highest score.
     """
 
@@ -113,7 +113,7 @@ class TracedFailure:
 
 @dataclass(frozen=True)
 class ImageTrace:
-    """The answer. `image_id` is None when the path never became a pair; `notes` are sentences about what is missing."""
+    """The trace. `image_id` is None when the path never became a pair; `notes` are sentences about what is missing."""
 
     image_id: str | None
     image: str
@@ -127,5 +127,5 @@ class ImageTrace:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` gives it."""
+        """The form that `--json` prints."""
         return asdict(self)

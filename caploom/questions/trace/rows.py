@@ -1,4 +1,4 @@
-"""Finds an image's rows in a training set of millions without reading it: its order says where they must be."""
+"""Finds an image's rows in a training set of millions without reading it: its order determines where they must be."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from caploom.storage.tables import read_table
 from caploom.training_set.order import image_digests, image_ids, order_keys
 
-_Place = tuple[int, str]  # a row's place in the order: (key, identity)
+_Place = tuple[int, str]  # a row's position in the order: (key, identity)
 
 
 def rows_of_image(files: Sequence[Path], image_id: str, seed: int) -> list[dict[str, Any]]:
-    """The rows of an image, with the `file` and the `row` (from 0) that each stands at; none when it is not there.
+    """The rows of an image, each with its `file` and its `row` (from 0); empty when there are none.
 
-    `files` are a training set's in their order, `seed` is that of the order. The keys are spread evenly, so that the
-    file is guessed by the image's own and corrected by the keys of the rows that are found there. Raises `StoreError`
+    `files` are a training set's in their order, `seed` is the order's. The keys are spread evenly, so the file is
+    guessed from the image's key and corrected by the keys of the rows that are found there. Raises `StoreError`
     when a file is gone or damaged.
     """
     wanted = _places(pa.array([image_id]), seed)[0]

@@ -1,4 +1,4 @@
-"""In which training sets an image's captions landed, with which weight, and why others did not."""
+"""The training sets that contain an image's captions, with their weights, and why others are not included."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ _Said = tuple[str, str]  # source and caption
 def traced_training_sets(
     context: TraceContext, pairs: list[TracedPair], captions: list[TracedCaption]
 ) -> list[TracedTrainingSet]:
-    """The training sets that took the image's pairs in, the newest first."""
+    """The training sets made from the image's pairs, the newest first."""
     made = context.made_from(
         list(dict.fromkeys(pair.address for pair in pairs)),
         "training_set",
@@ -49,7 +49,7 @@ def traced_training_sets(
 
 
 def _lost(given: Iterator[_Said], landed: list[TracedLanding], dropped: dict[_Said, str]) -> list[TracedLanding]:
-    """What did not land, each once for each time that it was given, and why."""
+    """The captions that were left out, once per occurrence, and why."""
     left: dict[_Said, int] = {}
     for each in landed:
         left[each.source, each.caption] = left.get((each.source, each.caption), 0) + 1
@@ -62,14 +62,14 @@ def _lost(given: Iterator[_Said], landed: list[TracedLanding], dropped: dict[_Sa
         elif said in left:
             lost.append(TracedLanding(*said, None, "the same caption of the same source is there already"))
         else:
-            lost.append(TracedLanding(*said, None, "not there, and no reason was kept"))
+            lost.append(TracedLanding(*said, None, "left out, and no reason was recorded"))
     return lost
 
 
 def _given(
     context: TraceContext, training_set: str, pairs: list[TracedPair], captions: list[TracedCaption]
 ) -> Iterator[_Said]:
-    """What the merge was given of the image: the raw captions and the sheared ones of the set's own inputs."""
+    """The merge's input for the image: the raw captions and the sheared ones of the set's own inputs."""
     inputs = {
         address
         for (address,) in context.catalog.execute(
@@ -85,7 +85,7 @@ def _given(
 
 
 def _files(context: TraceContext, address: str, what: str) -> list[Path]:
-    """The files of a training set that begin so, in their order, as its manifest names them."""
+    """The files of a training set with this prefix, in the manifest's order."""
     rows = context.catalog.execute(
         "select name from files where address = ? and starts_with(name, ?) order by name", [address, f"{what}-"]
     ).fetchall()
@@ -97,7 +97,7 @@ def _dropped(context: TraceContext, files: list[Path]) -> dict[_Said, str]:
     if not files:
         return {}
     for file in files:
-        read_metadata(file)  # one that is gone or damaged is named as such
+        read_metadata(file)  # the note names one that is gone or damaged
     rows: list[tuple[Any, ...]] = context.catalog.execute(
         "select source, caption, reason from read_parquet(?) where image_id = ?",
         [[str(file) for file in files], context.image_id],

@@ -13,7 +13,7 @@ from caploom.questions.trace.records import (
 
 
 def trace_text(trace: ImageTrace) -> str:
-    """For a terminal; what a shear cut stands in brackets, as [-this-]."""
+    """The text for a terminal; parts that a shear cut off are in brackets, as [-this-]."""
     lines = [f"{trace.image}  {trace.image_id or 'never became a pair'}", *([f"  {trace.path}"] if trace.path else [])]
     for title, section in _sections(trace):
         lines += ["", title, *(f"  {line}" for line in section)]
@@ -21,7 +21,7 @@ def trace_text(trace: ImageTrace) -> str:
 
 
 def trace_markdown(trace: ImageTrace) -> str:
-    """The same as Markdown; what a shear cut is struck out."""
+    """The same as Markdown; parts that a shear cut off are struck out."""
     head = f"**{markdown_line(trace.image)}** `{trace.image_id or 'never became a pair'}`"
     lines = [head, "", markdown_line(trace.path)]
     for title, section in _sections(trace):
@@ -98,12 +98,12 @@ def _sheared(shear: TracedShear) -> str:
     return f'"{before}{_clean(shear.kept)}{after}"'
 
 
-# Around what was cut, until it is shown; no caption's own, see `_quoted`.
+# Marks cut parts until they are shown; captions cannot contain it, see `_quoted`.
 _OPEN, _CLOSE = "\x02", "\x03"
 
 
 def _cut(line: str) -> list[str]:
-    """A line by turns of what stands and what was cut."""
+    """A line split into alternating kept and cut parts."""
     return [each for part in line.split(_OPEN) for each in part.split(_CLOSE)]
 
 

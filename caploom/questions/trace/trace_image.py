@@ -1,4 +1,4 @@
-"""Everything that a store knows of one image: its captions, what shears cut of them, where they landed, its ranks."""
+"""Everything that a store knows about one image: its captions, their shears, their training sets, its ranks."""
 
 from caploom.questions.trace.captions import traced_captions, traced_pairs
 from caploom.questions.trace.context import TraceContext
@@ -12,7 +12,7 @@ from caploom.storage.store import Store
 def trace_image(store: Store, text: str) -> ImageTrace:
     """Everything about the image that `text` names: an identity or the beginning of one, a path, or a file on disk.
 
-    Raises `StoreError` when the store knows no such image, or several.
+    Raises `StoreError` when the store has no such image, or several.
 
     Example:
         >>> trace = trace_image(factory.store, "0003.png")

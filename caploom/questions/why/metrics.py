@@ -1,4 +1,4 @@
-"""The figures of a measurement by the names that people give them, and how recipes stand in one of them."""
+"""A measurement's figures by their usual names, and recipes ranked by one of them."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NO_FIGURES = {"images", "captions", "folds", "classes"}
 
 @dataclass(frozen=True)
 class Rival:
-    """What another recipe's newest measurement has for the same figure."""
+    """Another recipe's newest value of the same figure."""
 
     recipe: str
     value: float
@@ -25,10 +25,10 @@ class Rival:
 
 @dataclass(frozen=True)
 class WhyFigure:
-    """A figure of one measurement; recalls, chance and the 95 % interval are shares, 0 to 1.
+    """A figure of one measurement; recalls, chance and the 95 % interval are fractions, 0 to 1.
 
-    `rivals` are the recipes that were measured alike, the best first, without this one; `place` is this one's among
-    them, 1 the best.
+    `rivals` are the other recipes that were measured in the same way, the best first; `place` is this one's position
+    among them, 1 the best.
     """
 
     name: str
@@ -57,9 +57,9 @@ class WhyFigure:
 def figures_of(
     measurements: dict[str, list[dict[str, Any]]], recipe: str, metric: str, evaluation_set: str | None
 ) -> list[WhyFigure]:
-    """What a recipe's measurements say of a metric; `measurements` are those of every recipe, by its name.
+    """The figures of a recipe's measurements for a metric; `measurements` are those of every recipe, by its name.
 
-    Raises `ConfigError` with the nearest names for a metric, or a set, that there is none of.
+    Raises `ConfigError` with the nearest names for an unknown metric or set.
     """
     ours = measurements[recipe]
     if evaluation_set is not None:
@@ -84,7 +84,7 @@ def figures_of(
 
 
 def all_measurements(catalog: "duckdb.DuckDBPyConnection") -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """The newest measurements of every recipe: by its name, the artifact's address and what was measured."""
+    """The newest measurements of every recipe: by its name, the artifact's address and the measurements."""
     import json
 
     rows = catalog.execute(
@@ -132,7 +132,7 @@ def _figure(
 
 
 def _names(measurement: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Every name that a figure answers to, and the direction ("" for both) and key that it has in the measurement."""
+    """Every name of a figure, with its direction ("" for both) and key in the measurement."""
     names: dict[str, tuple[str, str]] = {}
     for key, value in measurement.items():
         if _is_figure(key, value):
@@ -159,7 +159,7 @@ def _is_figure(key: str, value: Any) -> bool:
 
 
 def _plain(metric: str) -> str:
-    """A metric's name without what people write in different ways."""
+    """A metric's name without spelling variants."""
     return re.sub(r"[\s_./:-]+", " ", metric.strip().lower())
 
 

@@ -11,7 +11,7 @@ _PLAIN = ("zero-shot", "cosine")
 _HEAD = (
     "source", "captions", "share", "of the samples", "images without", "words before", "words after", "cut", "captioner"
 )  # fmt: skip
-_NEAR = 3  # rivals that are named
+_NEAR = 3  # number of rivals that are named
 
 
 def why_text(why: Why) -> str:
@@ -67,7 +67,7 @@ def _headline(why: Why) -> list[str]:
 
 def _standing(figure: WhyFigure) -> str:
     if not figure.rivals:
-        return "no other recipe was measured alike"
+        return "no other recipe was measured in the same way"
     named = figure.rivals if len(figure.rivals) <= _NEAR else [*figure.rivals[: _NEAR - 1], figure.rivals[-1]]
     others = ", ".join(f"{rival.recipe} {_value(figure, rival.value)}" for rival in named)
     more = f" and {len(figure.rivals) - len(named)} between" if len(figure.rivals) > len(named) else ""

@@ -1,4 +1,4 @@
-"""What stands behind a checkpoint's number: its training, its training set, and of whom the captions are."""
+"""What a checkpoint's number is based on: its training, its training set, and the captions' sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class WhyTraining:
 class WhySource:
     """One source of a training set's captions: the raw captions or a captioner.
 
-    `captions_share` is of all captions, `samples_share` of what training draws (expected); `images_lacking` is how many
-    images have nothing of it. The words are means before and after the shear, None of the raw captions.
+    `captions_share` is the fraction of all captions, `samples_share` that of expected draws; `images_lacking`
+    is the number of images without it. The words are means before and after the shear, None for the raw captions.
     """
 
     source: str
@@ -52,7 +52,7 @@ class WhySource:
 
 @dataclass(frozen=True)
 class WhyTrainingSet:
-    """A training set: what it holds, what was dropped and why, of whom its captions are, and a few of its rows."""
+    """A training set: its content, dropped captions with reasons, its captions' sources, and a few of its rows."""
 
     address: str
     started: str
@@ -135,10 +135,10 @@ def _shear(sheared: Manifest | None, steps: Any) -> str:
 
 
 def _samples(store: Store, manifest: Manifest) -> tuple[dict[str, float], dict[str, int]]:
-    """By source, its share of the samples and how many images have something of it.
+    """Each source's fraction of the samples and number of images.
 
-    The merge writes both into the summary; of a set that is older than that, they are counted, unless nothing was
-    dropped and every image has every source once, so that the counts alone tell.
+    The merge writes both into the summary; for older sets they are counted, unless nothing was dropped and every image
+    has every source once, so that the numbers follow from the totals.
     """
     summary, counts = manifest.summary, manifest.summary.get("captions_by_source", {})
     if "sample_share_by_source" in summary and "images_by_source" in summary:

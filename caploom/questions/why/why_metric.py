@@ -1,4 +1,4 @@
-"""Why a recipe reached a number: from the metric to the checkpoint, the training set, and the captions themselves."""
+"""Explains a recipe's number: from the metric to the checkpoint, the training set, and the captions."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,9 @@ _TRAINED = ("checkpoint", "finetuned_checkpoint")
 
 @dataclass(frozen=True)
 class Why:
-    """The answer: the figures that the metric's name means, and what they come from.
+    """The answer: the figures of the metric, and what they are based on.
 
-    `missing` names what is gone or damaged on the way, `newer` what there is a newer version of than this number's.
+    `missing` names artifacts that are gone or damaged, `newer` those that have a newer version than this number's.
     """
 
     recipe: str
@@ -41,12 +41,12 @@ class Why:
     newer: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` gives it."""
+        """The form that `--json` prints."""
         return asdict(self)
 
 
 def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | None = None) -> Why:
-    """Why the newest measured version of a recipe has the metric that it has, on one evaluation set or on all.
+    """Explain the metric of a recipe's newest measured version, on one evaluation set or on all.
 
     Raises `ConfigError` for a recipe that is not measured and for an unknown metric or set, with the nearest names.
 
@@ -62,7 +62,7 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
         if recipe not in measured:
             known = list(measured)
             raise ConfigError(
-                f'No recipe "{recipe}" has been measured; measured are: {", ".join(known) or "none yet"}'
+                f'No recipe "{recipe}" has been measured; measured recipes: {", ".join(known) or "none yet"}'
                 f"{nearest(recipe, known)}."
             )
         address = measured[recipe][0]
@@ -87,7 +87,7 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
 
 
 class _Chain:
-    """Reads manifests on the way back, and keeps in words what is gone or damaged."""
+    """Reads manifests on the way back, and records what is gone or damaged."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -106,7 +106,7 @@ class _Chain:
         return artifact.manifest
 
     def input(self, manifest: Manifest | None, beginning: str) -> Manifest | None:
-        """The first of an artifact's inputs whose address begins so; None where there is none."""
+        """The first of an artifact's inputs whose address has this prefix; None where there is none."""
         inputs = manifest.inputs if manifest is not None else []
         address = next((each.address for each in inputs if each.address.startswith(f"{beginning}/")), None)
         return self.read(address) if address is not None else None
@@ -137,7 +137,7 @@ def _kind(address: str) -> str:
 
 
 def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
-    """Of what a number comes from, what there is a newer version of, in words; a captioner's shards are told once."""
+    """Notes on newer versions of what a number is based on; a captioner's shards share one note."""
     rows = catalog.execute(
         """
         with recursive back(address) as (
@@ -160,12 +160,12 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     for key, members in groups.items():
         what = members[0][0] if len(members) == 1 else f"{counted(len(members), 'shards')} of {key}"
         made = time_text(max(started for _, started in members))
-        said.append(f"{what}: a newer version was made at {made}; this number does not come from it")
+        said.append(f"{what}: a newer version was made at {made}; this number is not based on it")
     return said + _new_fingerprints(catalog, address)
 
 
 def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
-    """Captioners that have said newer captions under another fingerprint, such as with another prompt."""
+    """Captioners with newer captions under another fingerprint, for example with another prompt."""
     rows = catalog.execute(
         """
         with recursive back(address) as (
@@ -187,6 +187,6 @@ def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> lis
     ).fetchall()
     return [
         f"captions/{captioner}: newer captions were made at {time_text(started)} with the fingerprint {new}; this "
-        f"number comes from {used}"
+        f"number is based on {used}"
         for captioner, used, new, started in rows
     ]

@@ -1,1 +1,1 @@
-"""Merging on a Ray cluster: the same files, byte for byte, of what one machine should not merge alone."""
+"""Merging on a Ray cluster: the same files, byte for byte, for sets that are too large for one machine."""

@@ -1,4 +1,4 @@
-"""Where the tasks of a merge leave what others of them read: a folder that all nodes share, or a prefix in a bucket."""
+"""Where the tasks of a merge exchange files: a folder that all nodes share, or a prefix in a bucket."""
 
 import shutil
 import tempfile
@@ -22,14 +22,14 @@ _READ_AHEAD = 2**20
 
 
 class Exchange(Protocol):
-    """Files by name, each written whole or not at all; a task that runs again writes the same once more."""
+    """Files by name, each written completely or not at all; a repeated task writes the same again."""
 
     def check(self) -> None:
         """Raise `StoreError` when it cannot be reached from here."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A local path to write; when the block ends well, that is the file of this name."""
+        """A local path to write, which becomes the file of this name when the block succeeds."""
         ...
 
     def opened(self, name: str) -> BinaryIO:
@@ -59,7 +59,7 @@ def exchange_for(store: Store, fingerprint: str, draft: Path, spill: Path | None
         folder.mkdir(parents=True)
     except OSError as error:
         raise StoreError(
-            f"{folder.parent}: no folder can be made there ({error.strerror}); change `merge.spill`."
+            f"{folder.parent}: no folder can be created there ({error.strerror}); change `merge.spill`."
         ) from None
     return SharedFolder(folder)
 
@@ -71,11 +71,11 @@ class SharedFolder:
     folder: Path
 
     def check(self) -> None:
-        """Raise `StoreError` when this node does not see the folder."""
+        """Raise `StoreError` when this node cannot access the folder."""
         if not self.folder.is_dir():
             raise StoreError(
-                f"{self.folder.parent}: a node of the Ray cluster does not see it; have the store (and `merge.spill`) "
-                "lie in a folder that all nodes share, or at a URL."
+                f"{self.folder.parent}: a node of the Ray cluster cannot access it; put the store (and `merge.spill`) "
+                "in a folder that all nodes share, or at a URL."
             )
 
     @contextmanager
@@ -118,7 +118,7 @@ class BucketPrefix:
     prefix: str
 
     def check(self) -> None:
-        """A bucket says what is wrong when it is asked."""
+        """A bucket reports faults on use."""
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -134,7 +134,7 @@ class BucketPrefix:
         return cast(BinaryIO, Bucket(self.url).open(f"{self.prefix}/{name}", _READ_AHEAD))
 
     def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """As `Exchange`; several are asked for at once."""
+        """As `Exchange`, with several requests at once."""
         place = self._place(name)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             yield from pool.map(lambda each: read_range(place, *each), ranges)
@@ -142,7 +142,7 @@ class BucketPrefix:
     def give(self, names: Sequence[str], folder: Path) -> None:
         """As `Exchange`."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # Through `list`, so that what one of them raises is raised here.
+            # Through `list`, so that their exceptions are raised here.
             list(pool.map(lambda name: Bucket(self.url).download(f"{self.prefix}/{name}", folder / name), names))
 
     def clear(self) -> None:

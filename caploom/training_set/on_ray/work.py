@@ -1,4 +1,4 @@
-"""What the tasks of a merge do: cut tables into buckets, finish a bucket, write a file. Each may be done again."""
+"""The tasks of a merge: divide tables into buckets, finish a bucket, write a file. Each may be repeated."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a merge know; the store is opened where they run."""
+    """The settings shared by all tasks of a merge; the store is opened where they run."""
 
     store: Path | str
     exchange: Exchange
@@ -50,13 +50,13 @@ class Job:
         self.exchange.check()
         artifact = open_store(self.store).read(table.address)
         if artifact is None:
-            raise StoreError(f"{table.address}: it was there when the merge began and is gone; make it again.")
+            raise StoreError(f"{table.address}: it was there when the merge began but is gone; rebuild it.")
         return artifact.file(table.name)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Tables that were cut: how many rows they had, and where in the exchange's files each bucket's pieces lie."""
+    """Divided tables: their number of rows, and where in the exchange's files each bucket's pieces are."""
 
     number: int
     rows_in: int
@@ -66,7 +66,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Finished:
-    """A bucket that was finished: its counts, and the bytes of each row that it wrote."""
+    """A finished bucket: its counts, and the bytes of each row that it wrote."""
 
     tally: Tally
     seen: int
@@ -85,12 +85,12 @@ class Piece:
 
 
 def measure(job: Job, tables: Sequence[Table]) -> int:
-    """About how much memory the rows of some tables take."""
+    """The approximate memory of the rows of some tables."""
     return sum(text_bytes(table.captioner, job.file(table)) for table in tables)
 
 
 def cut(job: Job, number: int, tables: Sequence[Table], count: int, flush_bytes: int) -> Cut:
-    """Cut some tables into `count` buckets."""
+    """Divide some tables into `count` buckets."""
     files = [job.file(table) for table in tables]
     with ExitStack() as stack:
         names = [stack.enter_context(job.exchange.writing(f"{kind}-{number}")) for kind in ("images", "captions")]
@@ -119,7 +119,7 @@ def read_bucket(job: Job, cuts: Sequence[Cut], number: int) -> Bucket:
 
 
 def look_at(job: Job, cuts: Sequence[Cut], look: Callable[[pa.Table], Any], number: int) -> Any:
-    """What a filter finds in a bucket."""
+    """A filter's findings in a bucket."""
     return look(read_bucket(job, cuts, number).captions)
 
 
@@ -131,7 +131,7 @@ def finish(
     json: bool,
     number: int,
 ) -> Finished:
-    """Filter and mix a bucket, and leave its rows, what was dropped and its JSON in the exchange."""
+    """Filter and mix a bucket, and put its rows, the dropped captions and its JSON into the exchange."""
     bucket = read_bucket(job, cuts, number)
     kept, dropped = judge(bucket.captions, judges)
     rows = training_rows(kept, mix)
@@ -154,7 +154,7 @@ def write(job: Job, kind: str, name: str, pieces: Sequence[Piece], schema: pa.Sc
 
 
 def write_json(job: Job, buckets: int) -> None:
-    """Put the buckets' JSON together, as one writer would have written it."""
+    """Concatenate the buckets' JSON, as one writer would have written it."""
     empty = True
     with job.exchange.writing(JSON) as path, path.open("wb") as out:
         for number in range(buckets):
@@ -180,7 +180,7 @@ def _leave(job: Job, name: str, table: pa.Table) -> None:
 
 
 def _rows(job: Job, name: str, start: int, end: int) -> pa.Table:
-    """Some rows of a table that was left in the exchange; only the blocks that hold them are read."""
+    """Some rows of a table in the exchange; only the blocks that contain them are read."""
     first, last = start // _BLOCK_ROWS, (end - 1) // _BLOCK_ROWS
     with job.exchange.opened(name) as source, pa.ipc.open_file(source) as file:
         blocks = pa.Table.from_batches([file.get_batch(number) for number in range(first, last + 1)], file.schema)

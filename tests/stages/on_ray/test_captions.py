@@ -204,7 +204,9 @@ def test_a_cluster_of_another_ray_is_named_with_both_versions(write_source, clus
     factory, shards = ingested(write_source(3), executor=executor)
     client.internal_kv_put(CLUSTER_METADATA_KEY, other, overwrite=True, namespace=KV_NAMESPACE_CLUSTER)
     try:
-        with pytest.raises(ClusterError, match=rf"of another version than here .*Ray: 2\.9\.3.*Ray: {ray.__version__}"):
+        with pytest.raises(
+            ClusterError, match=rf"has another version than here .*Ray: 2\.9\.3.*Ray: {ray.__version__}"
+        ):
             caption_shards_on_ray(factory, "colours", shards)
     finally:
         client.internal_kv_put(CLUSTER_METADATA_KEY, told, overwrite=True, namespace=KV_NAMESPACE_CLUSTER)
