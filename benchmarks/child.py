@@ -106,12 +106,12 @@ def serve() -> None:
     The job's module is imported here, so that no later fork imports the same libraries again.
     """
     for line in sys.stdin:
-        told = json.loads(line)
+        request = json.loads(line)
         with suppress(Exception):  # the fork meets it again, and its log has it
-            _function_of(json.loads(Path(told["job"]).read_text(encoding="utf-8")))
+            _function_of(json.loads(Path(request["job"]).read_text(encoding="utf-8")))
         pid = os.fork()
         if pid == 0:
-            _run_in_fork(Path(told["job"]), told["log"])
+            _run_in_fork(Path(request["job"]), request["log"])
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 

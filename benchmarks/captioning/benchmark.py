@@ -83,7 +83,7 @@ class Captioning:
             "engine_overhead": overhead.median("overhead"),
             "engine_overhead_stopping": overhead.median("stopping"),
             "engine_overhead_main_thread": overhead.median("main_thread"),
-            # At another size these are other figures, and are called otherwise.
+            # At other sizes these are other figures, and have other names.
             f"memory_{_thousands(rows)}_vs_{_thousands(rows // 10)}": memory_growth,
             "resume_lookup_s" if asked == 1_000_000 else f"resume_lookup_{_thousands(asked)}_s": resume.wall_s,
         }

@@ -27,7 +27,7 @@ def run(job: Job) -> Done:
 
 
 def caption_into_ledger(backend: Backend, refs: Iterable[ImageRef], store: Store, shard: str) -> list[Captioned]:
-    """Caption images and keep what was said in the store's ledger, as the captions stage does; the captions."""
+    """Caption images, keep the captions in the store's ledger as the captions stage does, and return them."""
     captioned: list[Captioned] = []
     with LedgerWriter(Ledger(store, "captioner", "benchmark"), shard) as ledger:
         for chunk in backend.caption(refs):

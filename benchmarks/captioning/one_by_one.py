@@ -15,14 +15,14 @@ def run(job: Job) -> Done:
     captioner = pipeline("image-text-to-text", model=job.options["model_folder"], device="cpu")
 
     def caption(path: str) -> str:
-        said = captioner(
+        answers = captioner(
             images=path,
             text=job.options["prompt"],
             max_new_tokens=job.options["max_new_tokens"],
             return_full_text=False,
             generate_kwargs={"do_sample": False},
         )
-        text: str = said[0]["generated_text"]
+        text: str = answers[0]["generated_text"]
         return text.split(".")[0].strip()
 
     paths = picture_paths(job.folder / PHOTOS)

@@ -72,7 +72,7 @@ class _CpuSeconds:
         self.seconds.clear()
 
     def time(self, owner: Any, function: str, name: str) -> None:
-        """Put a function that is timed in the place of a function of a module or class."""
+        """Replace a function of a module or class by one that is timed."""
         called: Callable[..., Any] = getattr(owner, function)
 
         def timed(*positional: Any, **named: Any) -> Any:

@@ -63,8 +63,8 @@ def _image_id(number: int) -> str:
 
 def _text(chance: random.Random) -> str:
     first, second, third, fourth = (thing.name for thing in chance.choices(THINGS, k=4))
-    place = chance.choice(BACKGROUNDS).phrase
+    background = chance.choice(BACKGROUNDS).phrase
     return (
-        f"A {first} and a {second} are {place}. There is also a {third} in the background. "
+        f"A {first} and a {second} are {background}. There is also a {third} in the background. "
         f"The presence of a {fourth} makes the scene calm."
     )

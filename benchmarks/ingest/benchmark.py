@@ -24,13 +24,13 @@ class Ingest:
     packages = ("pillow", "simplejpeg", "imagehash", "numpy")
 
     def prepare(self, folder: Path, size: int) -> None:
-        """The pictures; and as many cut and flipped ones as the issue speaks of."""
+        """The pictures; an inbox; truncated pictures, and some with flipped bits."""
         files = write_pictures(folder / "pictures", size, width=500, height=375)
         for number in range(_INBOX_FILES * size):
-            place = folder / "inbox" / f"{number // 1000:04d}" / f"{number:07d}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.with_suffix(".jpg").write_bytes(b"not looked into")
-            place.with_suffix(".txt").write_text(f"picture {number}", encoding="utf-8")
+            file = folder / "inbox" / f"{number // 1000:04d}" / f"{number:07d}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"never decoded")
+            file.with_suffix(".txt").write_text(f"picture {number}", encoding="utf-8")
         choose = random.Random(0)
         for kind in ("cut", "flipped"):
             (folder / kind).mkdir()
@@ -54,22 +54,21 @@ class Ingest:
         return [*(Case(name, "images", f"benchmarks.ingest.sides:{name}") for name in _SIDES), inbox, peer]
 
     def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
-        """CPU seconds of each side over ours; whether the identities are the same; what damage was found."""
-        ours, check = outcomes["caploom"], outcomes["check_alone"]
+        """CPU seconds of each side over ours; whether the identities are the same; which damage was found."""
+        ours, alone = outcomes["caploom"], outcomes["check_alone"]
         verdict = Verdict()
         decode = outcomes["pillow_load"]
         verdict.ratios["vs_decode_only"] = decode.cpu_s / ours.cpu_s
-        verdict.ratios["check_alone_vs_decode_only"] = decode.cpu_s / check.cpu_s
-        verdict.ratios["check_alone_vs_eighth_only"] = outcomes["simplejpeg_eighth"].cpu_s / check.cpu_s
+        verdict.ratios["check_alone_vs_decode_only"] = decode.cpu_s / alone.cpu_s
+        verdict.ratios["check_alone_vs_eighth_only"] = outcomes["simplejpeg_eighth"].cpu_s / alone.cpu_s
         for name in ("by_hand", "img2dataset"):
             if name in outcomes:
                 verdict.ratios[f"vs_{name}"] = outcomes[name].cpu_s / ours.cpu_s
                 verdict.equal[name] = outcomes[name].results[0]["identities"] == ours.results[0]["identities"]
-        looks = outcomes["inbox"]
-        for name in ("first_look", "taking_look", "next_look"):
-            verdict.ratios[f"inbox_{name}_s"] = looks.median(name)
+        for name in ("first_scan", "taking_scan", "next_scan"):
+            verdict.ratios[f"inbox_{name}_s"] = outcomes["inbox"].median(name)
         found = outcomes["damaged"].results[0]
-        verdict.ratios |= {f"{look}_of_{DAMAGED}": float(count) for look, count in found.items()}
+        verdict.ratios |= {f"{check}_of_{DAMAGED}": float(count) for check, count in found.items()}
         verdict.equal["every_cut_is_found"] = found["check_cut"] == DAMAGED
         verdict.equal["all_of_load_s_and_more"] = all(
             found[f"check_{kind}"] >= found[f"load_{kind}"] for kind in ("cut", "flipped")

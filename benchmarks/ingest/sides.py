@@ -1,9 +1,10 @@
-"""The sides of the benchmark: each goes through the same files, read anew, pinned to one core unless it says more."""
+"""The sides of the benchmark: each reads the same files, pinned to one core unless it says otherwise."""
 
 import hashlib
 import io
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.child import Done, Job
@@ -106,7 +107,7 @@ def img2dataset(job: Job) -> Done:
 
 
 def inbox(job: Job) -> Done:
-    """Two looks at an inbox of many files: the first sees them, the second takes as many as a look takes."""
+    """Three scans of an inbox of many files: the first notes them, the second takes in as many as a scan may."""
     from caploom.config.factory import Factory
     from caploom.config.factory_config import parse_config
     from caploom.inbox.scan import scan_inbox
@@ -122,12 +123,12 @@ def inbox(job: Job) -> Done:
     factory = Factory.from_config(parse_config(settings, base=job.folder, source="the benchmark"))
     seconds = {}
     with job.measured():
-        for name, now in (("first_look", 1_000.0), ("taking_look", 1_100.0), ("next_look", 1_200.0)):
+        for name, now in (("first_scan", 1_000.0), ("taking_scan", 1_100.0), ("next_scan", 1_200.0)):
             began = time.perf_counter()
-            look = scan_inbox(factory, now=now)
+            scan = scan_inbox(factory, now=now)
             seconds[name] = time.perf_counter() - began
-            if name == "taking_look" and not look.new_shards:
-                raise RuntimeError("the inbox was to be taken and was not")
+            if name == "taking_scan" and not scan.new_shards:
+                raise RuntimeError("the second scan took in nothing")
     return Done(job.options["files"], seconds)
 
 
@@ -151,14 +152,14 @@ def damaged(job: Job) -> Done:
     with job.measured():
         for kind in ("cut", "flipped"):
             files = sorted((job.folder / kind).iterdir())
-            for name, look in (("verify", verify), ("load", load), ("check", check)):
-                counts[f"{name}_{kind}"] = sum(_refuses(look, path.read_bytes(), ImageFault) for path in files)
+            for name, test in (("verify", verify), ("load", load), ("check", check)):
+                counts[f"{name}_{kind}"] = sum(_refuses(test, path.read_bytes(), ImageFault) for path in files)
     return Done(2 * DAMAGED, counts)
 
 
-def _refuses(look: object, data: bytes, fault: type[Exception]) -> bool:
+def _refuses(test: Callable[[bytes], None], data: bytes, fault: type[Exception]) -> bool:
     try:
-        look(data)  # type: ignore[operator]
+        test(data)
     except (OSError, SyntaxError, ValueError, fault):
         return True
     return False
@@ -174,5 +175,5 @@ def _files(job: Job) -> list[Path]:
 
 
 def _done(count: int, identities: dict[str, str], failed: int) -> Done:
-    told = hashlib.sha256(repr(sorted(identities.items())).encode()).hexdigest() if identities else ""
-    return Done(count, {"identities": told, "failed": failed})
+    digest = hashlib.sha256(repr(sorted(identities.items())).encode()).hexdigest() if identities else ""
+    return Done(count, {"identities": digest, "failed": failed})

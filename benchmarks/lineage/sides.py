@@ -88,9 +88,9 @@ def answer_of(question: str, answer: dict[str, Any]) -> dict[str, Any]:
         "captions": sorted([each["captioner"], each["text"]] for each in answer["captions"]),
         "kept": sorted(shear["kept"] for each in answer["captions"] for shear in each["sheared"]),
         "landed": sorted(
-            [each["name"], said["source"], said["caption"], said["weight"] and round(said["weight"], 4)]
-            for each in answer["training_sets"]
-            for said in each["captions"]
+            [training_set["name"], row["source"], row["caption"], row["weight"] and round(row["weight"], 4)]
+            for training_set in answer["training_sets"]
+            for row in training_set["captions"]
         ),
         "failures": sorted(each["reason"] for each in answer["failures"]),
         "ranks": sorted(

@@ -15,10 +15,21 @@ share. Importing Python modules is in neither. Both store the same artifacts, wh
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import BenchmarkError, Case, Outcome, Skipped, Verdict
-from benchmarks.orchestration.sides import CAPTIONERS
 from benchmarks.pictures import write_pictures
+
+CAPTIONERS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "model": "demo:tiny-llava",
+        "prompt": "Describe <image> in English:",
+        "decoding": {"max_new_tokens": 44},
+        "batch_size": 256,
+    },
+    "import": {"backend": "import", "captions": "captions.json", "root": "pictures"},
+}
+"""By what `--set captioner` says, a captioner as the YAML has it."""
 
 
 class Orchestration:
@@ -36,7 +47,7 @@ class Orchestration:
     def __init__(self, captioner: str = "tiny") -> None:
         if captioner not in CAPTIONERS:
             raise BenchmarkError(f"--set captioner={captioner}: write {' or '.join(CAPTIONERS)}.")
-        self._captioner = captioner
+        self._captioner = CAPTIONERS[captioner]
 
     def prepare(self, folder: Path, size: int) -> None:
         """Pictures of 320 x 240 pixels, each with a caption."""

@@ -7,26 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import caploom.captioning.transformers_backend  # noqa: F401 - its own imports are not to be measured
 from benchmarks.child import Done, Job
 from caploom.captioning.backend import Backend, load_backend
 from caploom.config.factory import Factory
 from caploom.stages.captions import caption_shard, check_captions
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard
 from caploom.stages.shards import create_new_shards
-
-CAPTIONERS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "model": "demo:tiny-llava",
-        "prompt": "Describe <image> in English:",
-        "decoding": {"max_new_tokens": 44},
-        "batch_size": 256,
-    },
-    "import": {"backend": "import", "captions": "captions.json", "root": "pictures"},
-}
-"""By what `--set captioner` says, a captioner as the YAML has it."""
 
 _NAME = "measured"
 _KINDS = ("shards", "raw_pairs", "captions")
@@ -63,10 +52,11 @@ def plain(job: Job) -> Done:
         with job.measured():
             factory = Factory.from_yaml(path)
             shards = create_new_shards(factory)
+            graph = Graph(factory)
             for shard in shards:
-                check_raw_pairs(factory, ingest_shard(factory, shard))
+                check_raw_pairs(graph, ingest_shard(graph, shard))
             for shard in shards:
-                check_captions(factory, caption_shard(factory, _NAME, shard, load))
+                check_captions(graph, caption_shard(graph, _NAME, shard, load))
             for backend in loaded:
                 backend.close()
         return _done(job, factory, len(shards), load_s=seconds)
@@ -82,7 +72,7 @@ def _config(job: Job) -> Iterator[Path]:
             "store": store,
             "pairs": reader,
             "shard_size": job.options["pairs"],
-            "captioners": {_NAME: CAPTIONERS[job.options["captioner"]]},
+            "captioners": {_NAME: job.options["captioner"]},
             "trainers": {"any": {"model": "picture-book", "steps": 1, "batch_size": 1}},
             "evaluation_sets": {"any": reader},
             "recipes": {"raw-only": {"captioners": []}},

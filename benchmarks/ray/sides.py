@@ -62,7 +62,7 @@ def local(job: Job) -> Done:
             artifacts = {}
             for shard in shards:
                 artifacts[shard] = caption_shard(
-                    made, "five", shard, lambda: backend, lambda n, *_, before=done: driver.look(before + n)
+                    made, "five", shard, lambda: backend, lambda n, *_, before=done: driver.note(before + n)
                 )
                 done += artifacts[shard].manifest.rows.rows_in
         return _done(artifacts, driver, made)
@@ -80,7 +80,7 @@ def on_ray(job: Job) -> Done:
             start = time.perf_counter() - began
             driver = _Driver(job.size)
             with job.measured():
-                artifacts = caption_shards_on_ray(made, "five", shards, lambda n, *_: driver.look(n))
+                artifacts = caption_shards_on_ray(made, "five", shards, lambda n, *_: driver.note(n))
             return _done(artifacts, driver, made, ray_start_s=start)
 
 
@@ -104,28 +104,28 @@ def _served(job: Job, **changes: Any) -> Iterator[tuple[Factory, list[str]]]:
 
 
 class _Driver:
-    """The memory of this process alone, looked at as the captions come."""
+    """The memory of this process alone, sampled as the captions come."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._process = psutil.Process()
-        self._seen: list[tuple[int, int]] = []
+        self._samples: list[tuple[int, int]] = []
 
-    def look(self, done: int) -> None:
-        """Note what this process holds after so many images."""
-        if not self._seen or done - self._seen[-1][0] >= self._size / 100:
-            self._seen.append((done, self._process.memory_info().rss))
+    def note(self, done: int) -> None:
+        """Sample what this process holds after so many images."""
+        if not self._samples or done - self._samples[-1][0] >= self._size / 100:
+            self._samples.append((done, self._process.memory_info().rss))
 
     @property
     def peak_mb(self) -> float:
         """The most that was seen."""
-        return max(rss for _, rss in self._seen) / 1e6
+        return max(rss for _, rss in self._samples) / 1e6
 
     @property
     def growth_mb(self) -> float:
         """From a quarter of the images to their end."""
-        early = max(rss for done, rss in self._seen if done <= _SETTLED * self._size)
-        return (max(rss for _, rss in self._seen) - early) / 1e6
+        early = max(rss for done, rss in self._samples if done <= _SETTLED * self._size)
+        return (max(rss for _, rss in self._samples) - early) / 1e6
 
 
 def _done(artifacts: Mapping[str, Artifact], driver: _Driver, made: Factory, **figures: float) -> Done:
@@ -136,5 +136,5 @@ def _done(artifacts: Mapping[str, Artifact], driver: _Driver, made: Factory, **f
         )
         count += len(rows)
         digest.update(repr(rows).encode())
-    told = {"captions": digest.hexdigest(), "driver_peak_mb": driver.peak_mb, "driver_growth_mb": driver.growth_mb}
-    return Done(count, {**told, **figures})
+    memory = {"driver_peak_mb": driver.peak_mb, "driver_growth_mb": driver.growth_mb}
+    return Done(count, {"captions": digest.hexdigest(), **memory, **figures})

@@ -32,18 +32,18 @@ def write_store(folder: Path, shards: int) -> None:
 
 def _copy(store: Path, templates: list[tuple[Path, Manifest]], shard: str) -> None:
     made: dict[str, InputRecord] = {}
-    for folder, told in templates:
-        configuration = json.loads(json.dumps(told.configuration).replace("shard-00000", shard))
-        kind, *name, _ = told.address.replace("shard-00000", shard).split("/")
-        inputs = tuple(made[each.address] for each in told.inputs)
+    for folder, template in templates:
+        configuration = json.loads(json.dumps(template.configuration).replace("shard-00000", shard))
+        kind, *name, _ = template.address.replace("shard-00000", shard).split("/")
+        inputs = tuple(made[each.address] for each in template.inputs)
         if kind == "shards":
             configuration["rows"] = shard  # other rows than the first one's
         plan = Plan(
-            kind=kind, name=tuple(name), code_version=told.code_version, configuration=configuration, inputs=inputs
+            kind=kind, name=tuple(name), code_version=template.code_version, configuration=configuration, inputs=inputs
         )
         target = store / plan.address
         target.mkdir(parents=True)
-        for file in told.files:
+        for file in template.files:
             os.link(folder / file, target / file)
         fields = {
             "address": plan.address,
@@ -51,6 +51,6 @@ def _copy(store: Path, templates: list[tuple[Path, Manifest]], shard: str) -> No
             "configuration": configuration,
             "inputs": list(inputs),
         }
-        manifest = told.model_copy(update=fields)
+        manifest = template.model_copy(update=fields)
         (target / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-        made[told.address] = InputRecord(address=plan.address, data_version=told.data_version)
+        made[template.address] = InputRecord(address=plan.address, data_version=template.data_version)

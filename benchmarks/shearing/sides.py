@@ -47,7 +47,7 @@ def column(job: Job) -> Done:
 
 
 def regex_sentence(job: Job) -> Done:
-    """A regex that finds stops and looks around each: the scalar rule, caption by caption."""
+    """A regex that finds full stops and inspects what surrounds each: the scalar rule, caption by caption."""
     blocks = _blocks(job.folder)
     with job.measured():
         spans = [first_sentence(text) for block in blocks for text in block.to_pylist()]

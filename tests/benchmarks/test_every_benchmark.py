@@ -18,7 +18,7 @@ FIGURES = {
     "training": {"vs_open_clip_train_streamed_1_core", "data_wait_streamed_1_core", "recall_at_1_caploom"},
     "orchestration": {"overhead_4", "overhead_40", "overhead_s_a_shard_4", "model_load_s_40"},
     "ray": {"overhead", "ray_start_s", "on_ray_driver_peak_mb"},
-    "ingest": {"vs_decode_only", "vs_by_hand", "check_cut_of_200", "inbox_first_look_s"},
+    "ingest": {"vs_decode_only", "vs_by_hand", "check_cut_of_200", "inbox_first_scan_s"},
     "lineage": {"trace_s", "status_s", "results_s", "first_refresh_s", "trace_vs_scan"},
     "scale": {"store.4.walk_s", "ledger.4.vs_scan", "dagster.4.materializations_s", "plans_on_s3.4.plan_warm_requests"},
 }
