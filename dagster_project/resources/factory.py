@@ -19,7 +19,7 @@ class FactoryResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before a step's inputs are looked up: what the YAML says now is what the step depends on."""
         if context.instance is not None and context.run is not None:  # a sensor tells by itself
-            observe_settings(context.instance, self.open().config)
+            observe_settings(context.instance, self.open())
 
     def open(self, run_id: str | None = None) -> Factory:
         """The factory; artifacts made through it record the run."""
