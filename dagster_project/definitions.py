@@ -19,6 +19,7 @@ from dagster_project.assets import (
     sheared_captions,
     training_set,
 )
+from dagster_project.assets.declared import declared_assets
 from dagster_project.assets.dependencies import FactoryAssets
 from dagster_project.assets.settings import settings_asset
 from dagster_project.jobs import factory_jobs
@@ -61,6 +62,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
         assets=[
             settings_asset(config),
             *(asset for each in _BY_HAND for asset in each.make(assets)),
+            *declared_assets(assets),
         ],
         jobs=jobs,
         sensors=[
