@@ -9,15 +9,19 @@ from pathlib import Path
 import dagster as dg
 
 from caploom.config.factory_config import DEMO_CONFIG, FactoryConfig, load_config
-from dagster_project.assets.ablation_report import ablation_report_asset
-from dagster_project.assets.captions import captions_assets
-from dagster_project.assets.checkpoint import checkpoint_asset
-from dagster_project.assets.raw_pairs import raw_pairs_asset
-from dagster_project.assets.retrieval_metrics import retrieval_metrics_asset
+from dagster_project.assets import (
+    ablation_report,
+    captions,
+    checkpoint,
+    raw_pairs,
+    retrieval_metrics,
+    sheared,
+    sheared_captions,
+    training_set,
+)
+from dagster_project.assets.declared import declared_assets
+from dagster_project.assets.dependencies import FactoryAssets
 from dagster_project.assets.settings import settings_asset
-from dagster_project.assets.sheared import sheared_assets
-from dagster_project.assets.sheared_captions import sheared_captions_asset
-from dagster_project.assets.training_set import training_set_asset
 from dagster_project.jobs import factory_jobs
 from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -35,28 +39,37 @@ from dagster_project.sharding import cut_shards_job
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
 
+_BY_HAND = tuple(
+    module.BY_HAND
+    for module in (
+        raw_pairs,
+        captions,
+        sheared,
+        sheared_captions,
+        training_set,
+        checkpoint,
+        retrieval_metrics,
+        ablation_report,
+    )
+)
+
 
 def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
     """The definitions of a factory; `resource` opens the same factory inside a run."""
-    jobs = [*factory_jobs(config), cut_shards_job, ask_job]
+    assets = FactoryAssets(config, by_hand=[each.stage.kind for each in _BY_HAND])
+    jobs = [*factory_jobs(assets), cut_shards_job, ask_job]
     return dg.Definitions(
         assets=[
-            raw_pairs_asset(config),
-            *captions_assets(config),
             settings_asset(config),
-            *sheared_assets(config),
-            sheared_captions_asset(config),
-            training_set_asset(config),
-            checkpoint_asset(config),
-            retrieval_metrics_asset(config),
-            ablation_report_asset(config),
+            *(asset for each in _BY_HAND for asset in each.make(assets)),
+            *declared_assets(assets),
         ],
         jobs=jobs,
         sensors=[
             new_images_sensor(jobs),
             edited_settings,
             *inbox_sensors(config, jobs),
-            *automation_sensors(config),
+            *automation_sensors(assets),
             *growth_sensors(config),
             *alerts_sensors(config),
         ],

@@ -26,7 +26,8 @@ from caploom.questions.failures import current_failures
 from caploom.report.make import make_report
 from caploom.report.markdown import without_files
 from caploom.stages.shards import create_new_shards, shard_names
-from dagster_project.assets.sheared import sheared_key
+from caploom.stages.sheared import SHEARED
+from dagster_project.assets.layout import asset_key
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
@@ -108,7 +109,7 @@ class HeadlessRun:
         self._collect(f"{job} [{partition_key}]" if partition_key else job, result)
 
     def _shear(self, captioner: str, shear: str) -> None:
-        key = sheared_key(captioner)
+        key = asset_key(SHEARED, captioner)
         result = dg.materialize(
             [each for each in self._definitions.assets or [] if isinstance(each, dg.AssetsDefinition | dg.AssetSpec)],
             selection=[key],

@@ -221,7 +221,6 @@ CAPTIONS = Stage(
     name=_name,
     name_parts=("captioner", "#fingerprint", "shard"),
     around=_claimed,
-    slot=lambda key: (f"{KIND}/{key[0]}", key[1] or None),
     shown=shown_captions,
     words=lambda configuration: captioner_in_words(configuration["settings"]),
     unit="images",

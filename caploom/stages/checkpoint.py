@@ -13,7 +13,7 @@ from caploom.stages.checks import LOSS_IS_FINITE, CheckOutcome
 from caploom.stages.evaluation_sets import evaluation_set
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.resized_images import resized_images
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Ref, Stage, Tools
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
 from caploom.stages.target_set import refuse_shared_images
 from caploom.stages.words import trainer_in_words
 from caploom.storage.manifest import Manifest
@@ -149,6 +149,14 @@ def _configuration(graph: Graph, key: Key) -> Configuration:
     return {"trainer": _identity(graph, recipe.trainer), "seed": recipe.seed}
 
 
+def _of_both_stages(graph: Graph, key: Key) -> Configuration:
+    second = graph.recipe(key[0]).finetune
+    if second is None:
+        return _configuration(graph, key)
+    target = graph.config.target_sets[second.target_set].fingerprinted()
+    return {**_configuration(graph, key), "finetune": _identity(graph, second.trainer), "target_set": target}
+
+
 def _finetuned_configuration(graph: Graph, key: Key) -> Configuration:
     recipe = graph.recipe(key[0])
     return {"trainer": _identity(graph, _finetuning(recipe).trainer), "seed": recipe.seed}
@@ -224,6 +232,7 @@ CHECKPOINT = Stage(
     reads_images=True,
     beside_results=frozenset({"seed"}),
     checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
+    piece=Piece("trainer", _of_both_stages),
 )
 
 FINETUNED_CHECKPOINT = Stage(

@@ -14,7 +14,7 @@ from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_KIND, ZE
 from caploom.stages.checks import BETTER_THAN_CHANCE, CheckOutcome
 from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Ref, Stage, Tools
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Draft, Plan
 
@@ -81,6 +81,11 @@ def _configuration(graph: Graph, key: Key) -> Configuration:
     return {"evaluation_sets": list(recipe.evaluation_sets)}
 
 
+def _sets(graph: Graph, key: Key) -> Configuration:
+    names = graph.recipe(key[0]).evaluation_sets
+    return {name: graph.config.evaluation_sets[name].fingerprinted() for name in names}
+
+
 def _inputs(graph: Graph, key: Key) -> list[Ref]:
     recipe = graph.recipe(key[0])
     sets = (evaluation_ref(graph.config, name) for name in recipe.evaluation_sets)
@@ -138,4 +143,5 @@ RETRIEVAL_METRICS = Stage(
     ),
     reads_images=True,
     checks=Checks((BETTER_THAN_CHANCE,), check_metrics),
+    piece=Piece("evaluation", _sets),
 )

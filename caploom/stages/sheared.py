@@ -25,7 +25,7 @@ from caploom.stages.captions_cost import captions_of
 from caploom.stages.checks import NEVER_EMPTY, ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_words import corpus_words, corpus_words_so_far, longest_raw_words, uncounted
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, by_rows
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Piece, Ref, Stage, by_rows
 from caploom.stages.words import steps_in_words
 from caploom.storage.manifest import Manifest
 from caploom.storage.records import SHEARED as SHEARED_SCHEMA
@@ -309,6 +309,7 @@ SHEARED = Stage(
     ),
     tables={_TABLE: SHEARED_SCHEMA},
     told_by_data=frozenset({"corpus_words"}),
+    piece=Piece("shear", lambda graph, key: _table_settings(graph, key)["steps"]),
 )
 
 SHEARED_CAPTIONS = Stage(
@@ -329,4 +330,5 @@ SHEARED_CAPTIONS = Stage(
     cost=None,  # it counts what its tables have counted
     told_by_data=frozenset({"corpus_words"}),
     checks=Checks((ROWS_ACCOUNTED, NEVER_EMPTY), check_sheared),
+    piece=Piece("captions"),
 )

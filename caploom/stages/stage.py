@@ -165,6 +165,19 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What of the YAML makes an artifact stale in Dagster's UI when it is edited.
+
+    Attributes:
+        name: what it is called there.
+        says: what it is; the step's `settings`, unless given.
+    """
+
+    name: str
+    says: Callable[[Graph, Key], Any] | None = None
+
+
+@dataclass(frozen=True)
 class Checks:
     """What must always hold of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and who counts."""
 
@@ -215,7 +228,8 @@ class Stage:
         explain: words a fault of what it needs.
         missing: says what makes one that is not there; else that its slot is to be materialized.
         hidden: whether people know its artifacts only as a part of what is made from them.
-        slot: the asset, and the partition of it, that people know one as; its kind and key, unless given.
+        slot: the asset, and the partition of it, that people know one as; unless given, its kind and key, of which the
+            last value is the partition.
         label: what one is called that is no slot; of several artifacts that are one slot, said before its causes.
         absent: what is said where one is not there that people cannot ask for.
         shown: its configuration as the YAML has it, from that of a manifest or plan.
@@ -233,6 +247,7 @@ class Stage:
         told_by_data: keys of `facts`; as recorded where an artifact is made again.
         beside_results: keys that decide no figure: the seed, further files for people.
         checks: what must hold of it.
+        piece: what of the YAML its asset follows; its `settings`, unless given.
         remake: how it is made again where `make` alone would not do: `module:function`, given a `Work` of `reproduce`.
     """
 
@@ -275,6 +290,7 @@ class Stage:
     told_by_data: frozenset[str] = frozenset()
     beside_results: frozenset[str] = frozenset()
     checks: Checks = field(default_factory=Checks)
+    piece: Piece | None = None
     remake: str | None = None
 
     @property
@@ -284,9 +300,13 @@ class Stage:
 
     def slot_of(self, key: Key) -> tuple[str, str | None] | None:
         """The asset and partition that people know an artifact as; None where nobody does."""
-        if self.hidden:
-            return None
-        return self.slot(key) if self.slot is not None else (self.kind, "/".join(key) or None)
+        return None if self.hidden else self.asset_of(key)
+
+    def asset_of(self, key: Key) -> tuple[str, str | None]:
+        """The same, whether people know it or not."""
+        if self.slot is not None:
+            return self.slot(key)
+        return "/".join((self.kind, *key[:-1])), (key[-1] or None) if key else None
 
     def label_of(self, name: Key) -> Label:
         """What an artifact is a version of, from the name in its address."""

@@ -23,7 +23,7 @@ from caploom.stages.on_ray.merge import merge_on_ray, reads_much
 from caploom.stages.raw_pairs import ingested_shards, raw_captions_in
 from caploom.stages.scores import load_clip_scorer
 from caploom.stages.sheared import tables_of
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
+from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Piece, Ref, Stage, Tools, by_rows
 from caploom.stages.words import filters_in_words, mix_in_words
 from caploom.storage.records import DROPPED, TRAINING_ROWS
 from caploom.storage.store import Artifact, Draft, Plan
@@ -220,5 +220,6 @@ TRAINING_SET = Stage(
     told_by_data=frozenset({"excluded_images"}),
     beside_results=frozenset({"json"}),
     checks=Checks((ROWS_ACCOUNTED, ORPHAN_FREE), check_training_set),
+    piece=Piece("mix"),
     remake="caploom.reproduce.remake:merge",
 )

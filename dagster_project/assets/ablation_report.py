@@ -5,37 +5,29 @@ from collections.abc import Iterator
 import dagster as dg
 
 from caploom.common.hashing import fingerprint
-from caploom.config.factory_config import FactoryConfig
 from caploom.errors import MissingArtifactError
-from caploom.report.make import ABLATION_REPORT as STAGE
-from caploom.report.make import make_report
+from caploom.report.make import ABLATION_REPORT, make_report
 from caploom.report.markdown import without_files
+from dagster_project.assets.dependencies import ByHand, FactoryAssets
 from dagster_project.assets.materialization import result, user_errors
-from dagster_project.assets.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.conditions import follow_new_measurements
-from dagster_project.freshness import freshness_of
 from dagster_project.report_pages import reports_url
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import WHY_TAG, asset_owners
-
-ABLATION_REPORT = dg.AssetKey("ablation_report")
+from dagster_project.tags import WHY_TAG
 
 
-def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+def ablation_report_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """The asset over the recipes that are measured."""
 
-    @dg.asset(
-        key=ABLATION_REPORT,
-        deps=[dg.AssetDep(RETRIEVAL_METRICS, partition_mapping=dg.AllPartitionMapping())],
-        code_version=fingerprint([STAGE.code_version, config.name]),
+    @assets.asset(
+        ABLATION_REPORT,
+        code_version=fingerprint([ABLATION_REPORT.code_version, assets.config.name]),
         automation_condition=follow_new_measurements(),
-        freshness_policy=freshness_of(config, "ablation_report"),
         output_required=False,  # see below
         group_name="experiments",
-        owners=asset_owners(config),
         kinds={"html", "markdown"},
         metadata=_where(),
-        description=f"What every recipe of {config.name} reached, in one table, and which won by how much.",
+        description=f"What every recipe of {assets.config.name} reached, in one table, and which won by how much.",
     )
     def ablation_report(context: dg.AssetExecutionContext, factory: FactoryResource) -> Iterator[dg.MaterializeResult]:
         try:
@@ -51,10 +43,13 @@ def ablation_report_asset(config: FactoryConfig) -> dg.AssetsDefinition:
         page = dg.MetadataValue.path(str(artifact.file("report.html")))
         yield result(artifact, extra={"report": dg.MetadataValue.md(text), "page": page})
 
-    return ablation_report
+    return [ablation_report]
 
 
 def _where() -> dict[str, dg.MetadataValue]:
     """A link to the newest report, while `dagster_project.ui` serves it."""
     url = reports_url()
     return {"report page": dg.MetadataValue.url(url)} if url else {}
+
+
+BY_HAND = ByHand(ABLATION_REPORT, ablation_report_assets)

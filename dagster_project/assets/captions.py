@@ -11,7 +11,6 @@ from caploom.captioning.settings import CaptionerSettings, PromptedSettings
 from caploom.common.executors import Executor, LocalExecutor, RayExecutor
 from caploom.common.hashing import fingerprint
 from caploom.common.progress import StageBar, track
-from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CanaryError
 from caploom.stages.captions import CAPTIONS, caption_shard
 from caploom.stages.checks import BATCHED_EQUALS_SINGLE
@@ -19,16 +18,14 @@ from caploom.stages.graph import Graph
 from caploom.stages.on_ray.captions import caption_shards_on_ray
 from caploom.stages.retry_failures import ask_to_retry
 from dagster_project.assets.captions_metadata import captions_metadata
-from dagster_project.assets.materialization import AssetEvents, check_specs, failed_check, shard_events, user_errors
-from dagster_project.assets.raw_pairs import RAW_PAIRS
+from dagster_project.assets.dependencies import ByHand, FactoryAssets
+from dagster_project.assets.materialization import AssetEvents, failed_check, shard_events, user_errors
 from dagster_project.conditions import caption_new_shards
-from dagster_project.freshness import freshness_of
-from dagster_project.partitions import SHARDS
 from dagster_project.pools import GPU_POOL
 from dagster_project.ray_cluster import ray_of_the_run
 from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
-from dagster_project.tags import asset_owners, captioner_tags
+from dagster_project.tags import captioner_tags
 
 
 class CaptionsConfig(dg.Config):
@@ -39,36 +36,20 @@ class CaptionsConfig(dg.Config):
     )
 
 
-def captions_key(captioner: str) -> dg.AssetKey:
-    """The key of a captioner's asset."""
-    return dg.AssetKey(["captions", captioner])
-
-
-def captions_assets(config: FactoryConfig) -> list[dg.AssetsDefinition]:
+def captions_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """An asset for each captioner of the YAML."""
-    owners, freshness = asset_owners(config), freshness_of(config, "captions")
-    return [_captions_asset(name, settings, owners, freshness) for name, settings in config.captioners.items()]
+    return [_captions_asset(assets, name, settings) for name, settings in assets.config.captioners.items()]
 
 
-def _captions_asset(
-    captioner: str, settings: CaptionerSettings, owners: list[str], freshness: dg.FreshnessPolicy | None
-) -> dg.AssetsDefinition:
-    key = captions_key(captioner)
-
-    @dg.asset(
-        key=key,
-        deps=[RAW_PAIRS],
-        partitions_def=SHARDS,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+def _captions_asset(assets: FactoryAssets, captioner: str, settings: CaptionerSettings) -> dg.AssetsDefinition:
+    @assets.asset(
+        CAPTIONS,
+        captioner,
         pool=GPU_POOL if settings.on_gpu else None,
         code_version=fingerprint([CAPTIONS.code_version, captioner_fingerprint(settings)]),
-        check_specs=check_specs(key, CAPTIONS),
         automation_condition=caption_new_shards(),
-        freshness_policy=freshness,
         group_name="captions",
         kinds={settings.kind, "parquet"},
-        owners=owners,
-        tags={"captioner": captioner, **captioner_tags([captioner])},
         metadata=_definition_metadata(settings),
         description=f"What {captioner} ({settings.label}) says of every image, whole: the shear comes later.",
     )
@@ -97,7 +78,7 @@ def _captions_asset(
                 else:
                     made = {shard: caption_shard(graph, captioner, shard, load, bar.part()) for shard in shards}
         except CanaryError as error:
-            yield failed_check(key, BATCHED_EQUALS_SINGLE, str(error))
+            yield failed_check(context.asset_key, BATCHED_EQUALS_SINGLE, str(error))
             raise dg.Failure(description=str(error), allow_retries=False) from None
         with user_errors():
             checks = {shard: CAPTIONS.checks.run(graph, artifact) for shard, artifact in made.items()}
@@ -115,3 +96,6 @@ def _bar(context: dg.AssetExecutionContext, captioner: str, executor: Executor) 
 def _definition_metadata(settings: CaptionerSettings) -> dict[str, str]:
     prompt = {"prompt": settings.prompt} if isinstance(settings, PromptedSettings) else {}
     return {"backend": settings.backend, "model": settings.label, **prompt}
+
+
+BY_HAND = ByHand(CAPTIONS, captions_assets)

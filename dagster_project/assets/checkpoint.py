@@ -5,40 +5,20 @@ from typing import Any
 import dagster as dg
 
 from caploom.common.progress import track
-from caploom.config.factory_config import FactoryConfig
 from caploom.report.plots import loss_curve
-from caploom.stages.checkpoint import CHECKPOINT as STAGE
-from caploom.stages.checkpoint import FINE_TUNED, FINETUNED_CHECKPOINT, ZERO_SHOT
+from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_CHECKPOINT, ZERO_SHOT
 from caploom.storage.store import Artifact
-from dagster_project.assets.materialization import artifact_metadata, check_specs, picture, result, user_errors
-from dagster_project.assets.settings import Part, settings_dependency
-from dagster_project.assets.training_set import TRAINING_SET
-from dagster_project.freshness import freshness_of
-from dagster_project.partitions import recipe_names, recipe_partitions
+from dagster_project.assets.dependencies import ByHand, FactoryAssets
+from dagster_project.assets.materialization import artifact_metadata, picture, result, user_errors
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
-from dagster_project.tags import asset_owners, captioner_tags
-
-CHECKPOINT = dg.AssetKey("checkpoint")
 
 
-def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
-    """The asset over all recipes."""
+def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
+    """The asset over all recipes, which has the checkpoints of both stages."""
 
-    @dg.asset(
-        key=CHECKPOINT,
-        deps=[TRAINING_SET, settings_dependency(Part.TRAINER, recipe_names(config))],
-        partitions_def=recipe_partitions(config),
-        pool=GPU_POOL,
-        code_version=STAGE.code_version,
-        check_specs=check_specs(CHECKPOINT, STAGE),
-        freshness_policy=freshness_of(config, "checkpoint"),
-        group_name="experiments",
-        owners=asset_owners(config),
-        kinds={"pytorch"},
-        tags=captioner_tags(config.captioners),
-    )
+    @assets.asset(CHECKPOINT, pool=GPU_POOL, group_name="experiments", kinds={"pytorch"})
     def checkpoint(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
     ) -> dg.MaterializeResult:
@@ -52,7 +32,7 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             with track(f"checkpoint [{recipe.name}]", "steps", parts=2 if recipe.finetune else 1) as bar:
                 trained = trainer.train(context, graph, recipe, bar)
             extra = _metadata(trained[ZERO_SHOT], f"Loss: {recipe.name}")
-            checks = STAGE.checks.run(graph, trained[ZERO_SHOT])
+            checks = CHECKPOINT.checks.run(graph, trained[ZERO_SHOT])
             tuned = trained.get(FINE_TUNED)
             if tuned is not None:
                 found = _metadata(tuned, f"Loss: {recipe.name}, fine-tuned") | artifact_metadata(tuned)
@@ -60,7 +40,7 @@ def checkpoint_asset(config: FactoryConfig) -> dg.AssetsDefinition:
                 checks = [*checks, *FINETUNED_CHECKPOINT.checks.run(graph, tuned)]
             return result(trained[ZERO_SHOT], checks, extra, recipe=recipe, also=[tuned] if tuned else [])
 
-    return checkpoint
+    return [checkpoint]
 
 
 def _metadata(artifact: Artifact, title: str) -> dict[str, Any]:
@@ -77,3 +57,6 @@ def _metadata(artifact: Artifact, title: str) -> dict[str, Any]:
     if summary["truncated_share"]:
         metadata["truncated_share"] = summary["truncated_share"]
     return metadata | ({"notes": " ".join(summary["notes"])} if summary["notes"] else {})
+
+
+BY_HAND = ByHand(CHECKPOINT, checkpoint_assets)

@@ -39,7 +39,7 @@ def user_errors(but: type[CaploomError] | None = None) -> Iterator[None]:
 def check_specs(asset: dg.AssetKey, stage: Stage) -> list[dg.AssetCheckSpec]:
     """The checks that an asset's own step reports; all but the advisory ones block what is downstream."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name], blocking=name not in _ADVISORY_CHECKS)
+        dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS.get(name), blocking=name not in _ADVISORY_CHECKS)
         for name in stage.checks.names
     ]
 

@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from caploom.common.progress import track
-from caploom.config.factory_config import FactoryConfig
 from caploom.evaluation.metrics import DIRECTIONS
 from caploom.exports.mlflow_mirror import mirror_metrics
 from caploom.questions.lineage.lineage_graph import artifact_lineage
@@ -19,36 +18,18 @@ from caploom.questions.results.tables import (
     recall_table,
 )
 from caploom.report.versions import versions_markdown
-from caploom.stages.retrieval_metrics import RETRIEVAL_METRICS as STAGE
-from dagster_project.assets.checkpoint import CHECKPOINT
-from dagster_project.assets.materialization import check_specs, result, user_errors
-from dagster_project.assets.settings import Part, settings_dependency
-from dagster_project.freshness import freshness_of
-from dagster_project.partitions import recipe_names, recipe_partitions
+from caploom.stages.retrieval_metrics import RETRIEVAL_METRICS
+from dagster_project.assets.dependencies import ByHand, FactoryAssets
+from dagster_project.assets.materialization import result, user_errors
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
-from dagster_project.tags import asset_owners, captioner_tags
-
-RETRIEVAL_METRICS = dg.AssetKey("retrieval_metrics")
 
 
-def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
+def retrieval_metrics_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """The asset over all recipes."""
 
-    @dg.asset(
-        key=RETRIEVAL_METRICS,
-        deps=[CHECKPOINT, settings_dependency(Part.EVALUATION, recipe_names(config))],
-        partitions_def=recipe_partitions(config),
-        pool=GPU_POOL,
-        code_version=STAGE.code_version,
-        check_specs=check_specs(RETRIEVAL_METRICS, STAGE),
-        freshness_policy=freshness_of(config, "retrieval_metrics"),
-        group_name="experiments",
-        owners=asset_owners(config),
-        kinds={"json"},
-        tags=captioner_tags(config.captioners),
-    )
+    @assets.asset(RETRIEVAL_METRICS, pool=GPU_POOL, group_name="experiments", kinds={"json"})
     def retrieval_metrics(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
     ) -> dg.MaterializeResult:
@@ -69,9 +50,9 @@ def retrieval_metrics_asset(config: FactoryConfig) -> dg.AssetsDefinition:
             mirrored = mirror_metrics(graph.factory, recipe, artifact)
             if mirrored is not None:
                 metadata["mlflow"] = mirrored.problem or f"run {mirrored.run_id}"
-            return result(artifact, STAGE.checks.run(graph, artifact), metadata, recipe=recipe)
+            return result(artifact, RETRIEVAL_METRICS.checks.run(graph, artifact), metadata, recipe=recipe)
 
-    return retrieval_metrics
+    return [retrieval_metrics]
 
 
 def _metadata(arm: ArmResult) -> dict[str, Any]:
@@ -91,3 +72,6 @@ def _metadata(arm: ArmResult) -> dict[str, Any]:
         | {f"{row.label} RSUM": round(row.rsum, 2) for row in rows}
         | {f"{row.label} top-1": round(row.figures["top1"], 4) for row in classified}
     )
+
+
+BY_HAND = ByHand(RETRIEVAL_METRICS, retrieval_metrics_assets)

@@ -5,69 +5,60 @@ each stage of a recipe depends on a partition of this external asset, whose data
 the YAML. It is observed when a run starts and by a sensor while the UI is open. See docs/adr/0012.
 """
 
-from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any
 
 import dagster as dg
 
 from caploom.common.hashing import fingerprint
+from caploom.config.factory import Factory
 from caploom.config.factory_config import FactoryConfig
-from caploom.config.recipes import Recipe
-from caploom.training.identity import trainer_identity
-from caploom.training_set.filters import filters_identity
+from caploom.stages.graph import Graph
+from caploom.stages.registry import stages
+from caploom.stages.stage import Piece, Stage
+from dagster_project.assets.layout import RECIPE, key_in, partition_axis, partition_names, shown_in
 
 SETTINGS = dg.AssetKey("settings")
 DATA_VERSION_TAG = "dagster/data_version"
 
 
-class Part(StrEnum):
-    """A piece of the YAML that one stage depends on."""
-
-    SHEAR = "shear"  # of a shear's name; the others are of a recipe's
-    CAPTIONS = "captions"
-    MIX = "mix"
-    TRAINER = "trainer"
-    EVALUATION = "evaluation"
-
-
 def settings_asset(config: FactoryConfig) -> dg.AssetSpec:
     """The asset; nothing makes it but an editor."""
+    names = [_name(piece, each) for stage, piece in _pieces() for each in partition_names(config, stage)]
     return dg.AssetSpec(
         SETTINGS,
-        partitions_def=dg.StaticPartitionsDefinition(list(settings_parts(config))),
+        partitions_def=dg.StaticPartitionsDefinition(names),
         group_name="settings",
         kinds={"yaml"},
         description="What the YAML says of each shear and of each recipe's captions, mix, trainer and evaluation.",
     )
 
 
-def settings_dependency(part: Part, names: list[str]) -> dg.AssetDep:
-    """That the partitions of these names depend each on its own piece."""
-    return dg.AssetDep(
-        SETTINGS, partition_mapping=dg.StaticPartitionMapping({_key(part, name): name for name in names})
-    )
+def settings_dependency(stage: Stage, names: list[str]) -> list[dg.AssetDep]:
+    """That the partitions of these names depend each on its own piece; nothing where the YAML says nothing of them."""
+    piece = piece_of(stage)
+    if piece is None:
+        return []
+    mapping = dg.StaticPartitionMapping({_name(piece, name): name for name in names})
+    return [dg.AssetDep(SETTINGS, partition_mapping=mapping)]
 
 
-def settings_parts(config: FactoryConfig) -> dict[str, Any]:
+def settings_parts(factory: Factory) -> dict[str, Any]:
     """Every piece of the YAML by its partition key, as JSON values."""
-    recipes = config.expanded_recipes()
-    shears = sorted({recipe.shear for recipe in recipes})
-    pieces: dict[str, Any] = {
-        _key(Part.SHEAR, name): [step.model_dump(mode="json") for step in config.shear_steps(name)] for name in shears
+    graph = Graph(factory)
+    return {
+        _name(piece, name): _says(graph, stage, piece, name)
+        for stage, piece in _pieces()
+        for name in partition_names(graph.config, stage)
     }
-    for part, piece in _OF_RECIPES.items():
-        pieces |= {_key(part, recipe.name): piece(config, recipe) for recipe in recipes}
-    return pieces
 
 
-def observe_settings(instance: dg.DagsterInstance, config: FactoryConfig) -> list[str]:
+def observe_settings(instance: dg.DagsterInstance, factory: Factory) -> list[str]:
     """Tell Dagster of every piece that is not as it was last observed; returns the partition keys of those."""
     known = instance.event_log_storage.get_latest_tags_by_partition(
         SETTINGS, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG]
     )
     changed = []
-    for key, piece in settings_parts(config).items():
+    for key, piece in settings_parts(factory).items():
         version = fingerprint(piece)
         if known.get(key, {}).get(DATA_VERSION_TAG) != version:
             changed.append(key)
@@ -82,38 +73,24 @@ def observe_settings(instance: dg.DagsterInstance, config: FactoryConfig) -> lis
     return changed
 
 
-def _key(part: Part, name: str) -> str:
-    return f"{part}.{name}"
+def piece_of(stage: Stage) -> Piece | None:
+    """What of the YAML a step's assets depend on; of one that has a recipe for its key, its settings unless it says."""
+    named = Piece(stage.kind) if stage.axes == (RECIPE,) and shown_in(stage) == stage.kind else None
+    return stage.piece or named
 
 
-def _captions(config: FactoryConfig, recipe: Recipe) -> Any:
-    return {"captioners": list(recipe.captioners), "shear": recipe.shear}
+def _pieces() -> list[tuple[Stage, Piece]]:
+    found = ((stage, piece_of(stage)) for stage in stages())
+    return [(stage, piece) for stage, piece in found if piece is not None]
 
 
-def _mix(config: FactoryConfig, recipe: Recipe) -> Any:
-    return {
-        "captioners": list(recipe.captioners),
-        "mix": recipe.mix.model_dump(mode="json"),
-        "filters": filters_identity(recipe.filters),
-        "json": config.training_json,
-    }
+def _name(piece: Piece, partition: str) -> str:
+    return f"{piece.name}.{partition}"
 
 
-def _trainer(config: FactoryConfig, recipe: Recipe) -> Any:
-    said: dict[str, Any] = {"trainer": trainer_identity(recipe.trainer), "seed": recipe.seed}
-    if recipe.finetune is not None:
-        target_set = config.target_sets[recipe.finetune.target_set].fingerprinted()
-        said |= {"finetune": trainer_identity(recipe.finetune.trainer), "target_set": target_set}
-    return said
-
-
-def _evaluation(config: FactoryConfig, recipe: Recipe) -> Any:
-    return {name: config.evaluation_sets[name].fingerprinted() for name in recipe.evaluation_sets}
-
-
-_OF_RECIPES: Mapping[Part, Callable[[FactoryConfig, Recipe], Any]] = {
-    Part.CAPTIONS: _captions,
-    Part.MIX: _mix,
-    Part.TRAINER: _trainer,
-    Part.EVALUATION: _evaluation,
-}
+def _says(graph: Graph, stage: Stage, piece: Piece, partition: str) -> Any:
+    axis = partition_axis(stage)
+    key = key_in(stage, {axis: partition} if axis else {})
+    if piece.says is not None:
+        return piece.says(graph, key)
+    return stage.settings(graph, key) if key in graph.keys(stage.kind) else {}

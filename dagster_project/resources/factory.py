@@ -19,7 +19,7 @@ class FactoryResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before a step's inputs are looked up, make the step depend on the present YAML."""
         if context.instance is not None and context.run is not None:  # a sensor reports it itself
-            observe_settings(context.instance, self.open().config)
+            observe_settings(context.instance, self.open())
 
     def open(self, run_id: str | None = None) -> Factory:
         """The factory; artifacts made through it record the run."""

@@ -6,8 +6,9 @@ import dagster as dg
 
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
+from caploom.stages.captions import CAPTIONS
 from caploom.stages.retry_failures import shards_to_retry
-from dagster_project.assets.captions import captions_key
+from dagster_project.assets.layout import asset_key
 from dagster_project.jobs import CAPTION_SHARDS
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
@@ -47,7 +48,7 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
             for first, last in _neighbours(order, shards):
                 asked = True
                 images = sum(failures.get(shard, 0) for shard in order[first : last + 1])
-                key = captions_key(captioner)
+                key = asset_key(CAPTIONS, captioner)
                 yield dg.RunRequest(
                     asset_selection=[key],
                     run_config=dg.RunConfig(ops={key.to_python_identifier(): {"config": {"retry_failures": True}}}),

@@ -4,42 +4,39 @@ from functools import partial
 
 import dagster as dg
 
-from caploom.config.factory_config import FactoryConfig
-from dagster_project.assets.ablation_report import ABLATION_REPORT
-from dagster_project.assets.captions import captions_key
-from dagster_project.assets.sheared import sheared_key, shears_of
-from dagster_project.assets.sheared_captions import SHEARED_CAPTIONS
-from dagster_project.assets.training_set import TRAINING_SET
+from caploom.report.make import ABLATION_REPORT
+from caploom.stages.captions import CAPTIONS
+from caploom.stages.sheared import SHEARED, SHEARED_CAPTIONS
+from caploom.stages.training_set import TRAINING_SET
+from dagster_project.assets.dependencies import FactoryAssets
 from dagster_project.tags import automatic_tags
 
 
-def automation_sensors(config: FactoryConfig) -> list[dg.AutomationConditionSensorDefinition]:
+def automation_sensors(assets: FactoryAssets) -> list[dg.AutomationConditionSensorDefinition]:
     """One per stage that follows new data; the YAML decides which are on at first, and the UI switches each."""
-    automation_settings = config.automation_settings
+    automation_settings = assets.config.automation_settings
     sensor = partial(_sensor, automation_settings.interval_seconds)
-    sheared = [sheared_key(captioner) for captioner in config.captioners if shears_of(config, captioner)]
     sensors = [
         sensor(
             "merge_new_captions",
-            dg.AssetSelection.assets(*sheared, SHEARED_CAPTIONS, TRAINING_SET),
+            assets.select(SHEARED, SHEARED_CAPTIONS, TRAINING_SET),
             on=automation_settings.merge,
             why="there are new images or captions",
             description="Shears new captions and makes new versions of the training sets they belong to.",
         ),
         sensor(
             "report_new_measurements",
-            dg.AssetSelection.assets(ABLATION_REPORT),
+            assets.select(ABLATION_REPORT),
             on=automation_settings.report,
             why="a recipe was measured",
             description="Writes the report again when a recipe was measured.",
         ),
     ]
-    if config.captioners:
-        captions = dg.AssetSelection.assets(*(captions_key(captioner) for captioner in config.captioners))
+    if assets.config.captioners:
         sensors.append(
             sensor(
                 "caption_new_shards",
-                captions,
+                assets.select(CAPTIONS),
                 on=automation_settings.caption,
                 why="a new shard has no captions yet",
                 description="Lets every captioner caption the shards that it has not captioned yet.",

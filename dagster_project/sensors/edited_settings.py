@@ -17,7 +17,7 @@ INTERVAL = 30  # seconds
 def edited_settings(context: dg.SensorEvaluationContext, factory: FactoryResource) -> dg.SkipReason:
     """Observe the changed parts of the YAML. It requests no run."""
     try:
-        changed = observe_settings(context.instance, factory.open().config)
+        changed = observe_settings(context.instance, factory.open())
     except CaploomError as error:
         return dg.SkipReason(str(error))
     return dg.SkipReason(f"Edited: {', '.join(changed)}." if changed else "The settings are unchanged.")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
 from caploom.errors import ConfigError
 from dagster_project.assets.settings import observe_settings
@@ -106,7 +107,7 @@ class Daemon:
 
     def __init__(self, path: Path, instance: dg.DagsterInstance) -> None:
         self.definitions, self.instance, self.cursor = definitions_of(path), instance, None
-        observe_settings(instance, load_config(path))
+        observe_settings(instance, Factory.from_yaml(path))
 
     def tick(self) -> set[tuple[str, str | None]]:
         result = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self.cursor)

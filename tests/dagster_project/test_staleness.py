@@ -6,13 +6,14 @@ import dagster as dg
 import pytest
 import yaml
 
-from caploom.config.factory_config import DEMO_CONFIG, load_config
-from dagster_project.assets.raw_pairs import RAW_PAIRS
+from caploom.config.factory import Factory
+from caploom.config.factory_config import DEMO_CONFIG
 from dagster_project.assets.settings import SETTINGS, observe_settings, settings_parts
 from dagster_project.definitions import definitions_of
 
 ALL = "all partitions"
 LLAVA, OTTER = "tiny-llava", "tiny-otter"
+RAW_PAIRS = dg.AssetKey("raw_pairs")
 SHEARED = {f"sheared/{name}" for name in (LLAVA, OTTER, "tiny-qwen-vl", "tiny-minigpt-4")}
 DATA = ("sheared_captions", "training_set")
 RECIPES = ["raw-only", "one-captioner", "four-captioners-unsheared", "four-captioners"]
@@ -23,7 +24,7 @@ class Graph:
 
     def __init__(self, path):
         self.graph = definitions_of(path).resolve_asset_graph()
-        self.parts = settings_parts(load_config(path))
+        self.parts = settings_parts(Factory.from_yaml(path))
         self.assets = {key for key in self.graph.get_all_asset_keys() if key != SETTINGS}
 
     def code_versions(self):
@@ -167,7 +168,7 @@ def test_settings_are_observed_once_a_change(demo, tmp_path):
     path = tmp_path / "factory.yaml"
     path.write_text(yaml.safe_dump(demo))
     instance = dg.DagsterInstance.ephemeral()
-    assert set(observe_settings(instance, load_config(path))) == set(settings_parts(load_config(path)))
-    assert observe_settings(instance, load_config(path)) == []
+    assert set(observe_settings(instance, Factory.from_yaml(path))) == set(settings_parts(Factory.from_yaml(path)))
+    assert observe_settings(instance, Factory.from_yaml(path)) == []
     path.write_text(yaml.safe_dump(edited(demo, "recipes", "raw-only", "mix", value={"raw_probability": 0.5})))
-    assert observe_settings(instance, load_config(path)) == ["mix.raw-only"]
+    assert observe_settings(instance, Factory.from_yaml(path)) == ["mix.raw-only"]
