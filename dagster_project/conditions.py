@@ -6,7 +6,7 @@ may cost many GPU hours, so a person requests it.
 
 import dagster as dg
 
-from dagster_project.assets.settings import SETTINGS
+from dagster_project.settings import SETTINGS
 
 _C = dg.AutomationCondition
 _EDITS = dg.AssetSelection.assets(SETTINGS)  # observed, never made: always missing to Dagster

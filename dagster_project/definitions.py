@@ -21,7 +21,6 @@ from dagster_project.assets import (
 )
 from dagster_project.assets.declared import declared_assets
 from dagster_project.assets.dependencies import FactoryAssets
-from dagster_project.assets.settings import settings_asset
 from dagster_project.jobs import factory_jobs
 from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -35,6 +34,7 @@ from dagster_project.sensors.edited_settings import edited_settings
 from dagster_project.sensors.grown_training_sets import growth_sensors
 from dagster_project.sensors.inbox import inbox_sensors
 from dagster_project.sensors.new_images import new_images_sensor
+from dagster_project.settings import settings_asset
 from dagster_project.sharding import cut_shards_job
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"

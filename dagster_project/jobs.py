@@ -6,7 +6,7 @@ import dagster as dg
 
 from caploom.stages.raw_pairs import RAW_PAIRS
 from dagster_project.assets.dependencies import FactoryAssets
-from dagster_project.assets.layout import RECIPE
+from dagster_project.layout import RECIPE
 from dagster_project.partitions import SHARD
 
 CUT_SHARDS = "cut_shards"

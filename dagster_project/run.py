@@ -27,10 +27,10 @@ from caploom.report.make import make_report
 from caploom.report.markdown import without_files
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import SHEARED
-from dagster_project.assets.layout import asset_key
 from dagster_project.definitions import definitions_of
 from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
+from dagster_project.layout import asset_key
 from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.tags import captioner_tags, recipe_tags

@@ -12,7 +12,7 @@ from caploom.stages.captions import read_captions
 from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import raw_lengths
 from caploom.storage.store import Artifact
-from dagster_project.assets.materialization import gallery, picture
+from dagster_project.markdown import gallery, picture
 
 
 def captions_metadata(graph: Graph, captioner: str, artifact: Artifact) -> dict[str, Any]:

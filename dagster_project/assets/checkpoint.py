@@ -9,7 +9,8 @@ from caploom.report.plots import loss_curve
 from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_CHECKPOINT, ZERO_SHOT
 from caploom.storage.store import Artifact
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import artifact_metadata, picture, result, user_errors
+from dagster_project.assets.materialization import artifact_metadata, result, user_errors
+from dagster_project.markdown import picture
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer

@@ -11,8 +11,8 @@ from caploom.stages.graph import Graph
 from caploom.stages.stage import Ref, Stage, Tools
 from caploom.storage.store import Artifact
 from dagster_project.assets.dependencies import FactoryAssets
-from dagster_project.assets.layout import CAPTIONER, RECIPE, partition_axis
 from dagster_project.assets.materialization import AssetEvents, result, several, shard_events, user_errors
+from dagster_project.layout import CAPTIONER, RECIPE, partition_axis
 from dagster_project.partitions import SHARD
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import captioner_tags, recipe_tags

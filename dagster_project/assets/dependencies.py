@@ -15,7 +15,9 @@ import dagster as dg
 from caploom.config.factory_config import FactoryConfig
 from caploom.stages.registry import load_stage, stages
 from caploom.stages.stage import Stage
-from dagster_project.assets.layout import (
+from dagster_project.assets.materialization import check_specs
+from dagster_project.freshness import freshness_of
+from dagster_project.layout import (
     CAPTIONER,
     RECIPE,
     SHEAR,
@@ -26,10 +28,8 @@ from dagster_project.assets.layout import (
     shears_of,
     shown_in,
 )
-from dagster_project.assets.materialization import check_specs
-from dagster_project.assets.settings import settings_dependency
-from dagster_project.freshness import freshness_of
 from dagster_project.partitions import SHARD
+from dagster_project.settings import settings_dependency
 from dagster_project.tags import asset_owners, captioner_tags
 
 Decorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
@@ -91,7 +91,8 @@ class FactoryAssets:
             "owners": asset_owners(self.config),
             "tags": {**({"captioner": captioner} if captioner else {}), **captioner_tags(captioners)},
         }
-        decorator: Decorator = dg.asset(**(declared | more))
+        arguments: dict[str, Any] = declared | more
+        decorator: Decorator = dg.asset(**arguments)
         return decorator
 
     def dependencies(self, stage: Stage, captioner: str = "", *, but: Container[str] = ()) -> list[dg.AssetDep]:

@@ -9,11 +9,10 @@ import dagster as dg
 from caploom.common.hashing import fingerprint
 from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError
-from caploom.questions.gallery import GalleryRow, data_uri, gallery_markdown
 from caploom.stages.checks import BETTER_THAN_CHANCE, DESCRIPTIONS, CheckOutcome
 from caploom.stages.stage import Stage
 from caploom.storage.store import Artifact
-from dagster_project.assets.settings import DATA_VERSION_TAG
+from dagster_project.settings import DATA_VERSION_TAG
 from dagster_project.tags import recipe_tags
 
 _MOST_ADDRESSES = 20  # shown of a step's artifacts
@@ -141,16 +140,6 @@ def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
         "artifact": manifest.address,  # its folder below the store's
         "manifest": dg.MetadataValue.json(manifest.model_dump(mode="json", exclude={"files"})),
     }
-
-
-def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
-    """A plot in the UI."""
-    return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")
-
-
-def gallery(rows: Sequence[GalleryRow]) -> dg.MarkdownMetadataValue:
-    """Images with all their captions side by side in the UI."""
-    return dg.MetadataValue.md(gallery_markdown(rows))
 
 
 def _check_results(outcomes: Mapping[str, Sequence[CheckOutcome]]) -> list[dg.AssetCheckResult]:

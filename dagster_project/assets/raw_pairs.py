@@ -7,7 +7,8 @@ from caploom.common.progress import track
 from caploom.questions.gallery_rows import shard_gallery
 from caploom.stages.raw_pairs import RAW_PAIRS, ingest_shard
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import AssetEvents, gallery, shard_events, user_errors
+from dagster_project.assets.materialization import AssetEvents, shard_events, user_errors
+from dagster_project.markdown import gallery
 from dagster_project.resources.factory import FactoryResource
 
 

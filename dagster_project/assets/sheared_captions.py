@@ -8,8 +8,9 @@ from caploom.report.plots import length_histogram
 from caploom.stages import sheared as shear
 from caploom.stages.raw_pairs import raw_lengths
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import picture, result, user_errors
+from dagster_project.assets.materialization import result, user_errors
 from dagster_project.conditions import follow_new_captions
+from dagster_project.markdown import picture
 from dagster_project.resources.factory import FactoryResource
 
 

@@ -8,8 +8,9 @@ from caploom.common.progress import track
 from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.training_set import TRAINING_SET, merge_training_set
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import gallery, result, user_errors
+from dagster_project.assets.materialization import result, user_errors
 from dagster_project.conditions import follow_new_captions
+from dagster_project.markdown import gallery
 from dagster_project.resources.factory import FactoryResource
 
 

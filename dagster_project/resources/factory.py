@@ -7,7 +7,7 @@ from pydantic import Field
 
 from caploom.config.factory import Factory
 from caploom.stages.graph import Graph
-from dagster_project.assets.settings import observe_settings
+from dagster_project.settings import observe_settings
 
 
 class FactoryResource(dg.ConfigurableResource):

@@ -17,7 +17,7 @@ from caploom.storage.store import Artifact
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Report, launch_training
 from caploom.training.on_ray import launch_on_ray
-from dagster_project.assets.materialization import picture
+from dagster_project.markdown import picture
 from dagster_project.ray_cluster import ray_of_the_run
 
 _PROCESS = "dagster_project.training_process"

@@ -8,8 +8,8 @@ from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from caploom.stages.captions import CAPTIONS
 from caploom.stages.retry_failures import shards_to_retry
-from dagster_project.assets.layout import asset_key
 from dagster_project.jobs import CAPTION_SHARDS
+from dagster_project.layout import asset_key
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.tags import automatic_tags, captioner_tags

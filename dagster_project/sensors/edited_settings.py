@@ -3,8 +3,8 @@
 import dagster as dg
 
 from caploom.errors import CaploomError
-from dagster_project.assets.settings import observe_settings
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.settings import observe_settings
 
 INTERVAL = 30  # seconds
 

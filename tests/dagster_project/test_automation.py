@@ -12,10 +12,10 @@ from PIL import Image
 from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
 from caploom.errors import ConfigError
-from dagster_project.assets.settings import observe_settings
 from dagster_project.definitions import definitions_of
 from dagster_project.partitions import RANGE_END_TAG, RANGE_START_TAG, SHARD
 from dagster_project.resources.factory import FactoryResource
+from dagster_project.settings import observe_settings
 from dagster_project.tags import WHY_TAG
 
 CAPTIONER = {"model": "demo:tiny-llava", "prompt": "Describe <image>:"}

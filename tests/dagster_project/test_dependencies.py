@@ -4,8 +4,8 @@ import pytest
 
 from caploom.config.factory_config import DEMO_CONFIG
 from caploom.stages.registry import STAGES, load_stage
-from dagster_project.assets.settings import SETTINGS
 from dagster_project.definitions import definitions_of
+from dagster_project.settings import SETTINGS
 
 HAVE_ASSETS = {
     "raw_pairs",

@@ -8,8 +8,8 @@ import yaml
 
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG
-from dagster_project.assets.settings import SETTINGS, observe_settings, settings_parts
 from dagster_project.definitions import definitions_of
+from dagster_project.settings import SETTINGS, observe_settings, settings_parts
 
 ALL = "all partitions"
 LLAVA, OTTER = "tiny-llava", "tiny-otter"

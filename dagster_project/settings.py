@@ -15,7 +15,7 @@ from caploom.config.factory_config import FactoryConfig
 from caploom.stages.graph import Graph
 from caploom.stages.registry import stages
 from caploom.stages.stage import Piece, Stage
-from dagster_project.assets.layout import RECIPE, key_in, partition_axis, partition_names, shown_in
+from dagster_project.layout import RECIPE, key_in, partition_axis, partition_names, shown_in
 
 SETTINGS = dg.AssetKey("settings")
 DATA_VERSION_TAG = "dagster/data_version"
