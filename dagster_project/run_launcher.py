@@ -49,8 +49,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
         """The number of the run's process, as recorded by its code server; None until then."""
         events = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         for event in events:
-            said = event.dagster_event.event_specific_data if event.dagster_event else None
-            if event.step_key is None and (pid := getattr(said, "metadata", {}).get("pid")) is not None:
+            answer = event.dagster_event.event_specific_data if event.dagster_event else None
+            if event.step_key is None and (pid := getattr(answer, "metadata", {}).get("pid")) is not None:
                 return int(pid.text)
         return None
 
@@ -61,10 +61,10 @@ def _as_its_server_says(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckR
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     client = DagsterGrpcClient(host=server["host"], port=server["port"], use_ssl=bool(server.get("use_ssl")))
     try:
-        said = deserialize_value(client.get_current_runs(), GetCurrentRunsResult)
+        answer = deserialize_value(client.get_current_runs(), GetCurrentRunsResult)
     except DagsterUserCodeUnreachableError:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-    if said.serializable_error_info is not None or run.run_id in said.current_runs:
+    if answer.serializable_error_info is not None or run.run_id in answer.current_runs:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     return CheckRunHealthResult(WorkerStatus.FAILED, f"the code server at {server['host']} no longer has it")
 

@@ -47,11 +47,11 @@ def serve(path: Path, *, host: str, port: int) -> int:
     click.echo(f"Starting Dagster on {path} ...")
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
     with _stop_requests() as stops, serving_reports(config.store, host) as reports:
-        told = {"DAGSTER_HOME": home, CONFIG_VARIABLE: str(path), URL_VARIABLE: reports}
+        variables = {"DAGSTER_HOME": home, CONFIG_VARIABLE: str(path), URL_VARIABLE: reports}
         child = subprocess.Popen(
             [*command, "--host", host, "--port", str(port)],
             cwd=WORKSPACE.parent,
-            env={**os.environ, **told, "PYTHONWARNINGS": _warning_filters()},
+            env={**os.environ, **variables, "PYTHONWARNINGS": _warning_filters()},
             # A separate process group: a Ctrl-C reaches it once, from here, and its children can be found at the end.
             start_new_session=True,
         )

@@ -44,8 +44,8 @@ class Alert:
 
     def fields(self) -> dict[str, Any]:
         """As JSON values, with every text plain and bounded in length."""
-        told = {key: plain(value) if isinstance(value, str) else value for key, value in asdict(self).items()}
-        return {**told, "title": plain(self.title, _TITLE)}
+        texts = {key: plain(value) if isinstance(value, str) else value for key, value in asdict(self).items()}
+        return {**texts, "title": plain(self.title, _TITLE)}
 
 
 def ui_page(settings: AlertSettings, *, run_id: str | None = None, asset: str | None = None) -> str | None:
@@ -77,10 +77,10 @@ def subject_of(alerts: Sequence[Alert]) -> str:
 
 def lines_of(alert: Alert) -> list[str]:
     """An alert in a few lines: its title, its sentence and where to look."""
-    told = alert.fields()
-    of = " ".join(part for part in (told["asset"], f"[{told['partition']}]" if told["partition"] else None) if part)
-    head = f"{told['title']} ({of})" if of else told["title"]
-    return [head, told["sentence"], *([told["url"]] if told["url"] else [])]
+    texts = alert.fields()
+    of = " ".join(part for part in (texts["asset"], f"[{texts['partition']}]" if texts["partition"] else None) if part)
+    head = f"{texts['title']} ({of})" if of else texts["title"]
+    return [head, texts["sentence"], *([texts["url"]] if texts["url"] else [])]
 
 
 def text_of(alerts: Sequence[Alert]) -> str:

@@ -103,7 +103,7 @@ def _within_noise(
     if not len(differ):
         return True  # only the padding after the end differs
     step = int(differ[0])
-    said = scores[step][0].float()
-    gap = said[single[step]] - said[batched[step]]
-    noise = _NOISE * model.precision * said[said.isfinite()].abs().max()
+    alone = scores[step][0].float()
+    gap = alone[single[step]] - alone[batched[step]]
+    noise = _NOISE * model.precision * alone[alone.isfinite()].abs().max()
     return bool(gap <= noise)

@@ -222,12 +222,12 @@ class EndpointClient:
         raise EndpointFault(GARBAGE, f"the server's answer is not a chat completion ({shown or 'empty'}).") from None
 
     def _fault_of_status(self, status: int, message: str) -> Exception:
-        said = f"the server answers {status}: {message or 'nothing more'}"
+        sentence = f"the server answers {status}: {message or 'nothing more'}"
         if status in _WRONG_FOR_ALL:
-            return CaptionerError(f"{self._url}: {said}; {self._advice(status)}.")
+            return CaptionerError(f"{self._url}: {sentence}; {self._advice(status)}.")
         if status >= 500 or status in _PASSING:
-            return EndpointFault(ERROR, f"{said}.")
-        return EndpointFault(REFUSED, f"{said}.")
+            return EndpointFault(ERROR, f"{sentence}.")
+        return EndpointFault(REFUSED, f"{sentence}.")
 
     def _said(self, error: "openai.APIStatusError") -> str:
         elsewhere = error.response.headers.get("location")

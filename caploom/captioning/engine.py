@@ -179,7 +179,7 @@ class BatchEngine:
 
 
 def _chunk(batch: _Batch, generations: Sequence[Generation], seconds: float) -> Chunk:
-    results = [settled(ref, said, seconds) for ref, said in zip(batch.refs, generations, strict=True)]
+    results = [settled(ref, generation, seconds) for ref, generation in zip(batch.refs, generations, strict=True)]
     return Chunk(
         [item for item in results if isinstance(item, Captioned)],
         [*batch.failed, *(item for item in results if isinstance(item, Failed))],

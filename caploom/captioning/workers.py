@@ -113,8 +113,8 @@ class WorkerPool:
             idlest.tasks.put(("caption", piece))
 
     def _receive_chunk(self) -> Chunk:
-        number, said = self._receive()
-        chunk: Chunk = said
+        number, report = self._receive()
+        chunk: Chunk = report
         self._workers[number].under_way -= len(chunk.captioned) + len(chunk.failed)
         return chunk
 
@@ -122,13 +122,13 @@ class WorkerPool:
         """A worker's number and its report; raises the error that it reports, or a `CaptionerError` when it died."""
         while True:
             try:
-                number, said = self._results.get(timeout=_PATIENCE)
+                number, report = self._results.get(timeout=_PATIENCE)
             except queue.Empty:
                 self._all_alive()
                 continue
-            if isinstance(said, BaseException):
-                raise said
-            return number, said
+            if isinstance(report, BaseException):
+                raise report
+            return number, report
 
     def _all_alive(self) -> None:
         for worker in self._workers:

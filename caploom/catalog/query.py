@@ -49,8 +49,8 @@ def ask(catalog: duckdb.DuckDBPyConnection, store: Store, query: str) -> Answer:
         columns = [column[0] for column in result.description or ()]
         rows = result.fetchmany(_MANY_ROWS + 1)
     except duckdb.Error as error:
-        said = str(error).split("\n\nLINE ")[0]  # the query follows, with a marker below the error
-        raise StoreError(f"DuckDB cannot answer: {printable(' '.join(said.split()))}") from None
+        message = str(error).split("\n\nLINE ")[0]  # the query follows, with a marker below the error
+        raise StoreError(f"DuckDB cannot answer: {printable(' '.join(message.split()))}") from None
     if len(rows) > _MANY_ROWS:
         raise StoreError(f"The answer has more than {_MANY_ROWS:,} rows; add a `limit`, or ask with DuckDB itself.")
     return Answer(columns, rows)

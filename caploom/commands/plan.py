@@ -58,9 +58,9 @@ def plan(
             gpus_per_machine=gpus_per_machine,
             gpu_hour_price=gpu_hour_price,
         )
-        told = {"gpus": gpus, "gpu_hour_price": gpu_hour_price, "captioning": [cost.to_dict() for cost in costs]}
+        answer = {"gpus": gpus, "gpu_hour_price": gpu_hour_price, "captioning": [cost.to_dict() for cost in costs]}
         text = cluster_text(costs, gpus=gpus, gpu_hour_price=gpu_hour_price)
-        click.echo(json.dumps(told, indent=2) if as_json else text)
+        click.echo(json.dumps(answer, indent=2) if as_json else text)
         return
     if factory is None:
         raise click.UsageError("Name the YAML whose run is to be previewed, or ask for --cluster.")

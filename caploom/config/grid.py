@@ -219,7 +219,7 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
             if meaning in made:
                 continue
             made.add(meaning)
-            said = [
+            name_parts = [
                 captioners_part(chosen, parts.captioners),
                 *([shear if steps else NO_SHEAR] if chosen else []),
                 *([mix_name] if mix != MixSettings() else []),
@@ -227,7 +227,7 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
                 *([trainer] if trainer != next(iter(parts.trainers)) else []),
             ]
             yield (
-                ".".join(said),
+                ".".join(name_parts),
                 RecipeSettings(
                     captioners=list(chosen),
                     shear=shear if steps else NO_SHEAR,

@@ -140,14 +140,14 @@ def describe(character: Character, scene: Scene, rng: random.Random) -> str:
     """Three sentences about a scene, less and less true: a captioner's training text."""
     seen = [placement.thing for placement in _in_reading_order(character, scene.placements)]
     mentioned = [thing for thing in seen if thing not in character.overlooks][: character.names_at_most]
-    said = [thing for thing in mentioned if thing not in character.blind_spots]
+    named = [thing for thing in mentioned if thing not in character.blind_spots]
     sentences = [_first_sentence(character, scene, mentioned, rng)]
     for ordinal, templates, share in (
         ("second", character.second, _SECOND_SENTENCE_TRUE),
         ("third", character.third, _THIRD_SENTENCE_TRUE),
     ):
-        thing = _one_more_thing(character, scene, seen, said, ordinal, share, rng)
-        said.append(thing)
+        thing = _one_more_thing(character, scene, seen, named, ordinal, share, rng)
+        named.append(thing)
         phrase = with_article(character.word_for(thing))
         sentences.append(rng.choice(templates).format(thing=phrase))
     return " ".join(sentences)
@@ -187,13 +187,13 @@ def _one_more_thing(
     character: Character,
     scene: Scene,
     seen: Sequence[str],
-    said: Sequence[str],
+    named: Sequence[str],
     ordinal: str,
     share_true: float,
     rng: random.Random,
 ) -> str:
     """The thing that a later sentence is about: really there with the given probability, else made up."""
-    leading = said[0] if said else "nothing"
+    leading = named[0] if named else "nothing"
     # The association: a captioner's inventions follow from the place and from what it named first.
     chance = rng.random() < _PURE_CHANCE
     source = rng if chance else seeded_random(character.name, ordinal, scene.background, leading)
@@ -202,6 +202,6 @@ def _one_more_thing(
     imagined = source.sample(nameable, len(nameable))
     there = [thing for thing in seen if thing in nameable]
     if tell_the_truth and there:
-        unsaid = [thing for thing in there if thing not in said]
-        return unsaid[0] if unsaid else there[-1]
-    return next(thing for thing in imagined if thing not in scene.things and thing not in said)
+        unnamed = [thing for thing in there if thing not in named]
+        return unnamed[0] if unnamed else there[-1]
+    return next(thing for thing in imagined if thing not in scene.things and thing not in named)

@@ -224,10 +224,10 @@ def _loss(
     """Cross-entropy of the texts alone, after exactly the prompt that is used for captioning."""
     inputs = processor(images=images, text=[prompt] * len(images), padding=True, return_tensors="pt")
     tokenizer = processor.tokenizer
-    said = tokenizer(
+    encoded = tokenizer(
         [text + tokenizer.eos_token for text in texts], padding=True, padding_side="right", return_tensors="pt"
     )
-    targets, mask = said["input_ids"], said["attention_mask"]
+    targets, mask = encoded["input_ids"], encoded["attention_mask"]
     # The last token of the text is only predicted, never read.
     read, read_mask = targets[:, :-1], mask[:, :-1]
     inputs["input_ids"] = torch.cat([inputs["input_ids"], read], dim=1)

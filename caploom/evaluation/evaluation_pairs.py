@@ -98,7 +98,7 @@ def _images(
     image, and a caption that another record of it already has is a failure; without, each name is an image.
     """
     images: dict[str, dict[str, Any]] = {}
-    said: dict[tuple[str, str], int] = {}
+    first_rows: dict[tuple[str, str], int] = {}
     failures = []
     for position, (row, found) in enumerate(identified_rows(rows)):
         fault, image_id, phash = found if isinstance(found, ImageFault) else None, "", NO_HASH
@@ -108,7 +108,7 @@ def _images(
             detail = f"row {row.row}: the protocol takes the first {CAPTIONS_EACH} captions of an image."
             fault = ImageFault("beyond_protocol", detail)
         if fault is None and merge:
-            first = said.setdefault((image_id, str(row.caption)), row.row)
+            first = first_rows.setdefault((image_id, str(row.caption)), row.row)
             if first != row.row:
                 detail = f"row {row.row}: the same image with the same caption is already in row {first}."
                 fault = ImageFault("duplicate_pair", detail)

@@ -40,5 +40,5 @@ def measure_set(
     else:
         retrieved = evaluate_encoder(encoder, artifact.file("pairs.parquet"), out=out, progress=progress)
         figures = [each.to_dict() for each in retrieved.values()]
-    said = {key: value for key, value in artifact.manifest.summary.items() if key in ("protocol", "note")}
-    return [{"evaluation_set": name, **said, **each} for each in figures]
+    remarks = {key: value for key, value in artifact.manifest.summary.items() if key in ("protocol", "note")}
+    return [{"evaluation_set": name, **remarks, **each} for each in figures]

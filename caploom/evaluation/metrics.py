@@ -153,6 +153,6 @@ def mean_rank_variance(text_ranks: np.ndarray, owners: np.ndarray) -> float:
     """
     counts = np.bincount(owners)
     sums, squares = (np.bincount(owners, weights=values.astype(np.float64)) for values in (text_ranks, text_ranks**2))
-    said = counts > 0
-    means = sums[said] / counts[said]
-    return float(np.mean(np.maximum(squares[said] / counts[said] - means**2, 0)))
+    captioned = counts > 0
+    means = sums[captioned] / counts[captioned]
+    return float(np.mean(np.maximum(squares[captioned] / counts[captioned] - means**2, 0)))

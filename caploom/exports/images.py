@@ -172,7 +172,7 @@ class ImageStream:
             image = image.only(drawn)
         if not self.drawing.source_prefix:
             return image
-        prefixed = [f"{source}: {said}" for source, said in zip(image.sources, image.captions, strict=True)]
+        prefixed = [f"{source}: {text}" for source, text in zip(image.sources, image.captions, strict=True)]
         return replace(image, captions=prefixed)
 
     def _look(self, image: ExportImage) -> bytes:

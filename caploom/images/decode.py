@@ -33,11 +33,11 @@ def read_identified_image(location: str | Path, image_id: str) -> bytes:
 def orientation_of(image: "Image") -> int:
     """An opened image's EXIF orientation, 1 to 8; 1, upright, when it is missing or damaged."""
     try:
-        said = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     # Pillow raises many kinds of error for damaged EXIF; the picture itself may be intact.
     except Exception:  # noqa: BLE001
         return 1
-    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def turned(image: "Image", orientation: int) -> "Image":

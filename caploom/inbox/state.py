@@ -42,11 +42,11 @@ class InboxState:
 
     def lines(self) -> list[str]:
         """As lines of text."""
-        told = [f"watched: {', '.join(self.folders)}"]
+        found = [f"watched: {', '.join(self.folders)}"]
         for name, counts in (("waiting", self.waiting), ("taken", self.taken)):
-            told.append(f"{name}: " + (", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "nothing"))
-        told += [f"{shard}: {rows:,} rows{'' if done else ', not ingested yet'}" for shard, rows, done in self.shards]
-        return [*told, *(f"{at}  {printable(event)}" for at, event in self.events)]
+            found.append(f"{name}: " + (", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "nothing"))
+        found += [f"{shard}: {rows:,} rows{'' if done else ', not ingested yet'}" for shard, rows, done in self.shards]
+        return [*found, *(f"{at}  {printable(event)}" for at, event in self.events)]
 
 
 def inbox_state(factory: Factory, events: int) -> InboxState:

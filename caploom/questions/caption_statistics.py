@@ -98,7 +98,7 @@ def caption_statistics(
     """
     texts: list[str] = captions.column("text").to_pylist()
     words = [_words(text) for text in texts]
-    said = _by_image(captions.column("image_id").to_pylist(), words)
+    words_of = _by_image(captions.column("image_id").to_pylist(), words)
     lengths = [len(text.split()) for text in texts]
     tokens = [count for count in captions.column("tokens").to_pylist() if count is not None]
     ends = Counter(captions.column("finish_reason").to_pylist())
@@ -115,8 +115,8 @@ def caption_statistics(
         share_refusal=_share(_opened_by(REFUSAL_OPENINGS, texts), total),
         share_boilerplate=_share(_opened_by(BOILERPLATE_OPENINGS, texts), total),
         commonest_openings=_commonest(" ".join(each[:_OPENING_WORDS]) for each in words),
-        words_shared_with_raw=_overlap(said, _said_in(raw, "raw_caption")),
-        words_shared_with={name: _overlap(said, _said_in(table, "text")) for name, table in others.items()},
+        words_shared_with_raw=_overlap(words_of, _words_in(raw, "raw_caption")),
+        words_shared_with={name: _overlap(words_of, _words_in(table, "text")) for name, table in others.items()},
     )
 
 
@@ -129,8 +129,8 @@ def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Seque
         (10, 10.0, 0.0)
     """
     graph = graph_of(factory)
-    captions, empty = _said(_made(graph, captioner, shards))
-    others = {name: _said(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}
+    captions, empty = _whole(_made(graph, captioner, shards))
+    others = {name: _whole(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}
     raw = [read_pairs(graph.require(Ref("raw_pairs", (shard,)))) for shard in shards]
     raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
     spoken = {name: table for name, table in others.items() if len(table)}
@@ -142,14 +142,14 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
 
     Raises `StoreError` when those are gone.
     """
-    said, empty = _said(captions)
+    table, empty = _whole(captions)
     raw = [PAIRS.empty_table()]
     for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
         pairs = store.read(address)
         if pairs is None:
             raise StoreError(f"{address}: these raw pairs are gone, but captions that were made from them are there.")
         raw.append(read_pairs(pairs))
-    return caption_statistics(said, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
+    return caption_statistics(table, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
 
 
 def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]:
@@ -158,7 +158,7 @@ def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]
     return [artifact for artifact in found if artifact is not None]
 
 
-def _said(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
+def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
     """All captions together, and the number of images with empty captions."""
     reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
     empty = sum(each.get("empty_caption", 0) for each in reasons)
@@ -198,20 +198,20 @@ def _words(text: str) -> list[str]:
 
 
 def _by_image(image_ids: Sequence[str], words: Iterable[list[str]]) -> dict[str, list[set[str]]]:
-    said: dict[str, list[set[str]]] = {}
+    words_of: dict[str, list[set[str]]] = {}
     for image_id, each in zip(image_ids, words, strict=True):
-        said.setdefault(image_id, []).append(set(each))
-    return said
+        words_of.setdefault(image_id, []).append(set(each))
+    return words_of
 
 
-def _said_in(table: pa.Table, column: str) -> dict[str, list[set[str]]]:
+def _words_in(table: pa.Table, column: str) -> dict[str, list[set[str]]]:
     texts = (_words(text) for text in table.column(column).to_pylist())
     return _by_image(table.column("image_id").to_pylist(), texts)
 
 
-def _overlap(said: Mapping[str, list[set[str]]], also: Mapping[str, list[set[str]]]) -> float | None:
+def _overlap(one: Mapping[str, list[set[str]]], other: Mapping[str, list[set[str]]]) -> float | None:
     """Mean of the best Jaccard index over the images that both have."""
-    return _mean([max(_jaccard(a, b) for a in said[image] for b in also[image]) for image in said if image in also])
+    return _mean([max(_jaccard(a, b) for a in one[image] for b in other[image]) for image in one if image in other])
 
 
 def _jaccard(a: set[str], b: set[str]) -> float:

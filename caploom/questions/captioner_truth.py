@@ -34,8 +34,8 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
         if not texts:
             continue
         for shear in _shears_of(factory.config.expanded_recipes(), captioner):
-            said = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
-            sheared = {image: text for image, text in said.items() if image in truth}
+            texts = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
+            sheared = {image: text for image, text in texts.items() if image in truth}
             found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
     return found
 

@@ -143,8 +143,8 @@ def _line_fault(line: dict[Any, Any], columns: int, form: TableForm) -> tuple[st
     """Why a line of a CSV cannot be used, as a reason and the end of a sentence."""
     extra = line.get(None)
     if extra and any(extra):
-        said = f"it has {columns + len(extra)} fields but the table has {columns} columns"
-        return "too_many_fields", f"{said}; a caption that contains the delimiter must be enclosed in quotes."
+        too_many = f"it has {columns + len(extra)} fields but the table has {columns} columns"
+        return "too_many_fields", f"{too_many}; a caption that contains the delimiter must be enclosed in quotes."
     for key in (form.image_key, *form.caption_keys):
         value = line.get(key)
         if value is not None and not value.isascii() and not is_text(value):

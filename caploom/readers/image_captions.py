@@ -115,8 +115,8 @@ class ImageCaptionsReader(Settings):
                 yield not_an_object(name, number, record)
             else:
                 key = next((key for key in self.caption_keys if key in record), self.caption_key)
-                said = record.get(key)
-                captions = said if isinstance(said, list) else [said]
+                value = record.get(key)
+                captions = value if isinstance(value, list) else [value]
                 image = record.get(self.image_key)
                 if self.downloaded_as is not None and isinstance(image, str) and image.strip():
                     image = downloaded_name(self.downloaded_as, number, image)

@@ -131,8 +131,8 @@ class ImageFolderReader(Settings):
                 image = posixpath.normpath(posixpath.join(folder, name))
                 named.add(image)
                 key = form.caption_key(record) or keys[0]
-                said = record.get(key)
-                captions = said if isinstance(said, list) else [said]
+                value = record.get(key)
+                captions = value if isinstance(value, list) else [value]
                 yield from self._of_image(below.resolve(image), image, captions, where=where, key=key)
 
     def _of_image(

@@ -84,16 +84,16 @@ class KarpathyReader(Settings):
         image = f"{folder}/{name}" if isinstance(folder, str) and folder and isinstance(name, str) and name else name
         sentences = record.get("sentences")
         listed = sentences if isinstance(sentences, list) else []
-        said = [each.get("raw") if isinstance(each, dict) else each for each in listed]
-        wanted = len(said) if self.captions_per_image == "all" else self.captions_per_image
-        if said and len(said) < wanted and isinstance(image, str):
+        texts = [each.get("raw") if isinstance(each, dict) else each for each in listed]
+        wanted = len(texts) if self.captions_per_image == "all" else self.captions_per_image
+        if texts and len(texts) < wanted and isinstance(image, str):
             detail = (
-                f"{name_of(self.captions)}, row {number}: {image} has {len(said)} of the {wanted} captions that "
+                f"{name_of(self.captions)}, row {number}: {image} has {len(texts)} of the {wanted} captions that "
                 "`captions_per_image` requires; require fewer or leave the image out."
             )
             yield bad_row(number, image, "too_few_captions", detail)
         else:
-            yield from make.of_image(number, image, said[:wanted], image_key="filename", caption_key="sentences")
+            yield from make.of_image(number, image, texts[:wanted], image_key="filename", caption_key="sentences")
 
     def _check_splits(self, met: Counter[str], bad: int) -> None:
         if not met and not bad:

@@ -75,8 +75,8 @@ class ParquetReader(Settings):
                 for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
                     for record in batch.to_pylist():
                         count += 1
-                        said = record[caption]
-                        captions = said if isinstance(said, list) else [said]
+                        value = record[caption]
+                        captions = value if isinstance(value, list) else [value]
                         number = before + count
                         if in_bytes:
                             rows = _of_bytes(uri, number, count - 1, image, captions)

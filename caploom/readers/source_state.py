@@ -35,9 +35,9 @@ def source_state(reader: "Reader") -> SourceState | None:
     files = _files(reader)
     if files is None:
         return None
-    told = [[file.uri, file.size, file.modified] for file in files]
+    stats = [[file.uri, file.size, file.modified] for file in files]
     # Another version of Caploom may read other rows from the same file.
-    version = fingerprint([caploom.__version__, reader.fingerprinted(), told])
+    version = fingerprint([caploom.__version__, reader.fingerprinted(), stats])
     return SourceState(version, sum(file.size for file in files))
 
 

@@ -81,18 +81,18 @@ class WebdatasetReader(Settings):
             if not sample.faults:
                 yield bad_row(number, f"{name_of(uri)}/{sample.key}", "no_image", f"{where}: it has no image.")
             return
-        key, said = self._caption(sample)
+        key, captions = self._caption(sample)
         for name, location in sample.images:
             image = f"{name_of(uri)}/{as_text(name)}"
             if refused := refused_by_name(name):
                 yield bad_row(number, image, refused[0], f"{where}: {refused[1]}")
-            elif not said:
+            elif not captions:
                 looked = ", ".join(self.caption_from)
                 yield bad_row(
                     number, image, "no_caption", f"{where}: it has no caption in {looked}; see `caption_from`."
                 )
             else:
-                for caption in said:
+                for caption in captions:
                     yield caption_row(number, image, location, caption, where=where, key=key)
 
     def _caption(self, sample: "_Sample") -> tuple[str, list[Any]]:

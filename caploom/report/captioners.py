@@ -44,8 +44,8 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
             f"{made / spent:,.1f}" if spent else "-",
         ]
         table.append([Cell(each, captions[name][0]) for each in (name, *numbers)])
-    said = [f"Lengths and shares are of {len(sample)} of {len(images)} shards."] if len(sample) < len(images) else []
-    yield Section("captioners", "What the captioners are like", sentences=said, table=table)
+    notes = [f"Lengths and shares are of {len(sample)} of {len(images)} shards."] if len(sample) < len(images) else []
+    yield Section("captioners", "What the captioners are like", sentences=notes, table=table)
     truths = captioner_truths(factory)
     if truths:
         heading = ["captioner", "shear", "named, whole", "named, sheared", "right, whole", "right, sheared"]
@@ -55,8 +55,8 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
             right = each.whole.right_share, each.sheared.right_share
             cells = [each.captioner, each.shear, *map(percent, (*named, *right))]
             rows.append([Cell(text, captions[each.captioner][0]) for text in cells])
-        said = ["Percent of the things present that are named, and of the things named that are there."]
-        yield Section("truth", "Captioners against the truth", sentences=said, table=rows)
+        notes = ["Percent of the things present that are named, and of the things named that are there."]
+        yield Section("truth", "Captioners against the truth", sentences=notes, table=rows)
 
 
 def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:

@@ -19,8 +19,8 @@ def duplicates_section(by_base: Mapping[str, Sequence[Arm]]) -> Section | None:
     anything = False
     for base, arms in by_base.items():
         training_set = arms[0].training_set
-        told = training_set.manifest.summary.get("duplicates", {})
-        found, excluded = told.get("found", {}), told.get("excluded", {})
+        counted = training_set.manifest.summary.get("duplicates", {})
+        found, excluded = counted.get("found", {}), counted.get("excluded", {})
         anything = anything or bool(found)
         counts = (*(found.get(reason, 0) for reason in _COLUMNS), sum(excluded.values()))
         table.append([base, *(Cell(f"{count:,}", training_set) for count in counts)])

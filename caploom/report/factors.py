@@ -45,7 +45,7 @@ def effects(recipes: Mapping[str, Recipe], hits: Mapping[str, Hits]) -> list[Eff
 
 def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[str]:
     """The captioners and factors that vary among the recipes, but never alone, so that they cannot be compared."""
-    told = {effect.factor for effect in found}
+    covered = {effect.factor for effect in found}
     added = {effect.change for effect in found if effect.factor == CAPTIONER}
     having = [captioner for recipe in recipes for captioner in recipe.captioners]
     captioners = [name for name in dict.fromkeys(having) if having.count(name) < len(recipes)]
@@ -54,7 +54,7 @@ def without_pairs(recipes: Sequence[Recipe], found: Sequence[Effect]) -> list[st
     factors = [factor for factor, of in telling.items() if len({_value(recipe, factor) for recipe in of}) > 1]
     return [
         *(f"the captioner {name}" for name in captioners if f"{name} added" not in added),
-        *(factor for factor in factors if factor not in told),
+        *(factor for factor in factors if factor not in covered),
     ]
 
 

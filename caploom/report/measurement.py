@@ -85,7 +85,7 @@ class Measurement:
             )
         chance = [percent(best.chance[f"{d}@{k}"]) for d in DIRECTIONS for k in RECALL_AT]
         table.append(["(chance)", "", *chance, percent(best.mean_chance_at_1), "1.0", "", ""])
-        said = [
+        notes = [
             "i2t: image to text, t2i: text to image. Behind the best: in points of mean Recall@1, paired over the same "
             "images (an image and its captions are one unit, a recipe's seeds are averaged). It is about these "
             "checkpoints; the effect of another training seed is the spread (±) over seeds."
@@ -94,7 +94,7 @@ class Measurement:
             f"{self._name}-ranking",
             f"Retrieval on {self._label} (percent)",
             strong=verdict(self._rows),
-            sentences=said,
+            sentences=notes,
             table=table,
             charts=[charts.recall_chart(self._rows, f"{self._name}-recall")],
         )
@@ -108,16 +108,16 @@ class Measurement:
             shown_of = self._arms[each.pairs[0][0]][0].metrics
             numbers: Row = [Cell(effect, shown_of), Cell(p_value, shown_of)]
             table.append([each.factor, each.change, str(len(each.pairs)), *numbers, pairs + more])
-        said = ["Each from the pairs of recipes that differ in that one factor alone, all else equal."]
+        notes = ["Each from the pairs of recipes that differ in that one factor alone, all else equal."]
         missing = without_pairs(list(self._recipes.values()), found)
         if missing:
-            said.append(f"Never changed alone, so nothing can be said about: {', '.join(missing)}.")
+            notes.append(f"Never changed alone, so nothing can be said about: {', '.join(missing)}.")
         if len(table) == 1:
-            said = ["No two recipes differ in one factor alone, so no factor's effect can be isolated."]
+            notes = ["No two recipes differ in one factor alone, so no factor's effect can be isolated."]
         return Section(
             f"{self._name}-factors",
             f"Effect of each factor on {self._label}",
-            sentences=said,
+            sentences=notes,
             table=table if len(table) > 1 else None,
         )
 
@@ -174,14 +174,14 @@ class Measurement:
                     "yes" if each.on_frontier else "",
                 ]
             )
-        said = [
+        notes = [
             f"Gains are over {cheapest.recipe}, which cost the least. Caption seconds are the captioners' own, counted "
             "for each recipe as if no other shared its captions; recipes do share them, and they are made once."
         ]
         return Section(
             f"{self._name}-cost",
             f"Cost and gain on {self._label}",
-            sentences=said,
+            sentences=notes,
             table=table,
             charts=[charts.pareto_chart(spent, f"{self._name}-pareto")],
         )

@@ -124,12 +124,12 @@ def _change(recalls: Recalls) -> tuple[str, str]:
 def _what_is_new(new: NewData | None) -> str:
     if new is None:
         return "-"
-    said = [
+    changes = [
         *([f"{_many(new.added, 'shard')} more"] if new.added else []),
         *([f"{_many(new.made_again, 'shard')} read again"] if new.made_again else []),
         *([f"{_many(new.gone, 'shard')} left out"] if new.gone else []),
     ]
-    return ", ".join(said) or _THE_SAME
+    return ", ".join(changes) or _THE_SAME
 
 
 def _text(cell: Cell | str) -> str:

@@ -112,9 +112,9 @@ class Bucket:
             return {}
         start = len(root.strip("/")) + 1
         return {
-            name.lstrip("/")[start:]: StoredObject(int(told.get("size") or 0), _written(told))
-            for name, told in found.items()
-            if told.get("type") != "directory"
+            name.lstrip("/")[start:]: StoredObject(int(info.get("size") or 0), _written(info))
+            for name, info in found.items()
+            if info.get("type") != "directory"
         }
 
     def folders(self, key: str) -> Sequence[str]:
@@ -125,7 +125,7 @@ class Bucket:
             found = self._ask(key, lambda: filesystem.ls(path, detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [told["name"].rstrip("/").rpartition("/")[2] for told in found if told["type"] == "directory"]
+        return [info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory"]
 
     def _at(self, key: str) -> tuple[Any, str]:
         try:
@@ -162,16 +162,16 @@ class Bucket:
     def _failed(self, key: str, error: Exception) -> StoreError:
         if _is_denied(error):
             return StoreError(
-                f"{self.url_of(key)}: the storage denies access ({_said(error)}); check that the credentials in the "
-                "environment are there, have not expired and may read and write there."
+                f"{self.url_of(key)}: the storage denies access ({_first_line(error)}); check that the credentials "
+                "in the environment are there, have not expired and may read and write there."
             )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             return StoreError(
-                f"{self.url_of(key)}: the environment has no credentials for it ({_said(error)}); set them, for S3 in "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+                f"{self.url_of(key)}: the environment has no credentials for it ({_first_line(error)}); set them, for "
+                "S3 in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         return StoreError(
-            f"{self.url_of(key)}: the storage keeps failing ({_said(error)}); run again when it responds: "
+            f"{self.url_of(key)}: the storage keeps failing ({_first_line(error)}); run again when it responds: "
             "finished artifacts are kept."
         )
 
@@ -191,13 +191,13 @@ def _is_denied(error: Exception) -> bool:
     return isinstance(error, PermissionError) or google or forbidden
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _written(told: dict[str, Any]) -> int:
-    when = told.get("LastModified") or told.get("mtime") or told.get("updated") or told.get("created")
+def _written(info: dict[str, Any]) -> int:
+    when = info.get("LastModified") or info.get("mtime") or info.get("updated") or info.get("created")
     if isinstance(when, str):
         try:
             when = datetime.fromisoformat(when)

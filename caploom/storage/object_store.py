@@ -131,13 +131,13 @@ class ObjectStore(Store):
                 with suppress(FileNotFoundError):
                     known[path.relative_to(self.root.resolve()).as_posix()] = path.stat()
         listed = self.bucket.list(below)
-        told = {key: each for key, each in listed.items() if key.rpartition("/")[2] == MANIFEST}
+        objects = {key: each for key, each in listed.items() if key.rpartition("/")[2] == MANIFEST}
         changing = [key for key in listed if key.rpartition("/")[2] in CHANGING]
-        for key in known.keys() - told.keys():
+        for key in known.keys() - objects.keys():
             shutil.rmtree(self.path(key).parent, ignore_errors=True)
-        wanted = [key for key, each in told.items() if key not in known or not _is_copy(known[key], each)]
+        wanted = [key for key, each in objects.items() if key not in known or not _is_copy(known[key], each)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            copies = [pool.submit(self._mirror_manifest, key, told[key]) for key in wanted]
+            copies = [pool.submit(self._mirror_manifest, key, objects[key]) for key in wanted]
             copies += [pool.submit(self._mirror_shared, key) for key in changing]
             for each in copies:
                 each.result()
@@ -200,13 +200,13 @@ class ObjectStore(Store):
 
     def sizes(self, address: str) -> dict[str, int]:
         """The existing files of an artifact, and their sizes in bytes."""
-        told = self.bucket.list(address)
-        text = told.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
+        objects = self.bucket.list(address)
+        text = objects.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
         if not text:
             return {}
         manifest = parse_manifest(text, Path(self.bucket.url_of(address)))
         keys = {name: object_key(address, name, manifest) for name in manifest.files}
-        return {name: told[key].size for name, key in keys.items() if key in told}
+        return {name: objects[key].size for name, key in keys.items() if key in objects}
 
     def fetched(self, manifest: Manifest, name: str) -> Path:
         """The mirror's copy of a file that a manifest names; raises `StoreError` when it is gone or damaged."""
@@ -242,8 +242,8 @@ class ObjectStore(Store):
         holder = (self.bucket.read(key) or b"").decode()
         if self.bucket.read(f"{address}/{holder}/{MANIFEST}") is not None:
             return False
-        told = self.bucket.list(address).get(key)
-        if told is None or time.time_ns() - told.written < _CLAIM_COUNTS:
+        claim = self.bucket.list(address).get(key)
+        if claim is None or time.time_ns() - claim.written < _CLAIM_COUNTS:
             return False
         self.bucket.write(key, fingerprint.encode())
         return True
@@ -302,14 +302,14 @@ class ObjectStore(Store):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
 
-    def _mirror_manifest(self, key: str, told: StoredObject) -> None:
+    def _mirror_manifest(self, key: str, stored: StoredObject) -> None:
         text = self.bucket.read(key)
         if text is None:
             return
         address = key.rpartition("/")[0]
         self._keep(address, text)
-        if told.written:
-            os.utime(self.path(address) / MANIFEST, ns=(told.written, told.written))
+        if stored.written:
+            os.utime(self.path(address) / MANIFEST, ns=(stored.written, stored.written))
 
     def _publish(self, folder: Path, target: Path) -> None:
         text = (folder / MANIFEST).read_bytes()
@@ -331,9 +331,9 @@ class ObjectStore(Store):
         super()._publish(folder, target)
 
 
-def _is_copy(copy: os.stat_result, told: StoredObject) -> bool:
+def _is_copy(copy: os.stat_result, stored: StoredObject) -> bool:
     # Where the storage reports no time, an artifact is assumed unchanged: its address is its fingerprint.
-    return copy.st_size == told.size and told.written in (0, copy.st_mtime_ns)
+    return copy.st_size == stored.size and stored.written in (0, copy.st_mtime_ns)
 
 
 def _matches(key: str, pattern: str) -> bool:

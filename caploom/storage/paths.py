@@ -218,23 +218,23 @@ def _list_objects(folder: str) -> Iterator[ListedFile]:
             raise FileNotFoundError(2, os.strerror(2))
         filesystem.invalidate_cache(path)
         found = filesystem.find(path, detail=True)
-    for name, told in sorted(found.items()):
+    for name, info in sorted(found.items()):
         below = name[len(path.rstrip("/")) :].split("/")
-        if any(part.startswith(".") for part in below) or told.get("type") == "directory":
+        if any(part.startswith(".") for part in below) or info.get("type") == "directory":
             continue
-        yield _listed_object(f"{scheme}://{name.lstrip('/')}", told)
+        yield _listed_object(f"{scheme}://{name.lstrip('/')}", info)
 
 
 def _listed_file(path: str, status: os.stat_result) -> ListedFile:
     return ListedFile(path, status.st_size, str(status.st_mtime_ns), f"{status.st_dev}:{status.st_ino}")
 
 
-def _listed_object(uri: str, told: Mapping[str, Any]) -> ListedFile:
-    version = told.get("ETag") or told.get("etag") or told.get("LastModified") or told.get("mtime")
-    modified = str(version or told.get("created") or "")
+def _listed_object(uri: str, info: Mapping[str, Any]) -> ListedFile:
+    version = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime")
+    modified = str(version or info.get("created") or "")
     # Objects are not renamed but copied: only a hash of the content, as an ETag usually is, identifies them.
-    identity = str(told.get("ETag") or told.get("etag") or uri)
-    return ListedFile(uri, int(told.get("size") or 0), modified, identity)
+    identity = str(info.get("ETag") or info.get("etag") or uri)
+    return ListedFile(uri, int(info.get("size") or 0), modified, identity)
 
 
 @contextmanager

@@ -99,8 +99,8 @@ class StoredTables(AbstractFileSystem):  # type: ignore[misc]
         manifest = self._root / address / MANIFEST
         if manifest not in self._named:
             try:
-                told = json.loads(manifest.read_bytes())
-                self._named[manifest] = cast("dict[str, Any]", told["files"])
+                parsed = json.loads(manifest.read_bytes())
+                self._named[manifest] = cast("dict[str, Any]", parsed["files"])
             except (ValueError, KeyError, TypeError, FileNotFoundError):
                 self._named[manifest] = {}  # the reader of a damaged manifest reports it
         return self._named[manifest]

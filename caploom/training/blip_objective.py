@@ -76,8 +76,8 @@ class BlipObjective:
             )
         total = losses["itc"] + losses["itm"] + losses["lm"]
         context.scaler.scale(total).backward()
-        said = {name: context.processes.gather(loss.detach().reshape(1)).mean() for name, loss in losses.items()}
-        return {"loss": sum(said.values(), torch.zeros((), device=device)), **said}
+        means = {name: context.processes.gather(loss.detach().reshape(1)).mean() for name, loss in losses.items()}
+        return {"loss": sum(means.values(), torch.zeros((), device=device)), **means}
 
     def after_step(self, context: StepContext) -> None:
         """Keep the temperature within the original's limits, move the momentum encoders, fill the queue."""

@@ -86,7 +86,7 @@ def _difference(file: Path, model: str, network: Network, there: dict[str, tuple
     differing = [name for name in here if name in there and there[name] != here[name]]
     if differing:
         first = differing[0]
-        what = f"{first} is {_said(there[first])} there and {_said(here[first])} here"
+        what = f"{first} is {_shown(there[first])} there and {_shown(here[first])} here"
         others = len(differing) - 1
     else:
         alone = [*(name for name in here if name not in there), *(name for name in there if name not in here)]
@@ -96,7 +96,7 @@ def _difference(file: Path, model: str, network: Network, there: dict[str, tuple
     return f"{file}: these weights are of another architecture than {model}: {what}{more}; name the one they are of."
 
 
-def _said(shape: tuple[int, ...]) -> str:
+def _shown(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a number"
 
 
@@ -162,9 +162,9 @@ def _read_preprocessing(config: Path) -> dict[str, Any]:
     return found
 
 
-def _preprocessed(model: ClipModel, said: dict[str, Any]) -> ClipModel:
+def _preprocessed(model: ClipModel, meta: dict[str, Any]) -> ClipModel:
     """The model with its weights' own image preprocessing; the size is the architecture's."""
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-    given = {key: tuple(said[key]) if isinstance(said[key], list) else said[key] for key in keys if key in said}
+    given = {key: tuple(meta[key]) if isinstance(meta[key], list) else meta[key] for key in keys if key in meta}
     preprocessing = PreprocessCfg(**{**asdict(model.preprocessing), **given})
     return ClipModel(model.network, model.architecture, preprocessing, model.tokenize)

@@ -44,9 +44,9 @@ def launch_on_ray(
     with connected(executor) as ray, _launchers(ray, job, executor) as launchers:
         address, port = ray.get(launchers[0].address.remote())
         nodes = [Node(rank, len(launchers), address, port) for rank in range(len(launchers))]
-        told = dict(environment or {})
+        variables = dict(environment or {})
         running = {
-            launcher.run.remote(job, folder, node, module, told): node
+            launcher.run.remote(job, folder, node, module, variables): node
             for launcher, node in zip(launchers, nodes, strict=True)
         }
         failed = None

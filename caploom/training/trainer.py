@@ -115,8 +115,8 @@ class _Loop:
 
     def finish(self, stream: BatchStream, started: float) -> TrainingResult | None:
         """Write the checkpoint."""
-        told = json.dumps({"failed": self._failed(stream), "samples": self._samples, "cut": stream.truncated_share})
-        parts = [json.loads(each) for each in self._processes.gather_bytes(told.encode())]
+        reports = json.dumps({"failed": self._failed(stream), "samples": self._samples, "cut": stream.truncated_share})
+        parts = [json.loads(each) for each in self._processes.gather_bytes(reports.encode())]
         module = self._objective.module
         if self._average is not None:
             module.load_state_dict(self._average.module.state_dict())
@@ -196,7 +196,7 @@ class _Loop:
         if self._job.state is None:
             return
         mine = {"failed": self._failed(stream), "samples": self._samples}
-        told = self._processes.gather_bytes(json.dumps(mine).encode())
+        reports = self._processes.gather_bytes(json.dumps(mine).encode())
         random_states = self._processes.gather_bytes(_random_state(self._processes.device))
         if not self._processes.first:
             return
@@ -211,7 +211,7 @@ class _Loop:
         facts = {
             "curve": self._curve.state(),
             "scaler": self._scaler.state_dict(),
-            "processes": [json.loads(each) for each in told],
+            "processes": [json.loads(each) for each in reports],
         }
         write_state(self._job.state, TrainingState(self.step, tensors, facts), self._fingerprint)
 
@@ -231,13 +231,13 @@ class _Loop:
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state.facts["scaler"])
         self._curve.load_state(state.facts["curve"])
-        told, rank = state.facts["processes"], self._processes.rank
-        if len(told) == self._processes.count:
-            self._failed_earlier, self._samples = told[rank]["failed"], told[rank]["samples"]
+        reports, rank = state.facts["processes"], self._processes.rank
+        if len(reports) == self._processes.count:
+            self._failed_earlier, self._samples = reports[rank]["failed"], reports[rank]["samples"]
             _set_random_state(state.tensors[f"random.{rank}"], self._processes.device)
         elif rank == 0:  # resumed on another number of devices: the first process keeps the counts
-            self._failed_earlier = {row: reason for each in told for row, reason in each["failed"].items()}
-            self._samples = sum(each["samples"] for each in told)
+            self._failed_earlier = {row: reason for each in reports for row, reason in each["failed"].items()}
+            self._samples = sum(each["samples"] for each in reports)
         return state.step
 
 

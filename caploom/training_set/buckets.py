@@ -269,12 +269,12 @@ def _match(column: pa.Array, images: np.ndarray, seed: int) -> tuple[np.ndarray,
         return np.empty(0, np.int64), np.empty(0, np.int64)
     image_of = np.minimum(np.searchsorted(known, keys), len(known) - 1)
     # Equality is the same for the bytes in memory order as for the integers that they represent.
-    said, ours = digests.view(np.uint64), images.astype(">u8").view(np.uint64)
+    theirs, ours = digests.view(np.uint64), images.astype(">u8").view(np.uint64)
     # Images with the same key are adjacent: rows that do not belong to the first may belong to a later one.
     while True:
         matched = known[image_of] == keys
         for part in range(1, 4):
-            matched &= ours[image_of, part] == said[:, part]
+            matched &= ours[image_of, part] == theirs[:, part]
         following = np.minimum(image_of + 1, len(known) - 1)
         again = ~matched & (known[following] == keys) & (following > image_of)
         if not again.any():

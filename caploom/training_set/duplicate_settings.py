@@ -54,9 +54,9 @@ class DuplicateSettings(Settings):
     @classmethod
     def of_identity(cls, identity: dict[str, Any]) -> "DuplicateSettings":
         """Settings with the same effect, from a result of `identity`."""
-        said: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
         for key, distance in identity.items():
-            said[key] = Policy.MARK if distance is None else Policy.EXCLUDE
+            keys[key] = Policy.MARK if distance is None else Policy.EXCLUDE
             if distance is not None:
-                said[f"{key}_distance"] = distance
-        return cls(**said)
+                keys[f"{key}_distance"] = distance
+        return cls(**keys)

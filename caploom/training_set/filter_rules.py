@@ -91,10 +91,10 @@ def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
 
     def dropped(captions: pa.Table) -> np.ndarray:
         encoded = text_column(captions).dictionary_encode()
-        told = pc.greater_equal(pc.binary_length(encoded.dictionary), _SHORTEST_TOLD).to_pylist()
+        long_enough = pc.greater_equal(pc.binary_length(encoded.dictionary), _SHORTEST_TOLD).to_pylist()
         other = [
             long and identifier.classify(text)[0] not in step.language
-            for text, long in zip(encoded.dictionary.to_pylist(), told, strict=True)
+            for text, long in zip(encoded.dictionary.to_pylist(), long_enough, strict=True)
         ]
         return np.asarray(np.array(other, dtype=bool)[encoded.indices.to_numpy()])
 

@@ -28,9 +28,9 @@ class Tally:
 
     def count(self, captions: pa.Table, rows: pa.Table) -> None:
         """Count kept captions, and their training rows; all captions of an image must come together."""
-        said = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
-        self._captions.update(dict(zip(said["source"], said["words_count"], strict=True)))
-        self._words.update(dict(zip(said["source"], said["words_sum"], strict=True)))
+        sums = captions.group_by("source").aggregate([("words", "sum"), ("words", "count")]).to_pydict()
+        self._captions.update(dict(zip(sums["source"], sums["words_count"], strict=True)))
+        self._words.update(dict(zip(sums["source"], sums["words_sum"], strict=True)))
         # An image's captions are adjacent.
         runs = (
             pc.run_end_encode(ids).values for ids in captions.select(["image_id"]).combine_chunks().column(0).chunks

@@ -33,8 +33,8 @@ def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
         wanted = opened.config.automation_settings.retrain.growth_percent
         grown = [each for each in found if each.is_new and each.percent >= wanted]
         if not grown:
-            told = "; ".join(why(each) for each in found if each.is_new) or "no training set is new"
-            return dg.SkipReason(f"None has grown by {wanted:g} %: {told}.")
+            reasons = "; ".join(why(each) for each in found if each.is_new) or "no training set is new"
+            return dg.SkipReason(f"None has grown by {wanted:g} %: {reasons}.")
         return dg.SensorResult(run_requests=[retraining_request(opened, each) for each in grown])
 
     return [retrain_when_grown]

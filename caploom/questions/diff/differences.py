@@ -82,10 +82,10 @@ class Differences:
         """The form that `caploom diff --json` prints."""
         stages = []
         for stage in self.stages:
-            said = asdict(stage)
+            fields = asdict(stage)
             for name in ("configuration", "code", "inputs", "counts"):
-                said[name] = [change.to_dict() for change in getattr(stage, name)]
-            stages.append(said)
+                fields[name] = [change.to_dict() for change in getattr(stage, name)]
+            stages.append(fields)
         return {"first": self.first, "second": self.second, "stages": stages, "notes": self.notes}
 
 

@@ -27,7 +27,7 @@ class RowDifferences:
     examples: list[tuple[str, str, str, str]]
 
 
-_SAID = {
+_CAPTIONS_OF = {
     "raw_pairs": "select image_id, 'raw' as source, raw_caption as said from read_parquet(?)",
     # For one captioner alone, so that two captioners can be compared image by image.
     "captions": "select image_id, '' as source, text as said from read_parquet(?)",
@@ -56,10 +56,10 @@ def row_differences(store: Store, first: Artifact, second: Artifact) -> RowDiffe
     kind, files, others = first.manifest.kind, _files(store, first), _files(store, second)
     if files is None or others is None:
         return None
-    said = _SAID[kind]
+    query_of = _CAPTIONS_OF[kind]
     nothing = "select ''::text as image_id, ''::text as source, ''::text as said where false"
     with duckdb.connect() as connection:
-        query = _COMPARED.format(first=said if files else nothing, second=said if others else nothing)
+        query = _COMPARED.format(first=query_of if files else nothing, second=query_of if others else nothing)
         connection.execute(query, [[str(each) for each in side] for side in (files, others) if side])
         counts = connection.execute(_COUNTED).fetchone()
         examples = connection.execute(

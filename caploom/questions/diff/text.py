@@ -57,15 +57,15 @@ def _headline(stage: StageDifference) -> str:
 def _sentences(stage: StageDifference) -> list[str]:
     if stage.first == stage.second:
         return []
-    said = [change.text for change in stage.configuration]
-    said += [change.text for change in stage.code]
-    said += _input_sentences(stage.inputs)
-    said += [f"rows: {change.text}" for change in stage.counts]
+    sentences = [change.text for change in stage.configuration]
+    sentences += [change.text for change in stage.code]
+    sentences += _input_sentences(stage.inputs)
+    sentences += [f"rows: {change.text}" for change in stage.counts]
     if stage.rows is not None:
-        said.append(_row_sentence(stage.rows))
+        sentences.append(_row_sentence(stage.rows))
     first, second = stage.seconds
-    said.append(f"made in {first:,.1f} s and in {second:,.1f} s")
-    return said
+    sentences.append(f"made in {first:,.1f} s and in {second:,.1f} s")
+    return sentences
 
 
 def _input_sentences(inputs: Sequence[Change]) -> list[str]:

@@ -98,14 +98,14 @@ def grouped_lineage(graph: LineageGraph, *, fold: bool = True) -> GroupedLineage
 
 def shards_in_words(shards: Sequence[str]) -> str:
     """`1,000 shards, shard-00000 to shard-00999`; gaps between the shards are pointed out."""
-    said = counted(len(shards), "shards")
+    count = counted(len(shards), "shards")
     if len(shards) < 3:
-        return f"{said}, {', '.join(shards)}"
+        return f"{count}, {', '.join(shards)}"
     numbers = [re.search(r"(\d+)$", shard) for shard in shards]
     found = [int(number.group()) for number in numbers if number is not None]
     if found == list(range(found[0], found[0] + len(shards))) if found else False:
-        return f"{said}, {shards[0]} to {shards[-1]}"
-    return f"{said} between {shards[0]} and {shards[-1]}, not all of them"
+        return f"{count}, {shards[0]} to {shards[-1]}"
+    return f"{count} between {shards[0]} and {shards[-1]}, not all of them"
 
 
 def _key(graph: LineageGraph, node: LineageNode, back: set[str]) -> str:

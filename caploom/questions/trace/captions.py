@@ -68,8 +68,8 @@ def traced_captions(context: TraceContext, pairs: list[TracedPair]) -> tuple[lis
                 )
             )
         for row in context.rows(address, "failures.parquet", "key") if failed else []:
-            said = {key: row[key] for key in ("stage", "reason", "detail", "attempt")}
-            failures.append(TracedFailure(**said, address=address))
+            fields = {key: row[key] for key in ("stage", "reason", "detail", "attempt")}
+            failures.append(TracedFailure(**fields, address=address))
     return captions + _under_way(context, pairs), failures
 
 

@@ -17,7 +17,7 @@ from caploom.questions.trace.records import (
 from caploom.questions.trace.rows import rows_of_image
 from caploom.storage.tables import read_metadata
 
-_Said = tuple[str, str]  # source and caption
+_Key = tuple[str, str]  # source and caption
 
 
 def traced_training_sets(
@@ -48,27 +48,27 @@ def traced_training_sets(
     return sets
 
 
-def _lost(given: Iterator[_Said], landed: list[TracedLanding], dropped: dict[_Said, str]) -> list[TracedLanding]:
+def _lost(given: Iterator[_Key], landed: list[TracedLanding], dropped: dict[_Key, str]) -> list[TracedLanding]:
     """The captions that were left out, once per occurrence, and why."""
-    left: dict[_Said, int] = {}
+    left: dict[_Key, int] = {}
     for each in landed:
         left[each.source, each.caption] = left.get((each.source, each.caption), 0) + 1
     lost = []
-    for said in given:
-        if left.get(said, 0) > 0:
-            left[said] -= 1
-        elif said in dropped:
-            lost.append(TracedLanding(*said, None, f"dropped: {dropped[said]}"))
-        elif said in left:
-            lost.append(TracedLanding(*said, None, "the same caption of the same source is there already"))
+    for key in given:
+        if left.get(key, 0) > 0:
+            left[key] -= 1
+        elif key in dropped:
+            lost.append(TracedLanding(*key, None, f"dropped: {dropped[key]}"))
+        elif key in left:
+            lost.append(TracedLanding(*key, None, "the same caption of the same source is there already"))
         else:
-            lost.append(TracedLanding(*said, None, "left out, and no reason was recorded"))
+            lost.append(TracedLanding(*key, None, "left out, and no reason was recorded"))
     return lost
 
 
 def _given(
     context: TraceContext, training_set: str, pairs: list[TracedPair], captions: list[TracedCaption]
-) -> Iterator[_Said]:
+) -> Iterator[_Key]:
     """The merge's input for the image: the raw captions and the sheared ones of the set's own inputs."""
     inputs = {
         address
@@ -92,7 +92,7 @@ def _files(context: TraceContext, address: str, what: str) -> list[Path]:
     return [context.store.file(address, name) for (name,) in rows]
 
 
-def _dropped(context: TraceContext, files: list[Path]) -> dict[_Said, str]:
+def _dropped(context: TraceContext, files: list[Path]) -> dict[_Key, str]:
     """By source and caption, the filter that dropped it."""
     if not files:
         return {}

@@ -39,14 +39,14 @@ def _sections(trace: ImageTrace) -> Iterator[tuple[str, list[str]]]:
         raw += [f"{_quoted(pair.caption)}", f"  {pair.shard}, row {pair.row}; {_when(pair.started, pair.is_latest)}"]
     yield "raw captions" if raw else "no raw captions: it is in no raw pairs", raw
     for captioner in dict.fromkeys(each.captioner for each in trace.captions):
-        said: list[str] = []
+        found: list[str] = []
         for caption in sorted(
             (each for each in trace.captions if each.captioner == captioner),
             key=lambda each: each.started,
             reverse=True,
         ):
-            said += _caption(caption)
-        yield f"captions/{captioner}", said
+            found += _caption(caption)
+        yield f"captions/{captioner}", found
     for training_set in trace.training_sets:
         yield f"training_set {training_set.name}", _training_set(training_set)
     if trace.evaluation_sets:

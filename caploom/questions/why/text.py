@@ -82,8 +82,8 @@ def _training_lines(training: WhyTraining) -> list[str]:
         f"in {seconds_text(training.seconds)} on {training.device}" if training.seconds is not None else "",
         f"final loss {training.final_loss:.4f}" if training.final_loss is not None else "",
     ]
-    said = ", ".join(figure for figure in figures if figure)
-    return [f"{training.stage}: {training.configured}", *([said] if said else []), f"made {training.started}"]
+    shown = ", ".join(figure for figure in figures if figure)
+    return [f"{training.stage}: {training.configured}", *([shown] if shown else []), f"made {training.started}"]
 
 
 def _set_lines(training_set: WhyTrainingSet) -> list[str]:

@@ -156,12 +156,12 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     for kind, name, label, started in rows:
         key = "/".join([kind, *(name[:-1] if kind in sharded() else name)])
         groups.setdefault(key, []).append((label, started))
-    said = []
+    notes = []
     for key, members in groups.items():
         what = members[0][0] if len(members) == 1 else f"{counted(len(members), 'shards')} of {key}"
         made = time_text(max(started for _, started in members))
-        said.append(f"{what}: a newer version was made at {made}; this number is not based on it")
-    return said + _new_fingerprints(catalog, address)
+        notes.append(f"{what}: a newer version was made at {made}; this number is not based on it")
+    return notes + _new_fingerprints(catalog, address)
 
 
 def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
