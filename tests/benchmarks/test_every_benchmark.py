@@ -16,7 +16,7 @@ FIGURES = {
     "merge": {"parquet_vs_seed", "seed_json_vs_seed"},
     "retrieval": {"vs_clip_benchmark", "vs_dense_topk", "vs_matmul", "memory_vs_dense_topk"},
     "training": {"vs_open_clip_train_streamed_1_core", "data_wait_streamed_1_core", "recall_at_1_caploom"},
-    "orchestration": {"overhead_4", "overhead_40", "overhead_s_a_shard_4", "model_load_s_40"},
+    "orchestration": {"overhead_4", "overhead_12", "overhead_s_a_shard_4", "model_load_s_12"},
     "ray": {"overhead", "ray_start_s", "on_ray_driver_peak_mb"},
     "ingest": {"vs_decode_only", "vs_by_hand", "check_cut_of_200", "inbox_first_scan_s"},
     "lineage": {"trace_s", "status_s", "results_s", "first_refresh_s", "trace_vs_scan"},
