@@ -30,9 +30,10 @@ class FreshStore(Store):
     `made` is the address that the stage wrote, and `differences` what of its plan is not as recorded.
     """
 
-    def __init__(self, root: Path, recorded: Manifest) -> None:
+    def __init__(self, root: Path, recorded: Manifest, original: Store) -> None:
         super().__init__(root)
         self._recorded = recorded
+        self._original = original
         self.made: str | None = None
         self.differences: list[str] = []
 
@@ -47,6 +48,10 @@ class FreshStore(Store):
         self._watch(plan)
         with super().writing(plan) as draft:
             yield draft
+
+    def url_of(self, address: str, name: str) -> str:
+        """Where the file lies in the original store: tables name it so."""
+        return self._original.url_of(address, name)
 
     def _watch(self, plan: Plan) -> None:
         recorded = self._recorded

@@ -23,7 +23,8 @@ from caploom.readers.picture_book import PictureBookReader
 from caploom.readers.registry import Reader
 from caploom.reproduce.fresh_store import name_of
 from caploom.shearing.settings import ShearStep
-from caploom.stages.registry import stages
+from caploom.stages.registry import load_stage, stages
+from caploom.stages.shards import INBOX
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact
 from caploom.training.identity import trainer_identity
@@ -71,7 +72,7 @@ def rebuilt_config(
     if training_sets:
         values["training_json"] = training_sets[0].configuration["json"]
     for listing in reversed(recorded.of_kind("shards")):  # of the newest version of the data last
-        if "reader" not in listing.configuration:  # what came into an inbox is in the store, wherever that was
+        if name_of(listing).startswith(f"{INBOX}/"):  # whose folders may be others by now, or gone
             values["inbox"] = present.inbox or InboxSettings(folders=[str(scratch / "inbox")])
         elif present.pairs is not None:
             values["pairs"] = _reader(present.pairs, listing.configuration["reader"], _READER, "pairs", scratch)
@@ -98,10 +99,10 @@ class _Recorded:
         """Those of a kind, the artifact's own first."""
         return [each for each in (self.manifest, *self._by_address.values()) if each.kind == kind]
 
-    def inputs(self, manifest: Manifest, kind: str) -> list[Manifest]:
-        """The inputs of a kind, in their order."""
+    def inputs(self, manifest: Manifest, *kinds: str) -> list[Manifest]:
+        """The inputs, in their order; of these kinds alone, if some are named."""
         known = (self._by_address.get(record.address) for record in manifest.inputs)
-        return [each for each in known if each is not None and each.kind == kind]
+        return [each for each in known if each is not None and (not kinds or each.kind in kinds)]
 
 
 def rebuilt_captioner(present: FactoryConfig, name: str, configuration: Mapping[str, Any]) -> Any:
@@ -193,17 +194,22 @@ def _overlaid(kind: TypeAdapter[Any], present: Any, recorded: Mapping[str, Any],
 
 
 def _recipes(present: FactoryConfig, recorded: _Recorded) -> list[Recipe]:
-    """The artifact's recipe; of one that is made from several recipes' artifacts, those that it was made from."""
-    manifest, kinds = recorded.manifest, _recipe_kinds()
-    if manifest.kind in kinds:
-        return [_recipe(present, recorded, manifest)]
-    waiting = manifest.configuration.get("waiting", ())
+    """The recipes whose artifacts it was made from: its own, or all that a report tells of."""
+    kinds, waiting = _recipe_kinds(), recorded.manifest.configuration.get("waiting", ())
     own: dict[str, Manifest] = {}
-    for kind in reversed(kinds):
-        for each in recorded.inputs(manifest, kind):
-            own.setdefault(name_of(each), each)  # those of earlier versions of its data stand after it
-    measured = [_recipe(present, recorded, each) for name, each in own.items() if name not in waiting]
-    return [*measured, *(_waiting(present, name) for name in waiting)]
+    for each in sorted(_tops(recorded, recorded.manifest, kinds), key=lambda each: -kinds.index(each.kind)):
+        own.setdefault(name_of(each), each)  # those of earlier versions of its data stand after it
+    made = [_recipe(present, recorded, each) for name, each in own.items() if name not in waiting]
+    return [*made, *(_waiting(present, name) for name in waiting)]
+
+
+def _tops(recorded: _Recorded, manifest: Manifest, kinds: Sequence[str]) -> Iterator[Manifest]:
+    """The artifact, or the nearest that it was made from, of which a recipe has one."""
+    if manifest.kind in kinds:
+        yield manifest
+        return
+    for each in recorded.inputs(manifest):
+        yield from _tops(recorded, each, kinds)
 
 
 def _recipe_kinds() -> list[str]:
@@ -226,10 +232,10 @@ def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recip
             chain |= {found.kind: found for found in recorded.inputs(each, kind)}
     sheared, merged, trained = (chain.get(kind) for kind in ("sheared_captions", "training_set", "checkpoint"))
     measured, tuned = chain.get("retrieval_metrics"), chain.get("finetuned_checkpoint")
-    if sheared is None:
-        raise NotReproducibleError(f"{top.address}: its inputs do not lead back to sheared captions.")
     name = name_of(top)
     like = _present_recipe(present, name)
+    if sheared is None:
+        return like
     update: dict[str, Any] = {
         "name": name,
         "base": name_of(sheared),
@@ -239,7 +245,7 @@ def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recip
         "mix": MixSettings.model_validate(merged.configuration["mix"]) if merged else MixSettings(),
         "filters": _filters(present, merged.configuration["filters"]) if merged else (),
         "trainer": rebuilt_trainer(present, like.trainer, trained) if trained else like.trainer,
-        "evaluation_sets": tuple(_evaluated(present, measured or top)),
+        "evaluation_sets": tuple(_evaluated(present, recorded, measured or top)),
         "finetune": None,
     }
     if tuned is not None:
@@ -250,13 +256,12 @@ def _recipe(present: FactoryConfig, recorded: _Recorded, top: Manifest) -> Recip
     return like.model_copy(update=update)
 
 
-def _evaluated(present: FactoryConfig, recorded: Manifest) -> list[str]:
-    """The evaluation sets of metrics, or those whose images a training set leaves out."""
-    measured: list[str] = recorded.configuration.get("evaluation_sets", [])
-    if "excluded_images" not in recorded.configuration:
-        return measured
-    artifacts = (address.split("/") for address in recorded.summary["duplicates"]["artifacts"])
-    return [name[0] for kind, *name, _ in artifacts if kind == "leakage" and name[0] in present.evaluation_sets]
+def _evaluated(present: FactoryConfig, recorded: _Recorded, made: Manifest) -> list[str]:
+    """The evaluation sets that an artifact was made from, and those whose images it leaves out, as far as there."""
+    sets = [name_of(each) for each in recorded.inputs(made) if load_stage(each.kind).axes == ("evaluation_set",)]
+    asked = made.summary["duplicates"]["artifacts"] if "excluded_images" in made.configuration else ()
+    leaks = (address.split("/")[1] for address in asked if address.startswith("leakage/"))
+    return [*sets, *(name for name in leaks if name in present.evaluation_sets)]
 
 
 def _present_recipe(present: FactoryConfig, name: str) -> Recipe:

@@ -23,7 +23,7 @@ from caploom.stages.graph import Graph
 from caploom.stages.registry import load_stage
 from caploom.stages.resized_images import resized_images
 from caploom.stages.shards import INBOX, create_new_shards, row_digest, shard_rows
-from caploom.stages.stage import Configuration, Tools
+from caploom.stages.stage import Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
 
@@ -83,15 +83,11 @@ def _work(original: Factory, recorded: Manifest, ancestors: Mapping[str, Artifac
     config = rebuilt_config(original.config, recorded, ancestors, fresh.root / "pictures")
     graph = Graph(Factory(config.model_copy(update={"store": fresh.root}), fresh))
     for each in (recorded, *(ancestor.manifest for ancestor in ancestors.values())):
-        # Of several versions of an artifact, the nearest is its own.
-        graph.recorded.setdefault(f"{each.kind}/{name_of(each)}".rstrip("/"), _told(each))
+        keys = load_stage(each.kind).told_by_data
+        if keys:  # of several versions of an artifact, the nearest is its own
+            told = {key: value for key, value in each.configuration.items() if key in keys}
+            graph.recorded.setdefault(f"{each.kind}/{name_of(each)}".rstrip("/"), told)
     return Work(recorded, graph, original, tools)
-
-
-def _told(recorded: Manifest) -> Configuration:
-    """What data told of an artifact, in its configuration."""
-    keys = load_stage(recorded.kind).told_by_data
-    return {key: value for key, value in recorded.configuration.items() if key in keys}
 
 
 def cut_shard(work: Work) -> None:

@@ -76,7 +76,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     _refuse_used(folder)
     started = time.perf_counter()
     ancestors, missing = ancestors_of(factory.store, recorded)
-    store = FreshStore(folder, recorded)
+    store = FreshStore(folder, recorded, factory.store)
     causes = [*_edits(recorded), *input_changes(recorded, ancestors, missing), *code_changes(recorded, ancestors)]
     made, why_not = None, [f"Without {address} it cannot be made." for address in missing]
     if not missing:

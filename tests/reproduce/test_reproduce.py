@@ -3,8 +3,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from reproducible import CAPTIONER, Made, factory_of, rewritten, snapshot
+from PIL import Image
+from reproducible import CAPTIONER, Made, factory_of, reader, rewritten, snapshot
 
 from caploom.captioning.backend import load_backend
 from caploom.config.factory import Factory
@@ -13,8 +15,15 @@ from caploom.reproduce.rebuild import NotReproducibleError
 from caploom.reproduce.reproduce import Reproduction, reproduce
 from caploom.reproduce.verdict import verdict_text
 from caploom.stages.captions import caption_shard
+from caploom.stages.checkpoint import train_recipe
+from caploom.stages.graph import Graph
+from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.registry import STAGES
 from caploom.stages.retry_failures import retry_failures
+from caploom.stages.shards import create_new_shards
+from caploom.stages.sheared import shear_recipe
+from caploom.stages.stage import Ref
+from caploom.stages.training_set import merge_training_set
 from caploom.storage.store import Artifact
 from caploom.training.launch import train_here
 
@@ -50,6 +59,7 @@ def test_the_present_yaml_need_not_be_the_one_of_then(made: Made, again: Any) ->
     settings = json.loads(json.dumps(made.settings))
     settings["name"] = "another"
     settings["shard_size"] = 5
+    settings["ingest"] = {"min_side": 1000}
     settings["pairs"]["rewrite"] = [{"from": "", "to": "elsewhere/"}]  # a key that settings of then do not name
     settings["seeds"] = [7]
     settings["captioners"][CAPTIONER]["prompt"] = "What is <image>?"
@@ -71,6 +81,51 @@ def test_the_present_yaml_need_not_be_the_one_of_then(made: Made, again: Any) ->
             result = again(changed, made.artifact(kind, name))
             assert result.is_same, verdict_text(result)
     assert snapshot(made.folder / "scenes") == before
+
+
+def test_steps_that_declare_nothing_special_are_made_again(
+    copied: Made, again: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGES, "toy", "toy_steps:TOY")
+    monkeypatch.setitem(STAGES, "toys", "toy_steps:TOYS")
+    settings = {**copied.settings["recipes"], "scored": {**copied.settings["recipes"]["scored"], "evaluation_sets": []}}
+    graph = Graph(copied.with_settings(recipes=settings))
+    for ref in (Ref("toy", ("raw-only",)), Ref("toy", ("sheared",)), Ref("toys")):
+        made = graph.make(ref)
+        result = again(graph.factory, made)
+        assert result.outcome == "byte-identical", verdict_text(result)
+    kinds = [line.split()[0] for line in made.file("inputs.txt").read_text().splitlines()]
+    assert kinds == ["toy", "toy", "raw_pairs", "raw_pairs"]
+    changed = again(copied.with_settings(recipes={"raw-only": {"captioners": [], "trainer": "second"}}), made)
+    assert changed.outcome == "byte-identical", verdict_text(changed)
+
+
+def test_images_that_were_left_out_are_left_out_again(copied: Made, again: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)  # no two pictures are much alike
+    rows = [{"image": f"{number}.png", "caption": f"noise number {number}"} for number in range(5)]
+    for row, pixels in zip(rows, noise, strict=True):
+        Image.fromarray(pixels).save(tmp_path / row["image"])
+    for name, some in (("pairs", rows), ("leaky", rows[:1])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(some))
+    readers = {
+        name: {**reader(name), "root": str(tmp_path), "captions": str(tmp_path / f"{name}.json")}
+        for name in ("pairs", "leaky")
+    }
+    factory = copied.with_settings(
+        pairs=readers["pairs"],
+        duplicates={"leakage": "exclude"},
+        evaluation_sets={"leaky": readers["leaky"]},
+        recipes={"raw-only": {"captioners": [], "trainer": "small", "evaluation_sets": ["leaky"]}},
+    )
+    for shard in create_new_shards(factory):
+        ingest_shard(factory, shard)
+    recipe = factory.config.recipe("raw-only")
+    shear_recipe(factory, recipe)
+    training_set = merge_training_set(factory, recipe)
+    assert training_set.manifest.configuration["excluded_images"]["count"] == 1
+    for artifact in (training_set, train_recipe(factory, recipe, launch=train_here)):
+        result = again(factory, artifact)
+        assert result.outcome == "byte-identical", verdict_text(result)
 
 
 def test_a_changed_image_is_named(made: Made, again: Any) -> None:
