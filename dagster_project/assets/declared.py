@@ -57,15 +57,14 @@ def _events(
         partition: [outcome for artifact in artifacts for outcome in stage.checks.run(graph, artifact)]
         for partition, artifacts in made.items()
     }
-    tags = captioner_tags([captioner] if captioner else [])
+    recipe = graph.recipe(next(iter(made))) if partition_axis(stage) == RECIPE else None
+    tags = (recipe_tags(recipe) if recipe else {}) | captioner_tags([captioner] if captioner else [])
     if partition_axis(stage) == SHARD:
         of_shards = {shard: artifact for shard, artifacts in made.items() for artifact in artifacts}
         yield from shard_events(context, of_shards, checks, {}, tags)
         return
     ((partition, artifacts),) = made.items()
-    recipe = graph.recipe(partition) if partition_axis(stage) == RECIPE else None
     if len(artifacts) == 1:
-        yield result(artifacts[0], checks[partition], recipe=recipe)
+        yield result(artifacts[0], checks[partition], recipe=recipe, tags=tags)
     else:
-        tags |= recipe_tags(recipe) if recipe else {}
         yield several(artifacts, checks[partition], {}, partition=partition, tags=tags)

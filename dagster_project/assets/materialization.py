@@ -77,6 +77,7 @@ def result(
     *,
     recipe: Recipe | None = None,
     also: Sequence[Artifact] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> dg.MaterializeResult:
     """The result of a step over one recipe, or over all; `extra` is what a person looks at first.
 
@@ -87,7 +88,7 @@ def result(
         metadata={**(extra or {}), **artifact_metadata(artifact)},
         data_version=dg.DataVersion(fingerprint(versions) if also else artifact.data_version),
         check_results=_check_results({recipe.name if recipe else "": outcomes}),
-        tags=recipe_tags(recipe) if recipe else None,
+        tags=tags or (recipe_tags(recipe) if recipe else None),
     )
 
 
