@@ -226,6 +226,8 @@ CAPTIONS = Stage(
     unit="images",
     cost=CAPTIONS_COST,
     tables={"captions.parquet": CAPTIONS_SCHEMA, "failures.parquet": FAILURES},
+    # For one captioner alone, so that two captioners can be compared image by image.
+    texts="select image_id, '' as source, text as said from read_parquet(?)",
     reads_images=True,
     told_by_data=frozenset({"retries"}),
     checks=Checks((BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE), check_captions),

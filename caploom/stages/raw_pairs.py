@@ -342,6 +342,7 @@ RAW_PAIRS = Stage(
         verb="read",
     ),
     tables={PAIRS_FILE: PAIRS},
+    texts="select image_id, 'raw' as source, raw_caption as said from read_parquet(?)",
     images=PAIRS_FILE,
     reads_images=True,
     checks=Checks((ROWS_ACCOUNTED,), check_raw_pairs),

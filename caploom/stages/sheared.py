@@ -308,6 +308,7 @@ SHEARED = Stage(
         verb="shear",
     ),
     tables={_TABLE: SHEARED_SCHEMA},
+    texts="select image_id, '' as source, caption as said from read_parquet(?)",
     told_by_data=frozenset({"corpus_words"}),
     piece=Piece("shear", lambda graph, key: _table_settings(graph, key)["steps"]),
 )
@@ -325,6 +326,7 @@ SHEARED_CAPTIONS = Stage(
     asks=lambda graph, key: uncounted(graph, graph.config.shear_steps(graph.recipe(key[0]).shear)),
     name=lambda graph, key: (graph.recipe(key[0]).base,),
     passed_on="shear {shear}: {key}",
+    texts="select image_id, captioner as source, caption as said from read_parquet(?)",
     words=_recipe_in_words,
     unit="tables",
     cost=None,  # it counts what its tables have counted

@@ -238,6 +238,8 @@ class Stage:
         unit: what its progress counts.
         cost: how much work its artifacts are; None: none that anybody counts.
         tables: its tables by their names (patterns), with their schemas.
+        texts: SQL that selects image_id, source and said of the texts in its first table (`read_parquet(?)`), or in its
+            inputs' where it has none; empty: it has no texts.
         images: the table among them that names images (columns image_id and path).
         reads_images: whether the images themselves decide it, and not only their identities.
         outcome_in_plan: whether its content is part of its plan.
@@ -281,6 +283,7 @@ class Stage:
     unit: str = "rows"
     cost: Cost | None = field(default_factory=Cost)
     tables: Mapping[str, pa.Schema] = field(default_factory=dict)
+    texts: str = ""
     images: str | None = None
     reads_images: bool = False
     outcome_in_plan: bool = False

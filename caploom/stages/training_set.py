@@ -217,6 +217,8 @@ TRAINING_SET = Stage(
         verb="merge",
     ),
     tables={"rows-*.parquet": TRAINING_ROWS, "dropped-*.parquet": DROPPED},
+    texts="select image_id, unnest(sources) as source, unnest(captions) as said"
+    " from (select image_id, sources, captions from read_parquet(?))",
     told_by_data=frozenset({"excluded_images"}),
     beside_results=frozenset({"json"}),
     checks=Checks((ROWS_ACCOUNTED, ORPHAN_FREE), check_training_set),

@@ -14,12 +14,12 @@ from caploom.evaluation.evaluate import RANKS_FILE
 from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.questions.diff.rows import RowDifferences, row_differences
 from caploom.stages.artifact_names import artifact_label, artifacts_below, find_artifact, label_of
+from caploom.stages.graph import Graph
+from caploom.stages.registry import stages as declared_stages
 from caploom.stages.retrieval_metrics import KIND as METRICS
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
 
-_STAGES = ("sheared_captions", "training_set", "checkpoint", "finetuned_checkpoint", METRICS)
-_NAMED_BY_BASE = ("sheared_captions", "training_set")
 _VERSION = re.compile(r"^(?P<name>.+)@(?P<back>\d+)$")
 
 
@@ -105,12 +105,14 @@ def differences(factory: Factory, first: str, second: str) -> Differences:
     recipes = {recipe.name: recipe for recipe in factory.config.expanded_recipes()}
     if first in recipes and second in recipes:
         stages, notes = [], []
-        for kind in _STAGES:
-            names = [f"{kind}/{recipes[each].base if kind in _NAMED_BY_BASE else each}" for each in (first, second)]
+        graph = Graph(factory)
+        for stage in (each for each in declared_stages() if each.axes == ("recipe",)):
+            asked = [(first,) in graph.keys(stage.kind), (second,) in graph.keys(stage.kind)]
+            names = ["/".join((stage.kind, *stage.name(graph, (each,)))) for each in (first, second)]
             found = [_newest(factory.store, name) for name in names]
             if found[0] is not None and found[1] is not None:
                 stages.append(_stage(factory.store, found[0], found[1]))
-            elif kind != "finetuned_checkpoint" or any(recipes[each].finetune for each in (first, second)):
+            elif any(asked):
                 missing = " and ".join(label_of(f"{n}/-") for n, f in zip(names, found, strict=True) if f is None)
                 notes.append(f"{missing}: not made yet, so not compared.")
         return Differences(first, second, stages, notes)

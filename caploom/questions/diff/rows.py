@@ -1,12 +1,13 @@
 """Compares single captions of two artifacts: equal, changed, or only in one; joined by image identity."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import duckdb
 
+from caploom.stages.registry import STAGES, load_stage
 from caploom.storage.store import Artifact, Store
-from caploom.training_set.write import training_files
 
 _EXAMPLES = 3
 
@@ -27,17 +28,6 @@ class RowDifferences:
     examples: list[tuple[str, str, str, str]]
 
 
-_CAPTIONS_OF = {
-    "raw_pairs": "select image_id, 'raw' as source, raw_caption as said from read_parquet(?)",
-    # For one captioner alone, so that two captioners can be compared image by image.
-    "captions": "select image_id, '' as source, text as said from read_parquet(?)",
-    "sheared": "select image_id, '' as source, caption as said from read_parquet(?)",
-    "sheared_captions": "select image_id, captioner as source, caption as said from read_parquet(?)",
-    "training_set": (
-        "select image_id, unnest(sources) as source, unnest(captions) as said"
-        " from (select image_id, sources, captions from read_parquet(?))"
-    ),
-}
 _COMPARED = """
 create temp table compared as
 select image_id, source, a.said as first, b.said as second
@@ -53,10 +43,11 @@ select count(*) filter (first = second), count(*) filter (first <> second),
 
 def row_differences(store: Store, first: Artifact, second: Artifact) -> RowDifferences | None:
     """The captions of two artifacts of one kind side by side; None for a kind without captions."""
-    kind, files, others = first.manifest.kind, _files(store, first), _files(store, second)
-    if files is None or others is None:
+    kind = first.manifest.kind
+    query_of = load_stage(kind).texts if kind in STAGES else ""
+    if not query_of:
         return None
-    query_of = _CAPTIONS_OF[kind]
+    files, others = _files(store, first), _files(store, second)
     nothing = "select ''::text as image_id, ''::text as source, ''::text as said where false"
     with duckdb.connect() as connection:
         query = _COMPARED.format(first=query_of if files else nothing, second=query_of if others else nothing)
@@ -70,12 +61,11 @@ def row_differences(store: Store, first: Artifact, second: Artifact) -> RowDiffe
     return RowDifferences(equal, changed, only_first, only_second, examples)
 
 
-def _files(store: Store, artifact: Artifact) -> list[Path] | None:
-    kind = artifact.manifest.kind
-    if kind == "training_set":
-        return training_files(artifact)
-    if kind == "sheared_captions":
+def _files(store: Store, artifact: Artifact) -> list[Path]:
+    """The tables that an artifact's texts are in: its own, or those of its inputs."""
+    tables = load_stage(artifact.manifest.kind).tables
+    if not tables:
         parts = [store.read(record.address) for record in artifact.manifest.inputs]
-        return [part.file("sheared.parquet") for part in parts if part is not None]
-    names = {"raw_pairs": "pairs.parquet", "captions": "captions.parquet", "sheared": "sheared.parquet"}
-    return [artifact.file(names[kind])] if kind in names else None
+        return [file for part in parts if part is not None for file in _files(store, part)]
+    names = sorted(name for name in artifact.manifest.files if fnmatch(name, next(iter(tables))))
+    return [artifact.file(name) for name in names]

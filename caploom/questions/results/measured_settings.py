@@ -89,13 +89,17 @@ def training_set_settings(training_set: Artifact, read: Read) -> Settings | None
 
 def present_settings(graph: Graph, recipe: Recipe) -> Settings:
     """The settings of a recipe as the YAML is now; nothing is made."""
-    kinds = ["sheared_captions", "training_set", "checkpoint", "retrieval_metrics"]
-    kinds += ["finetuned_checkpoint"] if recipe.finetune is not None else []
-    settings: Settings = {kind: _present(graph, Ref(kind, (recipe.name,))) for kind in kinds}
+    chain = _chain_of(graph, Ref("retrieval_metrics", (recipe.name,)))
+    settings: Settings = {ref.kind: _present(graph, ref) for ref in chain}
     for captioner in recipe.captioners:
         table = _present(graph, Ref("sheared", (captioner, recipe.shear, "")))
         settings[f"captions/{captioner}"] = [graph.fingerprint(captioner), *table]
     return settings
+
+
+def _chain_of(graph: Graph, ref: Ref) -> list[Ref]:
+    """An artifact of a recipe and those of the recipe that it is made from."""
+    return [ref, *(each for one in graph.inputs(ref) if one.key == ref.key for each in _chain_of(graph, one))]
 
 
 def _present(graph: Graph, ref: Ref) -> list[Any]:

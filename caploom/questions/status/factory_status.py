@@ -175,7 +175,7 @@ class StatusGraph(Graph):
     ) -> SlotStatus:
         stage = self.stage(ref.kind)
         address = artifact.manifest.address if artifact is not None else None
-        slot = Slot(*self._slot(ref), state, tuple(causes), address, same)
+        slot = Slot(*self._slot(ref), state, tuple(causes), address, same, stage.axes[-1] if stage.axes else "")
         return SlotStatus(
             slot,
             stage.label_of(stage.name(self, ref.key)),

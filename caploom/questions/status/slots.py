@@ -95,6 +95,7 @@ class Slot:
         state: how it stands.
         causes: why it is not current, own causes first.
         address: of the artifact that it is current with, or of its newest earlier version; None if never made.
+        axis: what a partition is: shard, recipe, ...
         same_content: it is current, though an input was made again since, with the very same content: whoever runs it
             again gets the same under another address.
     """
@@ -105,6 +106,7 @@ class Slot:
     causes: tuple[Cause, ...] = ()
     address: str | None = None
     same_content: bool = False
+    axis: str = "recipe"
 
     @property
     def label(self) -> str:

@@ -65,8 +65,7 @@ def _who(slots: Sequence[Slot]) -> str:
     names = [str(slot.partition) for slot in slots]
     if len(names) <= _NAMED:
         return f"{slots[0].asset} [{', '.join(names)}]"
-    what = "shards" if slots[0].asset == "raw_pairs" or slots[0].asset.startswith("captions/") else "recipes"
-    return f"{slots[0].asset}: {len(names):,} {what}"
+    return f"{slots[0].asset}: {len(names):,} {slots[0].axis.replace('_', ' ')}s"
 
 
 def _causes(slots: Sequence[Slot]) -> list[str]:

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from caploom.common.hashing import file_sha256
 from caploom.errors import StoreError
 from caploom.questions.trace.records import TracedFailure
+from caploom.stages.registry import stages
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
 
 if TYPE_CHECKING:
     import duckdb
 
-EVALUATION_FILES = {"evaluation_pairs": "pairs.parquet", "classification_images": "images.parquet"}
 """The table of images of each kind of evaluation set."""
 
 _LEAST_DIGITS = 6
@@ -135,11 +135,12 @@ class ImageFinder:
 
 def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list[tuple[str, Path]]:
     """The newest version of each evaluation set: its address and the table of its images."""
+    tables = {stage.kind: stage.images for stage in stages() if stage.is_content and stage.images}
     rows = catalog.execute(
         "select address, kind from manifests where is_latest and kind in (select unnest(?::text[])) order by address",
-        [list(EVALUATION_FILES)],
+        [list(tables)],
     ).fetchall()
-    files = [(address, store.file(address, EVALUATION_FILES[kind])) for address, kind in rows]
+    files = [(address, store.file(address, tables[kind])) for address, kind in rows]
     return [(address, file) for address, file in files if file.is_file()]
 
 
