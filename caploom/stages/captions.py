@@ -40,11 +40,6 @@ CODE_VERSION = "2"
 Load = Callable[[], Backend]
 
 
-def captions_plan(factory: Factory | Graph, captioner: str, shard: str) -> Plan:
-    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before it is ingested."""
-    return graph_of(factory).plan(Ref(KIND, (captioner, shard)))
-
-
 def caption_shard(
     factory: Factory | Graph, captioner: str, shard: str, load: Load, progress: Progress | None = None
 ) -> Artifact:

@@ -17,7 +17,7 @@ from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making
 from caploom.stages.target_set import refuse_shared_images
 from caploom.stages.words import trainer_in_words
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Launch, claimed, launch_training, remove_workdir
@@ -35,11 +35,6 @@ _UNFINISHED = "training_state"
 _LOG = logging.getLogger(__name__)
 
 Report = Callable[[TrainingEvent], None]
-
-
-def checkpoint_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's checkpoint; raises `MissingArtifactError` before its training set is made."""
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def train_recipe(

@@ -23,7 +23,7 @@ from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import (
     count_rows,
     damage_explained,
@@ -40,11 +40,6 @@ PACK = "images.pack"
 """Images one after another: of those that later stages may not or cannot read where they lie."""
 _KEPT = "kept.parquet"
 PAIRS_FILE = "pairs.parquet"
-
-
-def raw_pairs_plan(factory: Factory | Graph, shard: str) -> Plan:
-    """The plan of a shard's raw pairs."""
-    return graph_of(factory).plan(Ref(KIND, (shard,)))
 
 
 def ingest_shard(factory: Factory | Graph, shard: str, progress: Progress | None = None) -> Artifact:

@@ -16,18 +16,10 @@ from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 
 KIND = "retrieval_metrics"
 CODE_VERSION = "2"
-
-
-def retrieval_metrics_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's metrics; raises `MissingArtifactError` before its checkpoints are trained.
-
-    Nothing is made for it: nor its evaluation sets, which `measure_recipe` makes.
-    """
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def measure_recipe(factory: Factory | Graph, recipe: Recipe, bar: StageBar | None = None) -> Artifact:

@@ -148,16 +148,6 @@ def shard_names(factory: Factory) -> list[str]:
     return [shard.manifest.configuration["shard"] for shard in list_shards(factory)]
 
 
-def shard_listing(factory: Factory, shard: str) -> Artifact:
-    """The listing of one shard; raises `StoreError` when there is no such shard."""
-    found = find_listing(factory, shard)
-    if found is None:
-        raise StoreError(
-            f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
-        )
-    return found
-
-
 def find_listing(factory: Factory, shard: str) -> Artifact | None:
     """The listing of one shard, if there is such a shard."""
     return next(iter(factory.store.list(KIND, source_of(factory, shard), shard)), None)

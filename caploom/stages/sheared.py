@@ -29,7 +29,7 @@ from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making
 from caploom.stages.words import steps_in_words
 from caploom.storage.manifest import Manifest
 from caploom.storage.records import SHEARED as SHEARED_SCHEMA
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import count_rows, read_batches, read_table, write_table
 
 KIND = "sheared_captions"
@@ -41,11 +41,6 @@ _TABLE = "sheared.parquet"
 def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
     """Hash of a shear's rules and parameters."""
     return fingerprint([step.model_dump(mode="json") for step in steps])
-
-
-def sheared_captions_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's sheared captions over all shards."""
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def shear_recipe(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:
@@ -72,14 +67,8 @@ def shear_captioners(
     return made
 
 
-def sheared_tables(factory: Factory | Graph, recipe: Recipe) -> list[Artifact]:
-    """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
-    graph = graph_of(factory)
-    return [graph.require(each) for each in graph.inputs(Ref(KIND, (recipe.name,)))]
-
-
 def tables_of(factory: Factory | Graph, sheared: Artifact) -> list[Artifact]:
-    """The same of a recipe's artifact that is at hand."""
+    """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
     found = [graph_of(factory).view.read(record.address) for record in sheared.manifest.inputs]
     return [artifact for artifact in found if artifact is not None]
 

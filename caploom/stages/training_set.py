@@ -26,7 +26,7 @@ from caploom.stages.sheared import tables_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Piece, Ref, Stage, Tools, by_rows
 from caploom.stages.words import filters_in_words, mix_in_words
 from caploom.storage.records import DROPPED, TRAINING_ROWS
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import read_batches
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.exclusions import Exclusions
@@ -39,14 +39,6 @@ from caploom.training_set.write import training_files, write_training_set
 KIND = "training_set"
 CODE_VERSION = "3"
 ORDER_SEED = 0
-
-
-def training_set_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's training set; raises `MissingArtifactError` when a shard or a captioner is not ready.
-
-    Near-duplicates and leaks that are not looked for yet count as not found: `merge_training_set` looks for them first.
-    """
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def merge_training_set(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:

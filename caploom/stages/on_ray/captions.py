@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.ledger import KIND as CAPTIONS
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.settings import EndpointCaptioner, TransformersCaptioner
 from caploom.common.executors import RayExecutor
@@ -19,7 +20,7 @@ from caploom.common.progress import Progress
 from caploom.common.ray_cluster import check_workers, connected
 from caploom.config.factory import Factory
 from caploom.errors import CaploomError
-from caploom.stages.captions import captions_plan, ledger_of
+from caploom.stages.captions import ledger_of
 from caploom.stages.captions_work import Outcome
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.on_ray.captions_worker import (
@@ -54,7 +55,7 @@ def caption_shards_on_ray(
     graph = graph_of(factory)
     factory, executor = graph.factory, graph.config.executor
     assert isinstance(executor, RayExecutor)
-    plans = {shard: captions_plan(graph, captioner, shard) for shard in shards}
+    plans = {shard: graph.plan(Ref(CAPTIONS, (captioner, shard))) for shard in shards}
     found = _finished(factory, plans)
     unfinished = [shard for shard in shards if shard not in found]
     with ExitStack() as connection:
