@@ -85,7 +85,7 @@ def test_captions_are_sheared_and_traceable_into_the_ledger_s_text(make, monkeyp
     assert [row["cut"] for row in rows] == [True, True, True, False, True]
     assert [row["at_cap"] for row in rows] == [False, False, False, False, True]
     assert [row["source_words"] for row in rows] == [len(text.split()) for text in TEXTS]
-    assert all(check.passed for check in check_sheared(artifact, tables_of(factory, artifact)))
+    assert all(check.passed for check in check_sheared(Graph(factory), artifact))
     (summary,) = artifact.manifest.summary["captioners"]
     assert summary["share_cut"] == 0.8
     assert summary["share_at_cap"] == 0.2

@@ -61,7 +61,7 @@ def test_sheared_captions_are_spans_of_the_ledgers_text(write_source, make_facto
         whole = row["caption"] + " It is said to hide a dragon."
         assert whole[row["start"] : row["end"]] == row["caption"]
         assert (row["source_words"], row["words"]) == (10, 3)
-    assert all(outcome.passed for outcome in check_sheared(artifact, parts))
+    assert all(outcome.passed for outcome in check_sheared(Graph(factory), artifact))
 
 
 def test_recipes_with_the_same_captioner_and_shear_share_the_sheared_tables(write_source, make_factory):
