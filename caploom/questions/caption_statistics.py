@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from caploom.common.text import markdown_text
+from caploom.common.text import decimal, markdown_rows, markdown_text, percentage
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.stages.captions import read_captions
@@ -167,18 +167,19 @@ def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:
     """The statistics as a Markdown table; captions are shown as text, whatever is in them."""
+    lengths = (statistics.mean_words, statistics.median_words, statistics.p95_words)
     rows = [
         ("captions", f"{statistics.captions:,}"),
-        ("words: mean, median, 95th percentile", ", ".join(_figure(each) for each in _lengths(statistics))),
-        ("tokens: mean", _figure(statistics.mean_tokens)),
-        ("at the token cap", _percentage(statistics.share_at_token_cap)),
-        ("stopped by the shear", _percentage(statistics.share_stopped_by_shear)),
-        ("empty", _percentage(statistics.share_empty)),
-        ("refusals", _percentage(statistics.share_refusal)),
-        ("boilerplate openings", _percentage(statistics.share_boilerplate)),
-        ("words shared with the raw caption", _percentage(statistics.words_shared_with_raw)),
+        ("words: mean, median, 95th percentile", ", ".join(map(decimal, lengths))),
+        ("tokens: mean", decimal(statistics.mean_tokens)),
+        ("at the token cap", percentage(statistics.share_at_token_cap)),
+        ("stopped by the shear", percentage(statistics.share_stopped_by_shear)),
+        ("empty", percentage(statistics.share_empty)),
+        ("refusals", percentage(statistics.share_refusal)),
+        ("boilerplate openings", percentage(statistics.share_boilerplate)),
+        ("words shared with the raw caption", percentage(statistics.words_shared_with_raw)),
         *(
-            (f"words shared with {markdown_text(name)}", _percentage(share))
+            (f"words shared with {markdown_text(name)}", percentage(share))
             for name, share in statistics.words_shared_with.items()
         ),
         *(
@@ -186,11 +187,7 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
             for place, (opening, count) in enumerate(statistics.commonest_openings, start=1)
         ),
     ]
-    return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def _lengths(statistics: CaptionStatistics) -> tuple[float | None, ...]:
-    return statistics.mean_words, statistics.median_words, statistics.p95_words
+    return "\n".join(markdown_rows(("figure", "value"), rows))
 
 
 def _words(text: str) -> list[str]:
@@ -237,11 +234,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _share(count: int, total: int) -> float | None:
     return count / total if total else None
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _percentage(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
