@@ -93,6 +93,6 @@ def columns(rows: Sequence[Sequence[str]], words: Container[int]) -> list[str]:
     return ["  ".join(align(*cell) for align, *cell in zip(aligns, row, widths, strict=True)).rstrip() for row in rows]
 
 
-def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_rows(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
     """The lines of a Markdown table; the cells are Markdown."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

@@ -9,9 +9,9 @@ import numpy as np
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.evaluation.metrics import DIRECTIONS
-from caploom.questions.results.arms import Arm, Ranks, measured_labels, ranks_of
+from caploom.questions.results.arms import Arm, Ranks, ranks_of
 from caploom.questions.results.paired import Difference, Hits, difference, hits_of
-from caploom.questions.results.results import RECALL_AT, ResultRow, percent, verdict
+from caploom.questions.results.results import RECALL_AT, ResultRow, measured_labels, percent, verdict
 from caploom.report import charts
 from caploom.report.costs import Cost, costs
 from caploom.report.factors import Effect, effects, without_pairs

@@ -9,6 +9,7 @@ from caploom.errors import MissingArtifactError, TrainingError
 from caploom.questions.gallery import GalleryRow
 from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.captions import caption_shard
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import check_sheared, shear_recipe, tables_of

@@ -93,6 +93,22 @@ def measurement_label(evaluation_set: str, stage: str, scoring: str) -> str:
     return ", ".join(said)
 
 
+def measurements_of(metrics: Artifact, kind: str) -> list[dict[str, Any]]:
+    """A recipe's measurements of a kind, retrieval or classification."""
+    return [each for each in metrics.manifest.summary["measurements"] if each["kind"] == kind]
+
+
+def measured_labels(metrics: Artifact) -> dict[str, dict[str, Any]]:
+    """The measurements of retrieval by their labels, of one recipe's metrics."""
+    found = measurements_of(metrics, RETRIEVAL)
+    return {measurement_label(each["evaluation_set"], each["stage"], each["scoring"]): each for each in found}
+
+
+def retrieval_sets(metrics: Artifact) -> list[tuple[str, str]]:
+    """The stages and retrieval sets that a recipe was measured on, each once."""
+    return list(dict.fromkeys((each["stage"], each["evaluation_set"]) for each in measurements_of(metrics, RETRIEVAL)))
+
+
 def finished_arms(factory: Factory | Graph) -> tuple[list[ArmResult], list[Recipe]]:
     """The recipes that are measured for the present configuration, and those that are not (yet)."""
     done: list[ArmResult] = []
@@ -129,10 +145,9 @@ _Runs = list[tuple[int, dict[str, Any]]]  # seed, figures
 def _measurements(arms: Sequence[ArmResult], kind: str) -> dict[_Key, _Runs]:
     groups: dict[_Key, _Runs] = {}
     for arm in arms:
-        for each in arm.metrics.manifest.summary["measurements"]:
-            if each["kind"] == kind:
-                key = (each["evaluation_set"], each["stage"], each["scoring"], arm.recipe.base)
-                groups.setdefault(key, []).append((arm.recipe.seed, each))
+        for each in measurements_of(arm.metrics, kind):
+            key = (each["evaluation_set"], each["stage"], each["scoring"], arm.recipe.base)
+            groups.setdefault(key, []).append((arm.recipe.seed, each))
     return groups
 
 

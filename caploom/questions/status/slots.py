@@ -113,14 +113,7 @@ class Slot:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
-            "asset": self.asset,
-            "partition": self.partition,
-            "state": self.state.value,
-            "causes": [cause.to_dict() for cause in self.causes],
-            "address": self.address,
-            "same_content": self.same_content,
-        }
+        return {**vars(self), "causes": [cause.to_dict() for cause in self.causes]}
 
 
 @dataclass(frozen=True)
