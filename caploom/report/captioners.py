@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
+from caploom.common.text import decimal
 from caploom.config.factory import Factory
 from caploom.questions.caption_statistics import statistics_of_artifacts
 from caploom.questions.captioner_truth import captioner_truths
@@ -39,8 +40,8 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
         numbers = [
             f"{sum(each.summary['captions'] for each in manifests):,}",
             f"{failed:,}",
-            *(_figure(each) for each in (of.mean_words, of.median_words, of.p95_words)),
-            *(_share(each) for each in (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
+            *map(decimal, (of.mean_words, of.median_words, of.p95_words)),
+            *map(percent, (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
             f"{made / spent:,.1f}" if spent else "-",
         ]
         table.append([Cell(each, captions[name][0]) for each in (name, *numbers)])
@@ -72,11 +73,3 @@ def _sample(images: Mapping[str, int]) -> set[str]:
     """The first shards, with their numbers of images, that have enough images together."""
     before = accumulate(images.values(), initial=0)
     return {shard for shard, count in zip(images, before, strict=False) if count < _MOST_IMAGES}
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from caploom.common.hashing import file_sha256, fingerprint
@@ -139,22 +140,20 @@ def _finetuned_inputs(graph: Graph, key: Key) -> list[Ref]:
     return [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))]
 
 
-def _configuration(graph: Graph, key: Key) -> Configuration:
-    recipe = graph.recipe(key[0])
-    return {"trainer": _identity(graph, recipe.trainer), "seed": recipe.seed}
+def _settings(kind: str) -> Callable[[Graph, Key], Configuration]:
+    def settings(graph: Graph, key: Key) -> Configuration:
+        trainer = _trainer_of(graph, Ref(kind, key))
+        return {"trainer": _identity(graph, trainer), "seed": graph.recipe(key[0]).seed}
+
+    return settings
 
 
 def _of_both_stages(graph: Graph, key: Key) -> Configuration:
-    second = graph.recipe(key[0]).finetune
+    first, second = CHECKPOINT.settings(graph, key), graph.recipe(key[0]).finetune
     if second is None:
-        return _configuration(graph, key)
+        return first
     target = graph.config.target_sets[second.target_set].fingerprinted()
-    return {**_configuration(graph, key), "finetune": _identity(graph, second.trainer), "target_set": target}
-
-
-def _finetuned_configuration(graph: Graph, key: Key) -> Configuration:
-    recipe = graph.recipe(key[0])
-    return {"trainer": _identity(graph, _finetuning(recipe).trainer), "seed": recipe.seed}
+    return {**first, "finetune": _identity(graph, second.trainer), "target_set": target}
 
 
 def _identity(graph: Graph, trainer: TrainingSettings) -> Configuration:
@@ -216,7 +215,7 @@ CHECKPOINT = Stage(
     code_version=CODE_VERSION,
     axes=("recipe",),
     keys=lambda graph: [(name,) for name in graph.recipes],
-    settings=_configuration,
+    settings=_settings(KIND),
     build=_build,
     upstream=("training_set",),
     inputs=lambda graph, key: [Ref("training_set", key)],
@@ -230,22 +229,16 @@ CHECKPOINT = Stage(
     piece=Piece("trainer", _of_both_stages),
 )
 
-FINETUNED_CHECKPOINT = Stage(
+FINETUNED_CHECKPOINT = replace(
+    CHECKPOINT,
     kind=FINETUNED_KIND,
-    code_version=CODE_VERSION,
-    axes=("recipe",),
     keys=lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipe.finetune is not None],
-    settings=_finetuned_configuration,
+    settings=_settings(FINETUNED_KIND),
     build=_build_finetuned,
     upstream=(KIND, "target_set"),
     inputs=_finetuned_inputs,
-    around=_claimed,
     slot=lambda key: (KIND, key[0]),
     label=FINE_TUNED,
-    words=trainer_in_words,
-    unit="steps",
     cost=_cost(FINETUNED_KIND, ", second stage"),
-    reads_images=True,
-    beside_results=frozenset({"seed"}),
-    checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
+    piece=None,
 )

@@ -148,11 +148,6 @@ def shard_names(factory: Factory) -> list[str]:
     return [shard.manifest.configuration["shard"] for shard in list_shards(factory)]
 
 
-def find_listing(factory: Factory, shard: str) -> Artifact | None:
-    """The listing of one shard, if there is such a shard."""
-    return next(iter(factory.store.list(KIND, source_of(factory, shard), shard)), None)
-
-
 def shard_rows(listing: Artifact) -> Iterator[SourceRow]:
     """The rows of the source in a shard."""
     for record in read_table(listing.file("rows.parquet")).to_pylist():
@@ -226,10 +221,6 @@ def _source(graph: Graph, key: Key) -> dict[str, Any]:
     return {"reader": graph.config.pairs.fingerprinted() if graph.config.pairs is not None else {}}
 
 
-def _is_missing(graph: Graph, key: Key) -> str:
-    return f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
-
-
 SHARDS = Stage(
     kind=KIND,
     code_version=CODE_VERSION,
@@ -238,7 +229,9 @@ SHARDS = Stage(
     name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
     name_parts=("#source", "shard"),
     look=lambda graph, key: listings(graph).get(key[0]),
-    missing=_is_missing,
+    missing=lambda graph, key: (
+        f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
+    ),
     hidden=True,
     label="rows of the source",
     absent="the source is not cut into shards yet (a run does it, or the sensor)",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caploom.common.text import counted
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.evaluation.encoders import COSINE
@@ -189,11 +190,13 @@ def verdict(rows: Sequence[ResultRow]) -> str:
     if last is not second:
         text += f" and {_gap(best, last)} ahead of {last.recipe}"
     seeds = len(best.seeds)
-    return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})."
+    return f"{text} ({counted(seeds, 'seeds')})."
 
 
-def percent(share: float) -> str:
-    """A share as a percentage: one decimal, two below one percent (chance is often there)."""
+def percent(share: float | None) -> str:
+    """A share as a percentage: one decimal, two below one percent (chance is often there); "-" where there is none."""
+    if share is None:
+        return "-"
     return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 

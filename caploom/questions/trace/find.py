@@ -67,17 +67,17 @@ class ImageFinder:
             "select distinct address from images where word between ?::ubigint and ?::ubigint limit 100", [low, high]
         ).fetchall()
         files = [self._store.file(address, "pairs.parquet") for (address,) in holders]
-        files += [file for _, file in self._evaluation_files()]
+        files += [file for _, file in evaluation_files(self._store, self._catalog)]
         found: set[str] = set()
         for file in files:
-            ids = _column(file, "image_id")
+            ids = read_table(file, ["image_id"])["image_id"]
             found.update(ids.filter(pc.starts_with(ids, beginning)).to_pylist())
         return sorted(found)
 
     def _by_path(self, names: Sequence[str], text: str, notes: list[str]) -> FoundImage:
         """The image of a path as the user wrote it, or of an absolute one; the newest, where there were several."""
         found = self._pairs_of(names)
-        for _, file in [] if found else self._evaluation_files():
+        for _, file in [] if found else evaluation_files(self._store, self._catalog):
             table = read_table(file, ["image_id", "image", "path"])
             wanted = pa.array(list(names), pa.string())
             mask = pc.or_(pc.is_in(table["image"], wanted), pc.is_in(table["path"], wanted))
@@ -91,7 +91,7 @@ class ImageFinder:
                 "one of them by these digits."
             )
         if not choice:
-            if self._failed(names):
+            if failures_of_path(self._store, self._catalog, names):
                 return FoundImage(None, text, tuple(notes))
             why = f" ({notes[0]})" if notes else ""
             raise StoreError(
@@ -126,12 +126,6 @@ class ImageFinder:
                 return [(image_id, latest[file]) for image_id, file in found]
         return []
 
-    def _failed(self, names: Sequence[str]) -> bool:
-        return bool(failures_of_path(self._store, self._catalog, names))
-
-    def _evaluation_files(self) -> list[tuple[str, Path]]:
-        return evaluation_files(self._store, self._catalog)
-
 
 def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list[tuple[str, Path]]:
     """The newest version of each evaluation set: its address and the table of its images."""
@@ -160,7 +154,3 @@ def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: 
     return [
         TracedFailure(stage, reason, detail, attempt, files[file]) for stage, reason, detail, attempt, file in found
     ]
-
-
-def _column(file: Path, name: str) -> pa.ChunkedArray:
-    return read_table(file, [name]).column(name)
