@@ -129,11 +129,14 @@ def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Seque
         (10, 10.0, 0.0)
     """
     graph = graph_of(factory)
-    captions, empty = _whole(_made(graph, captioner, shards))
-    others = {name: _whole(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}
+    said = {
+        name: _whole(graph.existing(Ref("captions", (name, shard)) for shard in shards))
+        for name in dict.fromkeys([captioner, *graph.config.captioners])
+    }
+    captions, empty = said.pop(captioner)
     raw = [read_pairs(graph.require(Ref("raw_pairs", (shard,)))) for shard in shards]
     raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
-    spoken = {name: table for name, table in others.items() if len(table)}
+    spoken = {name: table for name, (table, _) in said.items() if len(table)}
     return caption_statistics(captions, raw_captions, spoken, empty)
 
 
@@ -150,12 +153,6 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
             raise StoreError(f"{address}: these raw pairs are gone, but captions that were made from them are there.")
         raw.append(read_pairs(pairs))
     return caption_statistics(table, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
-
-
-def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]:
-    """A captioner's present captions of the shards that it has captioned."""
-    found = [graph.find(Ref("captions", (captioner, shard))) for shard in shards]
-    return [artifact for artifact in found if artifact is not None]
 
 
 def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:

@@ -19,10 +19,11 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     """The sections on the captioners of measured recipes."""
     having = {name for arms in by_base.values() for name in arms[0].recipe.captioners}
     used = [name for name in factory.config.captioners if name in having]
-    captions = {
-        name: [each for each in _captions(by_base) if each.manifest.configuration["captioner"] == name] for name in used
-    }
-    used = [name for name in used if captions[name]]
+    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
+    captions: dict[str, list[Artifact]] = {}
+    for each in found.values():
+        captions.setdefault(each.manifest.configuration["captioner"], []).append(each)
+    used = [name for name in used if name in captions]
     if not used:
         return
     images = {
@@ -58,11 +59,6 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
             rows.append([Cell(text, captions[each.captioner][0]) for text in cells])
         notes = ["Percent of the things present that are named, and of the things named that are there."]
         yield Section("truth", "Captioners against the truth", sentences=notes, table=rows)
-
-
-def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:
-    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
-    return list(found.values())
 
 
 def _shard(captions: Artifact) -> str:

@@ -3,13 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from caploom.common.text import counted
-from caploom.questions.results.data_versions import (
-    MOST_VERSIONS,
-    DataVersion,
-    NewData,
-    Recalls,
-    RecipeVersions,
-)
+from caploom.questions.results.data_versions import MOST_VERSIONS, DataVersion, NewData, Recalls, RecipeVersions
 from caploom.questions.results.results import percent
 from caploom.questions.results.tables import markdown_table
 from caploom.report import charts

@@ -16,7 +16,7 @@ from caploom.evaluation.evaluation_pairs import evaluation_pairs_identity, write
 from caploom.evaluation.settings import ClassificationSet
 from caploom.readers.picture_book import PictureBookReader
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Configuration, Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Configuration, Key, Making, Ref, Stage
 from caploom.storage.records import CLASSIFICATION_IMAGES as CLASSIFICATION_SCHEMA
 from caploom.storage.records import EVALUATION_PAIRS as PAIRS_SCHEMA
 from caploom.storage.records import FAILURES
@@ -33,10 +33,10 @@ def evaluation_ref(config: FactoryConfig, name: str) -> Ref:
     return Ref(classification_images.KIND if is_classified else evaluation_pairs.KIND, (name,))
 
 
-def evaluation_set(factory: Factory | Graph, name: str, progress: Progress | None = None) -> Artifact:
+def evaluation_set(factory: Factory | Graph, name: str) -> Artifact:
     """The evaluation set of that name, made unless it is made; raises `EvaluationError` when it cannot be used."""
     graph = graph_of(factory)
-    return graph.make(evaluation_ref(graph.config, name), Tools(progress=progress))
+    return graph.make(evaluation_ref(graph.config, name))
 
 
 def evaluated_images(artifact: Artifact) -> Iterator[pa.RecordBatch]:

@@ -4,7 +4,7 @@ Every step is declared once, as a `Stage`; `STAGES` lists them. A `Graph` is one
 it plans without making anything, and remembers what it planned and read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -141,6 +141,10 @@ class Graph:
         if found is None:
             raise MissingArtifactError(self._missing(ref, by))
         return found
+
+    def existing(self, refs: Iterable[Ref]) -> list[Artifact]:
+        """Those of the artifacts that are finished, in their order."""
+        return [artifact for artifact in map(self.find, refs) if artifact is not None]
 
     def make(self, ref: Ref, tools: Tools | None = None) -> Artifact:
         """The artifact, found or made; what it needs is made too where it is made on demand, and required elsewhere.

@@ -91,8 +91,7 @@ def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
 def ingested_shards(factory: Factory | Graph) -> list[Artifact]:
     """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
     graph = graph_of(factory)
-    found = (graph.find(Ref(KIND, key)) for key in graph.keys(KIND))
-    return [artifact for artifact in found if artifact is not None]
+    return graph.existing(Ref(KIND, key) for key in graph.keys(KIND))
 
 
 def shards_to_ingest(factory: Factory) -> list[str]:
@@ -120,14 +119,13 @@ def validate_rows(
     locations where a copy of what they held is to be read instead.
     """
     bounds = bounds or IngestSettings()
-    usable: dict[str, list[SourceRow]] = {}
-    failed: dict[int, ImageFault] = {}  # by the row's position
-    positions = {id(row): position for position, row in enumerate(rows)}
-    for row in rows:
+    usable: dict[str, list[int]] = {}  # the rows' positions, by location
+    failed: dict[int, ImageFault] = {}
+    for position, row in enumerate(rows):
         try:
-            usable.setdefault(_usable(row, bounds), []).append(row)
+            usable.setdefault(_usable(row, bounds), []).append(position)
         except ImageFault as fault:
-            failed[positions[id(row)]] = fault
+            failed[position] = fault
     made: dict[int, dict[str, Any]] = {}
     copies = kept or {}
     found = checked_images(copies.get(location, location) for location in usable)
@@ -138,9 +136,9 @@ def validate_rows(
             # Before the bounds: other ones may let it in later, when the inbox is empty.
             path = pack.place(location, image) if pack is not None else location
             bounds.check_size(image.checked.width, image.checked.height, location)
-            made |= {positions[id(row)]: _pair(row, image, path) for row in usable[location]}
+            made |= {position: _pair(rows[position], image, path) for position in usable[location]}
         except ImageFault as fault:
-            failed |= {positions[id(row)]: fault for row in usable[location]}
+            failed |= dict.fromkeys(usable[location], fault)
         if progress is not None:
             progress(len(made) + len(failed), len(rows), len(failed))
     return _settle(rows, made, failed, elsewhere)

@@ -1,6 +1,6 @@
 """The `retrieval_metrics` stage: a recipe's checkpoints, measured on each of its evaluation sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from caploom.common.progress import StageBar
@@ -84,10 +84,6 @@ def _inputs(graph: Graph, key: Key) -> list[Ref]:
     return [*_checkpoints(recipe).values(), *sets]
 
 
-def _in_words(configuration: Mapping[str, Any]) -> str:
-    return f"evaluated on {', '.join(configuration['evaluation_sets'])}"
-
-
 def _model(graph: Graph, key: Key) -> Any:
     return graph.stage("checkpoint").settings(graph, key)["trainer"]["model"]
 
@@ -122,7 +118,7 @@ RETRIEVAL_METRICS = Stage(
     build=_build,
     upstream=(CHECKPOINT.kind, FINETUNED_KIND, *EVALUATION_KINDS),
     inputs=_inputs,
-    words=_in_words,
+    words=lambda configuration: f"evaluated on {', '.join(configuration['evaluation_sets'])}",
     unit="images and texts",
     cost=Cost(
         unit="checkpoints",

@@ -87,11 +87,9 @@ def sheared_texts(factory: Factory | Graph, captioner: str, steps: Sequence[Shea
     graph = graph_of(factory)
     kept: dict[str, str] = {}
     corpus = corpus_words_so_far(graph, steps)
-    for shard in graph.shards:
-        source = graph.find(Ref("captions", (captioner, shard)))
-        if source is not None:
-            image_ids, table = _sheared(graph, source, steps, shard, corpus)
-            kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
+    for source in graph.existing(Ref("captions", (captioner, shard)) for shard in graph.shards):
+        image_ids, table = _sheared(graph, source, steps, source.manifest.configuration["shard"], corpus)
+        kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
     return kept
 
 

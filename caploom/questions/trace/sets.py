@@ -9,12 +9,7 @@ from caploom.common.names import RAW_SOURCE
 from caploom.common.text import time_text
 from caploom.errors import StoreError
 from caploom.questions.trace.context import TraceContext
-from caploom.questions.trace.records import (
-    TracedCaption,
-    TracedLanding,
-    TracedPair,
-    TracedTrainingSet,
-)
+from caploom.questions.trace.records import TracedCaption, TracedLanding, TracedPair, TracedTrainingSet
 from caploom.questions.trace.rows import rows_of_image
 from caploom.storage.tables import read_metadata
 

@@ -1,5 +1,6 @@
 """A measurement's figures by their usual names, and recipes ranked by one of them."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,6 @@ def figures_of(
 
 def all_measurements(catalog: "duckdb.DuckDBPyConnection") -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """The newest measurements of every recipe: by its name, the artifact's address and the measurements."""
-    import json
-
     rows = catalog.execute(
         "select name[1], address, summary::text from manifests where kind = 'retrieval_metrics' and is_latest"
         " order by 1"
@@ -117,7 +116,7 @@ def _figure(
     interval = held.get(f"interval@{at}") if figure == f"recall@{at}" else None
     chance_key = {"mean_recall@1": "mean_chance@1", "top1": "chance_top1"}.get(figure, f"chance@{at}")
     return WhyFigure(
-        name=" ".join(part for part in (_words(direction), figure) if part),
+        name=" ".join(part for part in (direction.replace("_", " "), figure) if part),
         direction=direction,
         figure=figure,
         evaluation_set=ours["evaluation_set"],
@@ -165,7 +164,3 @@ def _plain(metric: str) -> str:
 
 def _display(name: str) -> str:
     return name.replace(" ", "_")
-
-
-def _words(direction: str) -> str:
-    return direction.replace("_", " ")

@@ -7,12 +7,7 @@ from caploom.common.settings import nearest
 from caploom.common.text import counted, time_text
 from caploom.errors import ConfigError, StoreError
 from caploom.questions.why.metrics import WhyFigure, all_measurements, figures_of
-from caploom.questions.why.training import (
-    WhyTraining,
-    WhyTrainingSet,
-    training_of,
-    training_set_of,
-)
+from caploom.questions.why.training import WhyTraining, WhyTrainingSet, training_of, training_set_of
 from caploom.stages.registry import sharded
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
@@ -21,6 +16,10 @@ if TYPE_CHECKING:
     import duckdb
 
 _TRAINED = ("checkpoint", "finetuned_checkpoint")
+_BACK = (
+    "with recursive back(address) as (select ?::text union select input_address from inputs join back using (address))"
+)
+"""All that the artifact of an address was made from, itself among it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
     chain = _Chain(store)
     metrics = chain.read(address)
     inputs = metrics.inputs if metrics is not None else []
-    trained = [chain.read(each.address) for each in inputs if _kind(each.address) in _TRAINED]
+    trained = [chain.read(each.address) for each in inputs if each.kind in _TRAINED]
     checkpoints = [manifest for manifest in trained if manifest is not None]
     return Why(
         recipe=recipe,
@@ -132,17 +131,11 @@ def _training_set(chain: _Chain, checkpoints: list[Manifest]) -> WhyTrainingSet 
         return None
 
 
-def _kind(address: str) -> str:
-    return address.partition("/")[0]
-
-
 def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     """Notes on newer versions of what a number is based on; a captioner's shards share one note."""
     rows = catalog.execute(
-        """
-        with recursive back(address) as (
-            select ?::text union select input_address from inputs join back using (address)
-        ),
+        _BACK
+        + """,
         old as (
             select m.kind, m.name, m.label from manifests m join back using (address) where not m.is_latest
         )
@@ -167,10 +160,8 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
 def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     """Captioners with newer captions under another fingerprint, for example with another prompt."""
     rows = catalog.execute(
-        """
-        with recursive back(address) as (
-            select ?::text union select input_address from inputs join back using (address)
-        ),
+        _BACK
+        + """,
         used as (
             select distinct m.name[1] as captioner, m.name[2] as fingerprint
             from manifests m join back using (address) where m.kind = 'captions'

@@ -23,14 +23,7 @@ from caploom.errors import CaploomError
 from caploom.stages.captions import ledger_of
 from caploom.stages.captions_work import Outcome
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.on_ray.captions_worker import (
-    CaptionWorker,
-    Lister,
-    RayTask,
-    ask_the_canary,
-    decode,
-    finish_shard,
-)
+from caploom.stages.on_ray.captions_worker import CaptionWorker, Lister, RayTask, ask_the_canary, decode, finish_shard
 from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import read_table
@@ -179,8 +172,8 @@ class _Run:
         return self._settings.concurrency if isinstance(self._settings, EndpointCaptioner) else 256
 
     def _images(self, shards: Sequence[str]) -> int:
-        found = (self._graph.find(Ref("raw_pairs", (shard,))) for shard in shards)
-        return sum(artifact.manifest.summary["images"] for artifact in found if artifact is not None)
+        found = self._graph.existing(Ref("raw_pairs", (shard,)) for shard in shards)
+        return sum(artifact.manifest.summary["images"] for artifact in found)
 
     def _remote(self, function: Any, **options: float) -> Any:
         return self._ray.remote(function).options(**options)
