@@ -90,7 +90,8 @@ def columns(rows: Sequence[Sequence[str]], words: Container[int]) -> list[str]:
     """Rows of cells as lines for a terminal: the columns at these places are words, to the left, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligns = [str.ljust if place in words else str.rjust for place in range(len(widths))]
-    return ["  ".join(align(*cell) for align, *cell in zip(aligns, row, widths, strict=True)).rstrip() for row in rows]
+    lines = (zip(aligns, row, widths, strict=True) for row in rows)
+    return ["  ".join(align(cell, width) for align, cell, width in line).rstrip() for line in lines]
 
 
 def markdown_rows(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:

@@ -39,14 +39,10 @@ REFUSAL_OPENINGS = (
 """A caption that begins with one of these declines to describe its image."""
 
 _SHOWING = ("shows", "depicts", "features", "displays", "captures", "contains", "portrays", "is")
+_NOUNS = {"image": "an image", "picture": "a picture", "photo": "a photo", "photograph": "a photograph"}
 BOILERPLATE_OPENINGS = tuple(
     opening
-    for noun, a_noun in (
-        ("image", "an image"),
-        ("picture", "a picture"),
-        ("photo", "a photo"),
-        ("photograph", "a photograph"),
-    )
+    for noun, a_noun in _NOUNS.items()
     for opening in (
         *(f"the {noun} {verb}" for verb in _SHOWING),
         *(f"this {noun} {verb}" for verb in _SHOWING),

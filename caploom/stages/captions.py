@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -56,10 +57,7 @@ def caption_shard(
 def _build(making: Making, draft: Draft) -> None:
     captioner, shard = making.ref.key
     work = shard_work(making.graph, captioner, shard, making.plan)
-
-    def load() -> Backend:
-        return making.tools.load(making.config.captioners[captioner], making.store)
-
+    load = partial(making.tools.load, making.config.captioners[captioner], making.store)
     work.write(draft, _generate(work, load, making.tools.progress))
 
 

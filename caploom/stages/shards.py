@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,14 @@ def create_new_shards(factory: Factory) -> list[str]:
     """
     if factory.config.pairs is None:
         return []
-    pending: list[SourceRow] = []
     made: list[str] = []
     reader = factory.config.pairs.fingerprinted()
     with one_at_a_time(sharding_lock(factory), "Another process is cutting shards of this source; waiting for it."):
         state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
         listings = list_shards(factory, source_fingerprint(factory))
         number = next_number(listings)
-        for row in new_rows(factory):
-            pending.append(row)
-            if len(pending) == factory.config.shard_size:
-                made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
-                pending = []
-        if pending:
+        rows = new_rows(factory)
+        while pending := list(islice(rows, factory.config.shard_size)):
             made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
         remember_as_read(factory.store, _address(factory), state, len(listings) + len(made))
     return made
