@@ -136,10 +136,6 @@ def check_checkpoint(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
     return [CheckOutcome(LOSS_IS_FINITE, last < float("inf"), sentence, {"first": first, "final": last})]
 
 
-def _finetuned_inputs(graph: Graph, key: Key) -> list[Ref]:
-    return [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))]
-
-
 def _settings(kind: str) -> Callable[[Graph, Key], Configuration]:
     def settings(graph: Graph, key: Key) -> Configuration:
         trainer = _trainer_of(graph, Ref(kind, key))
@@ -236,7 +232,7 @@ FINETUNED_CHECKPOINT = replace(
     settings=_settings(FINETUNED_KIND),
     build=_build_finetuned,
     upstream=(KIND, "target_set"),
-    inputs=_finetuned_inputs,
+    inputs=lambda graph, key: [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))],
     slot=lambda key: (KIND, key[0]),
     label=FINE_TUNED,
     cost=_cost(FINETUNED_KIND, ", second stage"),

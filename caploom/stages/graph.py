@@ -89,6 +89,10 @@ class Graph:
         """Which artifacts of a kind the factory has, made or not."""
         return list(self.stage(kind).keys(self))
 
+    def refs(self, kind: str) -> list[Ref]:
+        """The same as references."""
+        return [Ref(kind, key) for key in self.keys(kind)]
+
     def inputs(self, ref: Ref) -> list[Ref]:
         """What an artifact is made from, in the order of its plan."""
         return list(self.stage(ref.kind).inputs(self, ref.key))

@@ -91,7 +91,7 @@ def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
 def ingested_shards(factory: Factory | Graph) -> list[Artifact]:
     """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
     graph = graph_of(factory)
-    return graph.existing(Ref(KIND, key) for key in graph.keys(KIND))
+    return graph.existing(graph.refs(KIND))
 
 
 def shards_to_ingest(factory: Factory) -> list[str]:

@@ -140,10 +140,6 @@ def _settings(graph: Graph, key: Key) -> Configuration:
     }
 
 
-def _inputs(graph: Graph, key: Key) -> list[Ref]:
-    return [Ref("sheared_captions", key), *(Ref("raw_pairs", shard) for shard in graph.keys("raw_pairs"))]
-
-
 def _shown(configuration: Mapping[str, Any]) -> Configuration:
     return {"training_json" if key == "json" else key: value for key, value in configuration.items()}
 
@@ -193,7 +189,7 @@ TRAINING_SET = Stage(
     facts=lambda graph, key: known_exclusions(graph, graph.recipe(key[0])).identity(),
     build=_build,
     upstream=("sheared_captions", "raw_pairs", "near_duplicates", "leakage"),
-    inputs=_inputs,
+    inputs=lambda graph, key: [Ref("sheared_captions", key), *graph.refs("raw_pairs")],
     asks=lambda graph, key: exclusion_refs(graph, graph.recipe(key[0])),
     name=lambda graph, key: (graph.recipe(key[0]).base,),
     shown=_shown,

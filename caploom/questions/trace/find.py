@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,9 +14,6 @@ from caploom.errors import StoreError
 from caploom.questions.trace.records import TracedFailure
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
-
-if TYPE_CHECKING:
-    import duckdb
 
 EVALUATION_FILES = {"evaluation_pairs": "pairs.parquet", "classification_images": "images.parquet"}
 """The table of images of each kind of evaluation set."""
@@ -37,7 +34,7 @@ class FoundImage:
 class ImageFinder:
     """Looks an image up in the raw pairs and the evaluation sets of a store."""
 
-    def __init__(self, store: Store, catalog: "duckdb.DuckDBPyConnection") -> None:
+    def __init__(self, store: Store, catalog: duckdb.DuckDBPyConnection) -> None:
         self._store, self._catalog = store, catalog
 
     def find(self, text: str) -> FoundImage:
@@ -127,7 +124,7 @@ class ImageFinder:
         return []
 
 
-def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list[tuple[str, Path]]:
+def evaluation_files(store: Store, catalog: duckdb.DuckDBPyConnection) -> list[tuple[str, Path]]:
     """The newest version of each evaluation set: its address and the table of its images."""
     rows = catalog.execute(
         "select address, kind from manifests where is_latest and kind in (select unnest(?::text[])) order by address",
@@ -137,7 +134,7 @@ def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list
     return [(address, file) for address, file in files if file.is_file()]
 
 
-def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: Sequence[str]) -> list[TracedFailure]:
+def failures_of_path(store: Store, catalog: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[TracedFailure]:
     """Failed rows of the source with one of these paths."""
     rows = catalog.execute(
         "select address from manifests where kind = 'raw_pairs' and rows_failed > 0 order by started"

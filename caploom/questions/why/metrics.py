@@ -3,13 +3,12 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from caploom.common.settings import nearest
 from caploom.errors import ConfigError
-
-if TYPE_CHECKING:
-    import duckdb
 
 _SHORT = {"i2t": "image_to_text", "t2i": "text_to_image"}
 _LOW_IS_GOOD = ("rank", "variance")
@@ -84,7 +83,7 @@ def figures_of(
     return [_figure(measurements, recipe, each, direction, figure) for each, direction, figure in found]
 
 
-def all_measurements(catalog: "duckdb.DuckDBPyConnection") -> dict[str, tuple[str, list[dict[str, Any]]]]:
+def all_measurements(catalog: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """The newest measurements of every recipe: by its name, the artifact's address and the measurements."""
     rows = catalog.execute(
         "select name[1], address, summary::text from manifests where kind = 'retrieval_metrics' and is_latest"

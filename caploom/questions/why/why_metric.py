@@ -1,8 +1,11 @@
 """Explains a recipe's number: from the metric to the checkpoint, the training set, and the captions."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
+
+from caploom.catalog.catalog import open_catalog
 from caploom.common.settings import nearest
 from caploom.common.text import counted, time_text
 from caploom.errors import ConfigError, StoreError
@@ -11,9 +14,6 @@ from caploom.questions.why.training import WhyTraining, WhyTrainingSet, training
 from caploom.stages.registry import sharded
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
-
-if TYPE_CHECKING:
-    import duckdb
 
 _TRAINED = ("checkpoint", "finetuned_checkpoint")
 _BACK = (
@@ -54,8 +54,6 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
         >>> figure.value, figure.place, [rival.recipe for rival in figure.rivals]
         (1.0, 1, ['raw-only'])
     """
-    from caploom.catalog.catalog import open_catalog
-
     with open_catalog(store) as catalog:
         measured = all_measurements(catalog)
         if recipe not in measured:
@@ -131,7 +129,7 @@ def _training_set(chain: _Chain, checkpoints: list[Manifest]) -> WhyTrainingSet 
         return None
 
 
-def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+def _newer(catalog: duckdb.DuckDBPyConnection, address: str) -> list[str]:
     """Notes on newer versions of what a number is based on; a captioner's shards share one note."""
     rows = catalog.execute(
         _BACK
@@ -157,7 +155,7 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     return notes + _new_fingerprints(catalog, address)
 
 
-def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+def _new_fingerprints(catalog: duckdb.DuckDBPyConnection, address: str) -> list[str]:
     """Captioners with newer captions under another fingerprint, for example with another prompt."""
     rows = catalog.execute(
         _BACK
