@@ -50,9 +50,7 @@ def compare_recipes(
         )
     return [
         ComparedSet(
-            name,
-            stage,
-            paired_comparison(*(each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (one, other))),
+            name, stage, paired_comparison(*(each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (one, other)))
         )
         for stage, name in common
     ]

@@ -56,11 +56,7 @@ def finetune_recipe(
 
 def _build(making: Making, draft: Draft) -> None:
     (training_set,) = making.inputs()
-    recipe = making.recipe
-    job = TrainingJob(
-        training_set=training_files(training_set), settings=recipe.trainer, seed=recipe.seed, out=Path(), initial=None
-    )
-    _train(making, draft, job)
+    _train(making, draft, training_files(training_set), making.recipe.trainer)
 
 
 def _build_finetuned(making: Making, draft: Draft) -> None:
@@ -68,23 +64,24 @@ def _build_finetuned(making: Making, draft: Draft) -> None:
     checkpoint, target = making.inputs()
     for evaluated in recipe.evaluation_sets:
         refuse_shared_images(finetuning.target_set, target, evaluated, evaluation_set(making.graph, evaluated))
-    job = TrainingJob(
-        training_set=sorted(target.folder.glob("rows-*.parquet")),
-        settings=finetuning.trainer,
-        seed=recipe.seed,
-        out=Path(),
-        initial=checkpoint.folder,
-    )
-    _train(making, draft, job)
+    rows = sorted(target.folder.glob("rows-*.parquet"))
+    _train(making, draft, rows, finetuning.trainer, initial=checkpoint.folder)
 
 
-def _train(making: Making, draft: Draft, job: TrainingJob) -> None:
+def _train(
+    making: Making, draft: Draft, rows: list[Path], settings: TrainingSettings, *, initial: Path | None = None
+) -> None:
     unfinished = _unfinished(making)
-    state = unfinished / "state" if job.settings.save_every is not None else None
-    resized = resized_images(making.graph, job.settings, say=_LOG.info) if job.settings.resized_cache else []
-    started = job.model_copy(update={"out": draft.folder, "state": state, "resized": resized})
-    result = making.tools.launch(started, unfinished, making.tools.report)
-    _describe(draft, result, job.seed)
+    job = TrainingJob(
+        training_set=rows,
+        settings=settings,
+        seed=making.recipe.seed,
+        out=draft.folder,
+        initial=initial,
+        state=unfinished / "state" if settings.save_every is not None else None,
+        resized=resized_images(making.graph, settings, say=_LOG.info) if settings.resized_cache else [],
+    )
+    _describe(draft, making.tools.launch(job, unfinished, making.tools.report), job.seed)
 
 
 @contextmanager

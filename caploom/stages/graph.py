@@ -176,7 +176,7 @@ class Graph:
         found = self.store.find(plan)
         if found is not None:
             return found
-        making = Making(self, ref, plan, tools)
+        making = Making(self, self.factory, ref, plan, tools)
         with stage.around(making):
             return self.store.make(plan, lambda draft: stage.build(making, draft))
 

@@ -258,9 +258,8 @@ class OtherPairs:
 
 def _is_present(graph: Graph, shard: str, address: str) -> bool:
     """Whether raw pairs are those of a shard as it is now, and not an older version's."""
-    if graph.find(Ref("shards", (shard,))) is None:
-        return False
-    return graph.plan(Ref(KIND, (shard,))).address == address
+    there = graph.find(Ref("shards", (shard,))) is not None
+    return there and graph.plan(Ref(KIND, (shard,))).address == address
 
 
 def read_pairs(artifact: Artifact) -> pa.Table:

@@ -251,13 +251,8 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
 
 def _used_by(graph: Graph, key: Key) -> int:
     captioner, fingerprint = key[0], _fingerprint(graph, key[1])
-    return len(
-        {
-            recipe.base
-            for recipe in graph.recipes.values()
-            if captioner in recipe.captioners and _fingerprint(graph, recipe.shear) == fingerprint
-        }
-    )
+    recipes = (recipe for recipe in graph.recipes.values() if captioner in recipe.captioners)
+    return len({recipe.base for recipe in recipes if _fingerprint(graph, recipe.shear) == fingerprint})
 
 
 def _alike(graph: Graph, key: Key) -> list[Alike]:

@@ -4,7 +4,8 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,9 @@ def check_training_set(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
 
     Images are compared by the first 64 bits of their identities: 8 bytes of memory each, whatever their number.
     """
-    pairs = ingested_shards(graph)
-    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(_image_words(each) for each in _pair_images(pairs))]))
+    batches = (read_batches(each.file("pairs.parquet"), ["image_id"]) for each in ingested_shards(graph))
+    words = (_image_words(batch.column("image_id")) for batch in chain.from_iterable(batches))
+    known = np.unique(np.concatenate([np.empty(0, np.uint64), *words]))
     rows = artifact.manifest.rows
     one_row_an_image = artifact.manifest.configuration["mix"]["strategy"] != "concatenate"
     out = orphans = doubled = 0
@@ -111,12 +113,6 @@ def check_training_set(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
         accounted(rows.rows_in if rows else 0, out, rows.rows_failed if rows else 0),
         orphan_free(orphans=orphans, doubled=doubled if one_row_an_image else 0),
     ]
-
-
-def _pair_images(pairs: list[Artifact]) -> Iterator[pa.Array]:
-    for each in pairs:
-        for batch in read_batches(each.file("pairs.parquet"), ["image_id"]):
-            yield batch.column("image_id")
 
 
 def _image_words(image_ids: pa.Array) -> np.ndarray:
@@ -164,14 +160,12 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
         for shard in graph.shards
         for ref in (Ref("raw_pairs", (shard,)), *(Ref("captions", (captioner, shard)) for captioner in used))
     )
-    return sum(_captions_in(graph, recipe) for recipe in recipes), exact or not recipes
-
-
-def _captions_in(graph: Graph, recipe: Recipe) -> int:
-    return sum(
+    captions = sum(
         raw_captions_in(graph, shard) + sum(captions_of(graph, captioner, shard) for captioner in recipe.captioners)
+        for recipe in recipes
         for shard in graph.shards
     )
+    return captions, exact or not recipes
 
 
 def _alike(graph: Graph, key: Key) -> list[Alike]:
