@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ WordCounts = Mapping[int, int]
 def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts, WordCounts]], title: str) -> bytes:
     """A histogram of words per caption: raw filled, each captioner's whole (dashed) and sheared (solid)."""
     figure, axes, bins = _words_figure(title, raw, [counts for pair in captioners.values() for counts in pair])
-    for (name, (whole, sheared)), colour in zip(captioners.items(), _cycle(len(captioners)), strict=True):
+    for (name, (whole, sheared)), colour in zip(captioners.items(), cycle(_COLOURS), strict=False):
         outline = {"histtype": "step", "linewidth": 1.4, "color": colour}
         _draw_counts(axes, whole, bins, linestyle="--", label=f"{name}, whole", **outline)
         _draw_counts(axes, sheared, bins, linestyle="-", label=f"{name}, sheared", **outline)
@@ -67,10 +68,6 @@ def _figure(title: str) -> tuple[Any, "Axes"]:
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
 
 
 def _png(figure: Any) -> bytes:

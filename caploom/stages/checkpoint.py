@@ -22,7 +22,7 @@ from caploom.storage.store import Artifact, Draft
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Launch, claimed, launch_training, remove_workdir
-from caploom.training.settings import TrainingSettings
+from caploom.training.settings import TrainerSettings, TrainingSettings
 from caploom.training_set.write import training_files
 
 KIND = "checkpoint"
@@ -69,7 +69,7 @@ def _build_finetuned(making: Making, draft: Draft) -> None:
 
 
 def _train(
-    making: Making, draft: Draft, rows: list[Path], settings: TrainingSettings, *, initial: Path | None = None
+    making: Making, draft: Draft, rows: list[Path], settings: TrainerSettings, *, initial: Path | None = None
 ) -> None:
     unfinished = _unfinished(making)
     job = TrainingJob(

@@ -1,8 +1,9 @@
 """The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +42,9 @@ PACK = "images.pack"
 _KEPT = "kept.parquet"
 PAIRS_FILE = "pairs.parquet"
 
+Elsewhere = Callable[[Sequence[str]], Mapping[str, str]]
+"""Tells which of some pairs another shard holds, with that shard's name."""
+
 
 def ingest_shard(factory: Factory | Graph, shard: str, progress: Progress | None = None) -> Artifact:
     """Make a shard's raw pairs, unless they are made: `pairs.parquet` (schema PAIRS) and `failures.parquet`.
@@ -60,7 +64,7 @@ def _build(making: Making, draft: Draft) -> None:
     with Pack(draft.folder / PACK, url, everything=keep_all) as pack:
         pairs, failures = validate_rows(
             rows,
-            OtherPairs(making.graph, shard),
+            partial(pairs_elsewhere, making.graph, shard),
             making.tools.progress,
             bounds=making.config.ingest,
             pack=pack,
@@ -106,7 +110,7 @@ def shards_to_ingest(factory: Factory) -> list[str]:
 
 def validate_rows(
     rows: Sequence[SourceRow],
-    elsewhere: "OtherPairs | None" = None,
+    elsewhere: Elsewhere = lambda pair_ids: {},
     progress: Progress | None = None,
     *,
     bounds: IngestSettings | None = None,
@@ -170,12 +174,12 @@ def _settle(
     rows: Sequence[SourceRow],
     made: Mapping[int, dict[str, Any]],
     failed: Mapping[int, ImageFault],
-    elsewhere: "OtherPairs | None",
+    elsewhere: Elsewhere,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Pairs and failures in the rows' order; a pair that is there already, here or in another shard, is a failure."""
     pairs: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    others = elsewhere.find([pair["pair_id"] for pair in made.values()]) if elsewhere else {}
+    others = elsewhere([pair["pair_id"] for pair in made.values()])
     for position, row in enumerate(rows):
         fault = failed.get(position)
         if fault is None:
@@ -224,36 +228,28 @@ class Pack(AbstractContextManager["Pack"]):
             self._file.close()
 
 
-class OtherPairs:
-    """Looks pairs up among those of other shards, without holding those in memory."""
-
-    def __init__(self, graph: Graph, shard: str) -> None:
-        self._graph = graph
-        self._shard = shard
-
-    def find(self, pair_ids: Sequence[str]) -> dict[str, str]:
-        """Of these pairs, the ones that another shard holds, with that shard's name."""
-        store = self._graph.store
-        # Looked at anew: other shards may have been ingested since this run began.
-        graph = Graph(self._graph.factory)
-        shards = {}
-        for source in sources_of(graph.factory):
-            store.refresh_throttled(KIND, source)
-            for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
-                shard = address.split("/")[2]
-                if shard != self._shard and _is_present(graph, shard, address):
-                    shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
-        if not shards:
-            return {}
-        with damage_explained(store.path(KIND)), duckdb.connect() as connection:
-            store.open_to(connection)
-            connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
-            query = (
-                "select distinct pair_id, filename from read_parquet(?, filename = true)"
-                " semi join wanted using (pair_id)"
-            )
-            rows = connection.execute(query, [[*shards]]).fetchall()
-        return {pair_id: shards[file] for pair_id, file in rows}
+def pairs_elsewhere(graph: Graph, own: str, pair_ids: Sequence[str]) -> dict[str, str]:
+    """Of these pairs, the ones that another shard than one's own holds, with its name; those are not held in memory."""
+    store = graph.store
+    # Looked at anew: other shards may have been ingested since this run began.
+    fresh = Graph(graph.factory)
+    shards = {}
+    for source in sources_of(graph.factory):
+        store.refresh_throttled(KIND, source)
+        for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
+            shard = address.split("/")[2]
+            if shard != own and _is_present(fresh, shard, address):
+                shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
+    if not shards:
+        return {}
+    with damage_explained(store.path(KIND)), duckdb.connect() as connection:
+        store.open_to(connection)
+        connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
+        query = (
+            "select distinct pair_id, filename from read_parquet(?, filename = true) semi join wanted using (pair_id)"
+        )
+        rows = connection.execute(query, [[*shards]]).fetchall()
+    return {pair_id: shards[file] for pair_id, file in rows}
 
 
 def _is_present(graph: Graph, shard: str, address: str) -> bool:

@@ -79,9 +79,9 @@ class Cause:
         }
 
 
-def changed(change: Change, words: str | None = None) -> Cause:
+def changed(change: Change) -> Cause:
     """The cause that a changed key of the configuration is."""
-    return Cause(StaleCause.CONFIGURATION, change.key, words or change.text, change.before, change.after)
+    return Cause(StaleCause.CONFIGURATION, change.key, change.text, change.before, change.after)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ def status_text(status: FactoryStatus, *, everything: bool = False) -> str:
     return "\n".join([*lines, summary(status)])
 
 
-def status_markdown(status: FactoryStatus, *, everything: bool = False) -> str:
+def status_markdown(status: FactoryStatus) -> str:
     """The same as Markdown: a table, and the summary."""
     rows = []
-    for slots in grouped(status, everything=everything):
+    for slots in grouped(status):
         causes = "<br>".join(markdown_text(cause) for cause in _causes(slots))
         rows.append([markdown_text(_who(slots)), _WORDS[slots[0].state], causes])
     table = [*markdown_rows(["what", "is", "because"], rows), ""] if rows else []
