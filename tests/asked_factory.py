@@ -15,12 +15,12 @@ from caploom.config.factory_config import load_config
 from caploom.evaluation.encoders import PairScorer
 from caploom.evaluation.evaluate import evaluate_encoder
 from caploom.stages.captions import caption_shard
-from caploom.stages.checkpoint import checkpoint_plan
 from caploom.stages.evaluation_sets import evaluation_set
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
-from caploom.stages.retrieval_metrics import retrieval_metrics_plan
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
+from caploom.stages.stage import Ref
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.store import Artifact, Draft
 
@@ -89,7 +89,7 @@ def measured(factory: Factory, name: str, *, noise: float = 0.0) -> Artifact:
         (draft.folder / "model.safetensors").write_text(f"{name} {noise}", encoding="utf-8")
         draft.summary = {"steps": 2, "samples_seen": 8, "seconds": 0.5, "final_loss": 1.25}
 
-    checkpoint = factory.store.make(checkpoint_plan(factory, recipe), train)
+    checkpoint = factory.store.make(Graph(factory).plan(Ref("checkpoint", (recipe.name,))), train)
     pairs = evaluation_set(factory, "held-out").file("pairs.parquet")
 
     def measure(draft: Draft) -> None:
@@ -98,8 +98,8 @@ def measured(factory: Factory, name: str, *, noise: float = 0.0) -> Artifact:
         figures = evaluate_encoder(NumberEncoder(noise), pairs, out=out)["cosine"].to_dict()
         draft.summary = {"measurements": [{"stage": "zero-shot", "evaluation_set": "held-out", **figures}]}
 
-    assert checkpoint.manifest.fingerprint == checkpoint_plan(factory, recipe).fingerprint
-    return factory.store.make(retrieval_metrics_plan(factory, recipe), measure)
+    assert checkpoint.manifest.fingerprint == Graph(factory).plan(Ref("checkpoint", (recipe.name,))).fingerprint
+    return factory.store.make(Graph(factory).plan(Ref("retrieval_metrics", (recipe.name,))), measure)
 
 
 class NumberEncoder:

@@ -17,7 +17,8 @@ from benchmarks.child import Done, Job
 from caploom.config.factory import Factory
 from caploom.questions.results.results import finished_arms
 from caploom.questions.status.factory_status import factory_status
-from caploom.stages.retrieval_metrics import retrieval_metrics_plan
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Ref
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.object_store import object_key
 from caploom.storage.store import Store
@@ -37,7 +38,7 @@ def _results(factory: Factory) -> bool:
 
 def _plan(factory: Factory) -> bool:
     recipe = factory.config.expanded_recipes()[0]
-    return factory.store.find(retrieval_metrics_plan(factory, recipe)) is not None
+    return factory.store.find(Graph(factory).plan(Ref("retrieval_metrics", (recipe.name,)))) is not None
 
 
 QUESTIONS: dict[str, Callable[[Factory], bool]] = {"status": _status, "results": _results, "plan": _plan}

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,3 +74,26 @@ def markdown_text(text: str) -> str:
     """Any text as plain text inside a Markdown table: no markup, no HTML, no line break, no cell border of its own."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{character}" if character in "\\`*_[]|~#!<>" else character for character in escaped)
+
+
+def decimal(value: float | None) -> str:
+    """A figure with one decimal; "-" where there is none."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def percentage(share: float | None) -> str:
+    """A share, 0 to 1, as `12.5 %`; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def columns(rows: Sequence[Sequence[str]], words: Container[int]) -> list[str]:
+    """Rows of cells as lines for a terminal: the columns at these places are words, to the left, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligns = [str.ljust if place in words else str.rjust for place in range(len(widths))]
+    lines = (zip(aligns, row, widths, strict=True) for row in rows)
+    return ["  ".join(align(cell, width) for align, cell, width in line).rstrip() for line in lines]
+
+
+def markdown_rows(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a Markdown table; the cells are Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

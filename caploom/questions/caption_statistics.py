@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from caploom.common.text import markdown_text
+from caploom.common.text import decimal, markdown_rows, markdown_text, percentage
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.stages.captions import read_captions
@@ -39,14 +39,10 @@ REFUSAL_OPENINGS = (
 """A caption that begins with one of these declines to describe its image."""
 
 _SHOWING = ("shows", "depicts", "features", "displays", "captures", "contains", "portrays", "is")
+_NOUNS = {"image": "an image", "picture": "a picture", "photo": "a photo", "photograph": "a photograph"}
 BOILERPLATE_OPENINGS = tuple(
     opening
-    for noun, a_noun in (
-        ("image", "an image"),
-        ("picture", "a picture"),
-        ("photo", "a photo"),
-        ("photograph", "a photograph"),
-    )
+    for noun, a_noun in _NOUNS.items()
     for opening in (
         *(f"the {noun} {verb}" for verb in _SHOWING),
         *(f"this {noun} {verb}" for verb in _SHOWING),
@@ -129,11 +125,14 @@ def statistics_of_shards(factory: Factory | Graph, captioner: str, shards: Seque
         (10, 10.0, 0.0)
     """
     graph = graph_of(factory)
-    captions, empty = _whole(_made(graph, captioner, shards))
-    others = {name: _whole(_made(graph, name, shards))[0] for name in graph.config.captioners if name != captioner}
+    said = {
+        name: _whole(graph.existing(Ref("captions", (name, shard)) for shard in shards))
+        for name in dict.fromkeys([captioner, *graph.config.captioners])
+    }
+    captions, empty = said.pop(captioner)
     raw = [read_pairs(graph.require(Ref("raw_pairs", (shard,)))) for shard in shards]
     raw_captions = pa.concat_tables([PAIRS.empty_table(), *raw]).select(["image_id", "raw_caption"])
-    spoken = {name: table for name, table in others.items() if len(table)}
+    spoken = {name: table for name, (table, _) in said.items() if len(table)}
     return caption_statistics(captions, raw_captions, spoken, empty)
 
 
@@ -152,12 +151,6 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
     return caption_statistics(table, pa.concat_tables(raw).select(["image_id", "raw_caption"]), {}, empty)
 
 
-def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]:
-    """A captioner's present captions of the shards that it has captioned."""
-    found = [graph.find(Ref("captions", (captioner, shard))) for shard in shards]
-    return [artifact for artifact in found if artifact is not None]
-
-
 def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
     """All captions together, and the number of images with empty captions."""
     reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
@@ -167,18 +160,19 @@ def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:
     """The statistics as a Markdown table; captions are shown as text, whatever is in them."""
+    lengths = (statistics.mean_words, statistics.median_words, statistics.p95_words)
     rows = [
         ("captions", f"{statistics.captions:,}"),
-        ("words: mean, median, 95th percentile", ", ".join(_figure(each) for each in _lengths(statistics))),
-        ("tokens: mean", _figure(statistics.mean_tokens)),
-        ("at the token cap", _percentage(statistics.share_at_token_cap)),
-        ("stopped by the shear", _percentage(statistics.share_stopped_by_shear)),
-        ("empty", _percentage(statistics.share_empty)),
-        ("refusals", _percentage(statistics.share_refusal)),
-        ("boilerplate openings", _percentage(statistics.share_boilerplate)),
-        ("words shared with the raw caption", _percentage(statistics.words_shared_with_raw)),
+        ("words: mean, median, 95th percentile", ", ".join(map(decimal, lengths))),
+        ("tokens: mean", decimal(statistics.mean_tokens)),
+        ("at the token cap", percentage(statistics.share_at_token_cap)),
+        ("stopped by the shear", percentage(statistics.share_stopped_by_shear)),
+        ("empty", percentage(statistics.share_empty)),
+        ("refusals", percentage(statistics.share_refusal)),
+        ("boilerplate openings", percentage(statistics.share_boilerplate)),
+        ("words shared with the raw caption", percentage(statistics.words_shared_with_raw)),
         *(
-            (f"words shared with {markdown_text(name)}", _percentage(share))
+            (f"words shared with {markdown_text(name)}", percentage(share))
             for name, share in statistics.words_shared_with.items()
         ),
         *(
@@ -186,11 +180,7 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
             for place, (opening, count) in enumerate(statistics.commonest_openings, start=1)
         ),
     ]
-    return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def _lengths(statistics: CaptionStatistics) -> tuple[float | None, ...]:
-    return statistics.mean_words, statistics.median_words, statistics.p95_words
+    return "\n".join(markdown_rows(("figure", "value"), rows))
 
 
 def _words(text: str) -> list[str]:
@@ -237,11 +227,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _share(count: int, total: int) -> float | None:
     return count / total if total else None
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _percentage(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

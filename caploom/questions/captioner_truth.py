@@ -43,11 +43,9 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
 def _texts(factory: Factory, captioner: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     graph = Graph(factory)
-    for shard in graph.shards:
-        artifact = graph.find(Ref("captions", (captioner, shard)))
-        if artifact is not None:
-            table = read_captions(artifact)
-            texts.update(zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True))
+    for artifact in graph.existing(Ref("captions", (captioner, shard)) for shard in graph.shards):
+        table = read_captions(artifact)
+        texts.update(zip(table.column("image_id").to_pylist(), table.column("text").to_pylist(), strict=True))
     return texts
 
 

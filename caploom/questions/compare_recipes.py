@@ -6,7 +6,7 @@ from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.compare import Comparison, paired_comparison
 from caploom.evaluation.evaluate import RANKS_FILE
-from caploom.evaluation.measure_set import RETRIEVAL
+from caploom.questions.results.results import retrieval_sets
 from caploom.stages.graph import Graph
 from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
@@ -38,8 +38,8 @@ def compare_recipes(
     """
     graph = Graph(factory)
     one, other = (graph.require(Ref("retrieval_metrics", (graph.recipe(name).name,))) for name in (first, second))
-    theirs = _retrieved(other)
-    common = [each for each in _retrieved(one) if each in theirs and evaluation_set in (None, each[1])]
+    theirs = retrieval_sets(other)
+    common = [each for each in retrieval_sets(one) if each in theirs and evaluation_set in (None, each[1])]
     if not common:
         which = "no retrieval set" if evaluation_set is None else f'not the retrieval set "{evaluation_set}"'
         known = {recipe: _names(metrics) for recipe, metrics in ((first, one), (second, other))}
@@ -50,20 +50,11 @@ def compare_recipes(
         )
     return [
         ComparedSet(
-            name,
-            stage,
-            paired_comparison(*(each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (one, other))),
+            name, stage, paired_comparison(*(each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (one, other)))
         )
         for stage, name in common
     ]
 
 
-def _retrieved(metrics: Artifact) -> list[tuple[str, str]]:
-    """The stages and retrieval sets that were measured, each once."""
-    measurements = metrics.manifest.summary["measurements"]
-    found = [(each["stage"], each["evaluation_set"]) for each in measurements if each["kind"] == RETRIEVAL]
-    return list(dict.fromkeys(found))
-
-
 def _names(metrics: Artifact) -> str:
-    return ", ".join(f"{name} ({stage})" for stage, name in _retrieved(metrics)) or "none"
+    return ", ".join(f"{name} ({stage})" for stage, name in retrieval_sets(metrics)) or "none"

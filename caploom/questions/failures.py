@@ -25,10 +25,8 @@ def current_failures(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:
     for artifact in ingested_shards(graph):
         shard = artifact.manifest.configuration["shard"]
         yield from _rows(f"raw_pairs [{shard}]", artifact)
-        for captioner in factory.config.captioners:
-            captions = graph.find(Ref("captions", (captioner, shard)))
-            if captions is not None:
-                yield from _rows(f"captions/{captioner} [{shard}]", captions)
+        for captions in graph.existing(Ref("captions", (name, shard)) for name in factory.config.captioners):
+            yield from _rows(f"captions/{captions.manifest.configuration['captioner']} [{shard}]", captions)
 
 
 def unmatched_imports(factory: Factory) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caploom.common.text import markdown_text
+from caploom.common.text import markdown_rows, markdown_text
 from caploom.images.decode import ImageFault, decode_image, read_image_file
 
 _THUMBNAIL = 128  # pixels, the longer side
@@ -39,18 +39,13 @@ def data_uri(png: bytes) -> str:
 
 def gallery_markdown(rows: Sequence[GalleryRow]) -> str:
     """A Markdown table, one row per image, one column per source. Captions are shown as text, whatever is in them."""
-    sources = _sources(rows)
-    lines = ["| image | " + " | ".join(markdown_text(source) for source in sources) + " |"]
-    lines.append("|" + " --- |" * (len(sources) + 1))
+    sources = list(dict.fromkeys(source for row in rows for source, _ in row.captions))
+    shown = []
     for row in rows:
         uri = thumbnail_uri(row.path)
         picture = f"![image]({uri})" if uri else "(gone)"
         texts = (
             " // ".join(markdown_text(text) for origin, text in row.captions if origin == source) for source in sources
         )
-        lines.append(f"| {picture} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
-
-
-def _sources(rows: Sequence[GalleryRow]) -> list[str]:
-    return list(dict.fromkeys(source for row in rows for source, _ in row.captions))
+        shown.append([picture, *texts])
+    return "\n".join(markdown_rows(["image", *map(markdown_text, sources)], shown))

@@ -26,13 +26,11 @@ def shard_gallery(factory: Factory | Graph, shard: str, captioners: Sequence[str
         if row["image_id"] in captions or len(captions) < count:
             captions.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
             paths.setdefault(row["image_id"], row["path"])
-    for captioner in captioners:
-        artifact = graph.find(Ref("captions", (captioner, shard)))
-        if artifact is not None:
-            table = read_captions(artifact).select(["image_id", "text"])
-            shown = table.filter(pc.is_in(table.column("image_id"), pa.array(list(captions), pa.string())))
-            for row in shown.to_pylist():
-                captions[row["image_id"]].append((captioner, row["text"]))
+    for artifact in graph.existing(Ref("captions", (captioner, shard)) for captioner in captioners):
+        table = read_captions(artifact).select(["image_id", "captioner", "text"])
+        shown = table.filter(pc.is_in(table.column("image_id"), pa.array(list(captions), pa.string())))
+        for row in shown.to_pylist():
+            captions[row["image_id"]].append((row["captioner"], row["text"]))
     return [GalleryRow(paths[image_id], tuple(texts)) for image_id, texts in captions.items()]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from caploom.common.text import markdown_text
+from caploom.common.text import decimal, markdown_rows, markdown_text, percentage
 from caploom.config.factory import Factory
 from caploom.stages.captions import read_captions
 from caploom.stages.sheared import tables_of
@@ -18,25 +18,26 @@ _LONGEST = 400  # characters shown of a text
 
 def shear_markdown(sheared: Artifact) -> str:
     """Each captioner's lengths before and after as a Markdown table, and the length that `match_corpus` used."""
-    rows = ["| captioner | captions | words before | words after | cut | at the cap |", "|" + " --- |" * 6]
+    rows = []
     for each in sheared.manifest.summary["captioners"]:
         figures = (each["mean_words_before"], each["mean_words_after"], each["share_cut"], each["share_at_cap"])
-        shown = [_figure(value) for value in figures[:2]] + [_percentage(value) for value in figures[2:]]
-        rows.append(f"| {markdown_text(each['captioner'])} | {each['captions']:,} | {' | '.join(shown)} |")
+        shown = [*map(decimal, figures[:2]), *map(percentage, figures[2:])]
+        rows.append([markdown_text(each["captioner"]), f"{each['captions']:,}", *shown])
+    lines = markdown_rows(["captioner", "captions", "words before", "words after", "cut", "at the cap"], rows)
     for statistic, words in sheared.manifest.summary.get("corpus_words", {}).items():
-        rows.append(f"\nRaw captions ({markdown_text(statistic)}): {words} words.")
-    return "\n".join(rows)
+        lines.append(f"\nRaw captions ({markdown_text(statistic)}): {words} words.")
+    return "\n".join(lines)
 
 
 def examples_markdown(factory: Factory, sheared: Artifact) -> str:
     """Some captions of each captioner that the shear shortened: the kept part and the rest."""
-    rows = ["| captioner | kept | cut off |", "| --- | --- | --- |"]
+    rows = []
     tables = tables_of(factory, sheared)
     for captioner in sheared.manifest.configuration["captioners"]:
         for kept, before, after in cut_examples(factory, tables, captioner, _EXAMPLES):
             off = " … ".join(_shown(text) for text in (before, after) if text.strip())
-            rows.append(f"| {markdown_text(captioner)} | {_shown(kept)} | {off} |")
-    return "\n".join(rows) if len(rows) > 2 else "Nothing was cut."
+            rows.append([markdown_text(captioner), _shown(kept), off])
+    return "\n".join(markdown_rows(["captioner", "kept", "cut off"], rows)) if rows else "Nothing was cut."
 
 
 def cut_examples(
@@ -62,11 +63,3 @@ def cut_examples(
 
 def _shown(text: str) -> str:
     return markdown_text(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …")
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _percentage(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

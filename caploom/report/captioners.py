@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
+from caploom.common.text import decimal
 from caploom.config.factory import Factory
 from caploom.questions.caption_statistics import statistics_of_artifacts
 from caploom.questions.captioner_truth import captioner_truths
@@ -18,10 +19,11 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     """The sections on the captioners of measured recipes."""
     having = {name for arms in by_base.values() for name in arms[0].recipe.captioners}
     used = [name for name in factory.config.captioners if name in having]
-    captions = {
-        name: [each for each in _captions(by_base) if each.manifest.configuration["captioner"] == name] for name in used
-    }
-    used = [name for name in used if captions[name]]
+    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
+    captions: dict[str, list[Artifact]] = {}
+    for each in found.values():
+        captions.setdefault(each.manifest.configuration["captioner"], []).append(each)
+    used = [name for name in used if name in captions]
     if not used:
         return
     images = {
@@ -39,8 +41,8 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
         numbers = [
             f"{sum(each.summary['captions'] for each in manifests):,}",
             f"{failed:,}",
-            *(_figure(each) for each in (of.mean_words, of.median_words, of.p95_words)),
-            *(_share(each) for each in (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
+            *map(decimal, (of.mean_words, of.median_words, of.p95_words)),
+            *map(percent, (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
             f"{made / spent:,.1f}" if spent else "-",
         ]
         table.append([Cell(each, captions[name][0]) for each in (name, *numbers)])
@@ -59,11 +61,6 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
         yield Section("truth", "Captioners against the truth", sentences=notes, table=rows)
 
 
-def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:
-    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
-    return list(found.values())
-
-
 def _shard(captions: Artifact) -> str:
     return str(captions.manifest.configuration["shard"])
 
@@ -72,11 +69,3 @@ def _sample(images: Mapping[str, int]) -> set[str]:
     """The first shards, with their numbers of images, that have enough images together."""
     before = accumulate(images.values(), initial=0)
     return {shard for shard, count in zip(images, before, strict=False) if count < _MOST_IMAGES}
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)

@@ -55,9 +55,8 @@ def recall_chart(rows: Sequence[ResultRow], name: str) -> Chart:
     line = chance.mark_rule(color="#555555", strokeDash=[4, 4]).encode(x="chance:Q")
     title = f"Mean Recall@1 on {rows[0].label} (dashed: chance; line: one standard deviation over seeds)"
     table = [["recipe", "mean R@1, %", "sd over seeds"]]
-    table += [[row.recipe, percent(row.mean_recall_at_1), _or_dash(row.spread)] for row in rows]
-    height = max(60, 28 * len(rows))
-    return Chart(name, title, _svg((bars + spreads + line).properties(width=_WIDTH, height=height), name), table)
+    table += [[row.recipe, percent(row.mean_recall_at_1), percent(row.spread)] for row in rows]
+    return _chart(name, title, bars + spreads + line, table, height=max(60, 28 * len(rows)))
 
 
 def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float], direction: str, name: str) -> Chart:
@@ -83,7 +82,6 @@ def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float],
             color=alt.Color("recipe:N", sort=names, scale=alt.Scale(domain=names, range=colours), legend=legend),
             strokeDash=alt.StrokeDash("recipe:N", sort=names, scale=alt.Scale(domain=names, range=dashes)),
         )
-        .properties(width=_WIDTH, height=_HEIGHT)
     )
     at = [k for k in (1, 2, 5, 10, 20, 50, 100) if k <= len(chance)]
     table = [["recipe", *(f"R@{k}" for k in at)]]
@@ -91,7 +89,7 @@ def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float],
         [recipe, *(percent(values[k - 1]) for k in at)] for recipe, values in {**curves, "(chance)": chance}.items()
     ]
     left_out = f", the first {MOST_CURVES} of {len(curves)}" if len(curves) > len(shown) else ""
-    return Chart(name, f"Recall@K, {direction}{left_out}", _svg(chart, name), table)
+    return _chart(name, f"Recall@K, {direction}{left_out}", chart, table)
 
 
 def captioners_chart(points: Sequence[tuple[str, str, int, float]], name: str) -> Chart:
@@ -101,10 +99,10 @@ def captioners_chart(points: Sequence[tuple[str, str, int, float]], name: str) -
     families = list(dict.fromkeys(family for family, *_ in points))
     data = [{"family": f, "recipe": r, "captioners": n, "recall": 100 * share} for f, r, n, share in points]
     x = alt.X("captioners:Q", title="captioners", axis=alt.Axis(tickMinStep=1, format="d"))
-    chart = _lines(data, families, x).properties(width=_WIDTH, height=_HEIGHT)
+    chart = _lines(data, families, x)
     table = [["family", "recipe", "captioners", "mean R@1, %"]]
     table += [[family, recipe, str(n), percent(share)] for family, recipe, n, share in points]
-    return Chart(name, "Number of captioners against mean Recall@1", _svg(chart, name), table)
+    return _chart(name, "Number of captioners against mean Recall@1", chart, table)
 
 
 def lengths_chart(points: Sequence[tuple[str, float, float]], name: str) -> Chart:
@@ -118,10 +116,10 @@ def lengths_chart(points: Sequence[tuple[str, float, float]], name: str) -> Char
         ),
         y=alt.Y("recall:Q", title="mean Recall@1 (%)"),
     )
-    chart = _named_points(base).properties(width=_WIDTH, height=_HEIGHT)
+    chart = base.mark_point(size=90, filled=True, color=_COLOURS[0]) + _names(base)
     table = [["recipe", "mean words", "mean R@1, %"]]
     table += [[recipe, f"{words:.1f}", percent(share)] for recipe, words, share in points]
-    return Chart(name, "Caption length against mean Recall@1", _svg(chart, name), table)
+    return _chart(name, "Caption length against mean Recall@1", chart, table)
 
 
 def pareto_chart(costs: Sequence[Cost], name: str) -> Chart:
@@ -139,14 +137,12 @@ def pareto_chart(costs: Sequence[Cost], name: str) -> Chart:
         fill=alt.condition("datum.best", alt.value(_COLOURS[1]), alt.value("white")),
         shape=alt.condition("datum.best", alt.value("circle"), alt.value("square")),
     )
-    chart = (frontier + points + _names(base)).properties(width=_WIDTH, height=_HEIGHT)
+    chart = frontier + points + _names(base)
     table = [["recipe", "seconds", "mean R@1, %", "on the frontier"]]
     table += [
         [c.recipe, f"{c.seconds:.0f}", percent(c.mean_recall_at_1), "yes" if c.on_frontier else ""] for c in costs
     ]
-    return Chart(
-        name, "Cost against mean Recall@1 (filled: no recipe reaches as much at lower cost)", _svg(chart, name), table
-    )
+    return _chart(name, "Cost against mean Recall@1 (filled: no recipe reaches as much at lower cost)", chart, table)
 
 
 def versions_chart(points: Sequence[tuple[str, int, int, float]], label: str, name: str) -> Chart:
@@ -157,11 +153,11 @@ def versions_chart(points: Sequence[tuple[str, int, int, float]], label: str, na
     shown = recipes[:MOST_CURVES]
     data = [{"family": r, "images": n, "recall": 100 * share} for r, _, n, share in points if r in shown]
     x = alt.X("images:Q", title="images of the training set", scale=alt.Scale(zero=False, padding=30))
-    chart = _lines(data, shown, x).properties(width=_WIDTH, height=_HEIGHT)
+    chart = _lines(data, shown, x)
     table = [["recipe", "version", "images", "mean R@1, %"]]
     table += [[recipe, str(number), f"{images:,}", percent(share)] for recipe, number, images, share in points]
     left_out = f", the first {MOST_CURVES} of {len(recipes)} recipes" if len(recipes) > len(shown) else ""
-    return Chart(name, f"Training images against mean Recall@1 on {label}{left_out}", _svg(chart, name), table)
+    return _chart(name, f"Training images against mean Recall@1 on {label}{left_out}", chart, table)
 
 
 def _lines(data: list[dict[str, Any]], families: Sequence[str], x: "alt.X") -> Any:
@@ -186,10 +182,6 @@ def _lines(data: list[dict[str, Any]], families: Sequence[str], x: "alt.X") -> A
     return lines + base.mark_point(size=80, filled=True).encode(shape=shapes)
 
 
-def _named_points(base: Any) -> Any:
-    return base.mark_point(size=90, filled=True, color=_COLOURS[0]) + _names(base)
-
-
 def _names(base: Any) -> Any:
     return base.mark_text(align="left", dx=9, dy=-7, fontSize=11, limit=_LABEL).encode(text="recipe:N")
 
@@ -204,14 +196,11 @@ def _values(data: Sequence[Mapping[str, Any]]) -> Any:
     return alt.Data(values=list(data))
 
 
-def _svg(chart: Any, name: str) -> str:
-    """The drawing; its internal references have names for this chart, since a page has many charts."""
+def _chart(name: str, title: str, drawing: Any, table: Table, *, height: int = _HEIGHT) -> Chart:
+    """The chart; the drawing's internal references have names for this chart, since a page has many charts."""
     import vl_convert
 
-    styled = chart.configure_view(stroke=None).configure_axis(gridColor="#E4E4E4", labelFontSize=12, titleFontSize=12)
+    sized = drawing.properties(width=_WIDTH, height=height)
+    styled = sized.configure_view(stroke=None).configure_axis(gridColor="#E4E4E4", labelFontSize=12, titleFontSize=12)
     drawn = vl_convert.vegalite_to_svg(styled.configure_legend(labelFontSize=12).to_dict())
-    return re.sub(r"(id=\"|url\(#)", rf"\g<1>{name}-", str(drawn))
-
-
-def _or_dash(spread: float | None) -> str:
-    return "-" if spread is None else percent(spread)
+    return Chart(name, title, re.sub(r"(id=\"|url\(#)", rf"\g<1>{name}-", str(drawn)), table)

@@ -17,11 +17,7 @@ from caploom.report.versions import versions_section
 from caploom.storage.store import Artifact
 
 
-def report_content(
-    factory: Factory,
-    latest: LatestResults,
-    versions: Mapping[str, RecipeVersions],
-) -> Content:
+def report_content(factory: Factory, latest: LatestResults, versions: Mapping[str, RecipeVersions]) -> Content:
     """The report's content for the measured recipes; `versions` are those with several versions."""
     results = latest.arms
     arms = arms_of(factory, results)

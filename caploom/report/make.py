@@ -14,7 +14,7 @@ from caploom.report.content import report_content
 from caploom.report.markdown import markdown_report
 from caploom.report.sections import Content
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Key, Ref, Stage
+from caploom.stages.stage import Ref, Stage
 from caploom.storage.store import Artifact, Draft, Plan
 
 KIND = "ablation_report"
@@ -95,10 +95,6 @@ def _in_words(configuration: Mapping[str, Any]) -> str:
     return f"factory {configuration['factory']}" + (f", {len(waiting)} recipes not measured yet" if waiting else "")
 
 
-def _measurable(graph: Graph, key: Key) -> list[Ref]:
-    return [Ref("retrieval_metrics", recipe) for recipe in graph.keys("retrieval_metrics")]
-
-
 ABLATION_REPORT = Stage(
     kind=KIND,
     code_version=CODE_VERSION,
@@ -106,7 +102,7 @@ ABLATION_REPORT = Stage(
     keys=lambda graph: [()],
     settings=lambda graph, key: {"factory": graph.config.name},
     upstream=("retrieval_metrics",),
-    inputs=_measurable,
+    inputs=lambda graph, key: graph.refs("retrieval_metrics"),
     make=lambda graph, key, tools: make_report(graph),
     shown=lambda configuration: {"name": configuration["factory"]},
     words=_in_words,

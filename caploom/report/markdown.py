@@ -6,7 +6,7 @@ from caploom.common.text import markdown_text
 from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.tables import markdown_table
 from caploom.report.queries import Query
-from caploom.report.sections import Cell, Content, Row, Section
+from caploom.report.sections import Cell, Content, Row, Section, text_of
 from caploom.stages.artifact_names import artifact_label
 
 
@@ -58,9 +58,6 @@ def _query(query: Query) -> list[str]:
 
 def _cell(cell: Cell | str) -> str:
     """A cell's text; its artifact is listed at the end, where a link does not stretch the table."""
-    return _plain(cell.text if isinstance(cell, Cell) else cell)
-
-
-def _plain(text: str) -> str:
+    text = text_of(cell)
     # Names and figures stay readable in a terminal: only markup is escaped.
     return markdown_text(text) if any(character in "\\`*[]|<>~!" for character in text) else text

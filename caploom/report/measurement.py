@@ -9,9 +9,9 @@ import numpy as np
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.evaluation.metrics import DIRECTIONS
-from caploom.questions.results.arms import Arm, Ranks, measured_labels, ranks_of
+from caploom.questions.results.arms import Arm, Ranks, ranks_of
 from caploom.questions.results.paired import Difference, Hits, difference, hits_of
-from caploom.questions.results.results import RECALL_AT, ResultRow, percent, verdict
+from caploom.questions.results.results import RECALL_AT, ResultRow, measured_labels, percent, verdict
 from caploom.report import charts
 from caploom.report.costs import Cost, costs
 from caploom.report.factors import Effect, effects, without_pairs
@@ -19,6 +19,7 @@ from caploom.report.queries import telling_queries
 from caploom.report.sections import Cell, Row, Section
 
 _MOST_K = 100
+_COSTS = ("recipe", "caption seconds", "training seconds", "mean R@1", "gain, points", "points per hour", "frontier")
 _SHORT = {"image_to_text": "i2t", "text_to_image": "t2i"}
 
 
@@ -72,17 +73,12 @@ class Measurement:
             metrics = self._arms[row.recipe][0].metrics
             spread = f" ± {percent(row.spread)}" if row.spread is not None else ""
             numbers = [percent(row.recall[f"{d}@{k}"]) for d in DIRECTIONS for k in RECALL_AT]
-            numbers += [percent(row.mean_recall_at_1) + spread, f"{row.times_chance:.1f}"]
-            gap, p_value = _gap(behind.get(row.recipe))
-            table.append(
-                [
-                    Cell(row.recipe, metrics),
-                    str(len(row.seeds)),
-                    *(Cell(number, metrics) for number in numbers),
-                    Cell(gap, metrics),
-                    Cell(p_value, metrics),
-                ]
-            )
+            numbers += [
+                percent(row.mean_recall_at_1) + spread,
+                f"{row.times_chance:.1f}",
+                *_gap(behind.get(row.recipe)),
+            ]
+            table.append([Cell(row.recipe, metrics), str(len(row.seeds)), *(Cell(each, metrics) for each in numbers)])
         chance = [percent(best.chance[f"{d}@{k}"]) for d in DIRECTIONS for k in RECALL_AT]
         table.append(["(chance)", "", *chance, percent(best.mean_chance_at_1), "1.0", "", ""])
         notes = [
@@ -102,11 +98,11 @@ class Measurement:
     def _factors(self, found: Sequence[Effect]) -> Section:
         table: list[Row] = [["factor", "change", "pairs", "effect on mean R@1, points (95 % interval)", "p", "which"]]
         for each in found:
-            effect, p_value = _signed(each.difference)
+            effect = (each.difference.signed, each.difference.p_text) if each.difference else ("other queries", "")
             pairs = "; ".join(f"{one} - {other}" for one, other in each.pairs[:3])
             more = f"; and {len(each.pairs) - 3} more" if len(each.pairs) > 3 else ""
             shown_of = self._arms[each.pairs[0][0]][0].metrics
-            numbers: Row = [Cell(effect, shown_of), Cell(p_value, shown_of)]
+            numbers = [Cell(text, shown_of) for text in effect]
             table.append([each.factor, each.change, str(len(each.pairs)), *numbers, pairs + more])
         notes = ["Each from the pairs of recipes that differ in that one factor alone, all else equal."]
         missing = without_pairs(list(self._recipes.values()), found)
@@ -148,16 +144,7 @@ class Measurement:
             yield Section(f"{self._name}-lengths", f"Caption length on {self._label}", charts=[chart])
 
     def _cost(self, spent: Sequence[Cost]) -> Section:
-        header = [
-            "recipe",
-            "caption seconds",
-            "training seconds",
-            "mean R@1",
-            "gain, points",
-            "points per hour",
-            "frontier",
-        ]
-        table: list[Row] = [list(header)]
+        table: list[Row] = [list(_COSTS)]
         cheapest = min(spent, key=lambda each: (each.seconds, each.recipe))
         for each in spent:
             arm = self._arms[each.recipe][0]
@@ -235,15 +222,4 @@ def _effect_figures(effect: Effect) -> dict[str, Any]:
 def _gap(found: Difference | None) -> tuple[str, str]:
     if found is None:
         return "", ""
-    return f"{100 * found.difference:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})", _p(found.p_value)
-
-
-def _signed(found: Difference | None) -> tuple[str, str]:
-    if found is None:
-        return "other queries", ""
-    low, high = 100 * found.low, 100 * found.high
-    return f"{100 * found.difference:+.1f} ({low:+.1f} to {high:+.1f})", _p(found.p_value)
-
-
-def _p(value: float) -> str:
-    return "under 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return f"{100 * found.difference:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})", found.p_text

@@ -1,7 +1,6 @@
 """The report's page: one HTML file, readable without other files, scripts or a network."""
 
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -18,8 +17,8 @@ def html_report(content: Content) -> str:
     environment = Environment(
         loader=PackageLoader(_TEMPLATES, "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"anchor": _anchor, "label": _label}
-    environment.tests |= {"linked": _is_linked}
+    environment.filters |= {"anchor": _anchor, "label": lambda artifact: artifact_label(artifact.manifest)}
+    environment.tests |= {"linked": lambda cell: isinstance(cell, Cell) and cell.artifact is not None}
     folder = files(_TEMPLATES) / "templates"
     known = {each.manifest.address for each in content.artifacts}
     return environment.get_template("report.html").render(
@@ -34,11 +33,3 @@ def html_report(content: Content) -> str:
 def _anchor(artifact: Artifact | str) -> str:
     address = artifact if isinstance(artifact, str) else artifact.manifest.address
     return "artifact-" + address.replace("/", "-")
-
-
-def _label(artifact: Artifact) -> str:
-    return artifact_label(artifact.manifest)
-
-
-def _is_linked(cell: Any) -> bool:
-    return isinstance(cell, Cell) and cell.artifact is not None

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,29 +19,19 @@ WordCounts = Mapping[int, int]
 
 def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts, WordCounts]], title: str) -> bytes:
     """A histogram of words per caption: raw filled, each captioner's whole (dashed) and sheared (solid)."""
-    figure, axes = _figure(title)
-    bins = _bins_of_words([raw, *(counts for pair in captioners.values() for counts in pair)])
-    _draw_counts(axes, raw, bins, color="#BBBBBB", label="raw")
-    for (name, (whole, sheared)), colour in zip(captioners.items(), _cycle(len(captioners)), strict=True):
+    figure, axes, bins = _words_figure(title, raw, [counts for pair in captioners.values() for counts in pair])
+    for (name, (whole, sheared)), colour in zip(captioners.items(), cycle(_COLOURS), strict=False):
         outline = {"histtype": "step", "linewidth": 1.4, "color": colour}
         _draw_counts(axes, whole, bins, linestyle="--", label=f"{name}, whole", **outline)
         _draw_counts(axes, sheared, bins, linestyle="-", label=f"{name}, sheared", **outline)
-    axes.set_xlabel("words")
-    axes.set_ylabel("captions")
-    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return _png(figure)
 
 
 def caption_length_histogram(words: WordCounts, raw_words: WordCounts, title: str) -> bytes:
     """A histogram of words per caption of one captioner, in front of the raw captions' (grey)."""
-    figure, axes = _figure(title)
-    bins = _bins_of_words([words, raw_words])
-    _draw_counts(axes, raw_words, bins, color="#BBBBBB", label="raw")
+    figure, axes, bins = _words_figure(title, raw_words, [words])
     _draw_counts(axes, words, bins, histtype="step", linewidth=1.4, color=_COLOURS[0], label="captions")
-    axes.set_xlabel("words")
-    axes.set_ylabel("captions")
-    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=7)
     return _png(figure)
 
@@ -54,8 +45,15 @@ def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
     return _png(figure)
 
 
-def _bins_of_words(counts: Sequence[WordCounts]) -> list[float]:
-    return [edge + 0.5 for edge in range(max((words for each in counts for words in each), default=1) + 2)]
+def _words_figure(title: str, raw: WordCounts, others: Sequence[WordCounts]) -> tuple[Any, "Axes", list[float]]:
+    """A histogram with the raw captions in it, and its bins, which hold the others too."""
+    figure, axes = _figure(title)
+    bins = [edge + 0.5 for edge in range(max((words for each in (raw, *others) for words in each), default=1) + 2)]
+    _draw_counts(axes, raw, bins, color="#BBBBBB", label="raw")
+    axes.set_xlabel("words")
+    axes.set_ylabel("captions")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return figure, axes, bins
 
 
 def _draw_counts(axes: "Axes", counts: WordCounts, bins: list[float], **style: Any) -> None:
@@ -70,10 +68,6 @@ def _figure(title: str) -> tuple[Any, "Axes"]:
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
 
 
 def _png(figure: Any) -> bytes:

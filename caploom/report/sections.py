@@ -19,6 +19,11 @@ class Cell:
 Row = list[Cell | str]
 
 
+def text_of(cell: Cell | str) -> str:
+    """What a cell says."""
+    return cell.text if isinstance(cell, Cell) else cell
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading and its content; `name` is unique on the page."""

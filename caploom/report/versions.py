@@ -2,18 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from caploom.questions.results.data_versions import (
-    MOST_VERSIONS,
-    DataVersion,
-    NewData,
-    Recalls,
-    RecipeVersions,
-)
-from caploom.questions.results.paired import Difference
+from caploom.common.text import counted
+from caploom.questions.results.data_versions import MOST_VERSIONS, DataVersion, NewData, Recalls, RecipeVersions
 from caploom.questions.results.results import percent
 from caploom.questions.results.tables import markdown_table
 from caploom.report import charts
-from caploom.report.sections import Cell, Row, Section
+from caploom.report.sections import Cell, Row, Section, text_of
 
 _HEADER = [
     "version", "measured (UTC)", "what is new", "shards", "images", "captions", "mean R@1", "change (95 % interval)",
@@ -55,7 +49,7 @@ def versions_markdown(found: RecipeVersions) -> str:
     """A recipe's versions as Markdown: a table per measurement, and notes on what is missing."""
     blocks = []
     for label in found.labels:
-        rows = [[_text(cell) for cell in _cells(number, version, label)] for number, version in found.of(label)]
+        rows = [[text_of(cell) for cell in _cells(number, version, label)] for number, version in found.of(label)]
         blocks += [f"{found.recipe} on {label}", markdown_table([_HEADER, *rows])]
     if not blocks:
         blocks.append(f"{found.recipe} has not been measured with its present settings.")
@@ -71,24 +65,24 @@ def left_out_sentences(found: RecipeVersions) -> list[str]:
         sentences.append(f"{name}: the newest {MOST_VERSIONS} of {total} versions are shown.")
     if left.other_settings:
         sentences.append(
-            f"{name}: {_many(left.other_settings, 'older measurement')} of other settings {_are(left.other_settings)} "
-            "not shown; `caploom sql` metrics_history has them."
+            f"{name}: {counted(left.other_settings, 'older measurements')} of other settings "
+            f"{_are(left.other_settings)} not shown; `caploom sql` metrics_history has them."
         )
     if left.gone:
         sentences.append(
-            f"{name}: {_many(left.gone, 'measurement')} {_are(left.gone)} not shown, because something that "
+            f"{name}: {counted(left.gone, 'measurements')} {_are(left.gone)} not shown, because something that "
             f"{'it was' if left.gone == 1 else 'they were'} made from is gone from the store or damaged."
         )
     if left.unmeasured:
         sentences.append(
-            f"{name}: {_many(left.unmeasured, 'training set')} of these settings {_has(left.unmeasured)} no "
+            f"{name}: {counted(left.unmeasured, 'training sets')} of these settings {_has(left.unmeasured)} no "
             "measurement: it was not made, or its files were deleted."
         )
     gone = sum(any(each.why_not == "ranks are gone" for each in version.recalls.values()) for version in found.versions)
     if gone:
         sentences.append(
-            f"{name}: {_many(gone, 'change')} cannot be computed, because the ranks of single queries (ranks.parquet) "
-            "of a measurement are gone or damaged."
+            f"{name}: {counted(gone, 'changes')} cannot be computed, because the ranks of single queries "
+            "(ranks.parquet) of a measurement are gone or damaged."
         )
     return sentences
 
@@ -113,31 +107,21 @@ def _cells(number: int, version: DataVersion, label: str) -> Row:
 
 
 def _change(recalls: Recalls) -> tuple[str, str]:
-    found: Difference | None = recalls.change
+    found = recalls.change
     if found is None:
         return recalls.why_not or "-", ""
-    low, high = 100 * found.low, 100 * found.high
-    p_value = "under 0.0001" if found.p_value < 0.0001 else f"{found.p_value:.4f}"
-    return f"{100 * found.difference:+.1f} ({low:+.1f} to {high:+.1f})", p_value
+    return found.signed, found.p_text
 
 
 def _what_is_new(new: NewData | None) -> str:
     if new is None:
         return "-"
     changes = [
-        *([f"{_many(new.added, 'shard')} more"] if new.added else []),
-        *([f"{_many(new.made_again, 'shard')} read again"] if new.made_again else []),
-        *([f"{_many(new.gone, 'shard')} left out"] if new.gone else []),
+        *([f"{counted(new.added, 'shards')} more"] if new.added else []),
+        *([f"{counted(new.made_again, 'shards')} read again"] if new.made_again else []),
+        *([f"{counted(new.gone, 'shards')} left out"] if new.gone else []),
     ]
     return ", ".join(changes) or _THE_SAME
-
-
-def _text(cell: Cell | str) -> str:
-    return cell.text if isinstance(cell, Cell) else cell
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _are(count: int) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -40,11 +41,6 @@ CODE_VERSION = "2"
 Load = Callable[[], Backend]
 
 
-def captions_plan(factory: Factory | Graph, captioner: str, shard: str) -> Plan:
-    """The plan of a captioner's captions of a shard; raises `MissingArtifactError` before it is ingested."""
-    return graph_of(factory).plan(Ref(KIND, (captioner, shard)))
-
-
 def caption_shard(
     factory: Factory | Graph, captioner: str, shard: str, load: Load, progress: Progress | None = None
 ) -> Artifact:
@@ -61,10 +57,7 @@ def caption_shard(
 def _build(making: Making, draft: Draft) -> None:
     captioner, shard = making.ref.key
     work = shard_work(making.graph, captioner, shard, making.plan)
-
-    def load() -> Backend:
-        return making.tools.load(making.config.captioners[captioner], making.store)
-
+    load = partial(making.tools.load, making.config.captioners[captioner], making.store)
     work.write(draft, _generate(work, load, making.tools.progress))
 
 

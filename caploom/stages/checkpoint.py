@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from caploom.common.hashing import file_sha256, fingerprint
@@ -17,11 +18,11 @@ from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making
 from caploom.stages.target_set import refuse_shared_images
 from caploom.stages.words import trainer_in_words
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.training.identity import trainer_identity
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.launch import Launch, claimed, launch_training, remove_workdir
-from caploom.training.settings import TrainingSettings
+from caploom.training.settings import TrainerSettings, TrainingSettings
 from caploom.training_set.write import training_files
 
 KIND = "checkpoint"
@@ -35,11 +36,6 @@ _UNFINISHED = "training_state"
 _LOG = logging.getLogger(__name__)
 
 Report = Callable[[TrainingEvent], None]
-
-
-def checkpoint_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's checkpoint; raises `MissingArtifactError` before its training set is made."""
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def train_recipe(
@@ -60,11 +56,7 @@ def finetune_recipe(
 
 def _build(making: Making, draft: Draft) -> None:
     (training_set,) = making.inputs()
-    recipe = making.recipe
-    job = TrainingJob(
-        training_set=training_files(training_set), settings=recipe.trainer, seed=recipe.seed, out=Path(), initial=None
-    )
-    _train(making, draft, job)
+    _train(making, draft, training_files(training_set), making.recipe.trainer)
 
 
 def _build_finetuned(making: Making, draft: Draft) -> None:
@@ -72,23 +64,24 @@ def _build_finetuned(making: Making, draft: Draft) -> None:
     checkpoint, target = making.inputs()
     for evaluated in recipe.evaluation_sets:
         refuse_shared_images(finetuning.target_set, target, evaluated, evaluation_set(making.graph, evaluated))
-    job = TrainingJob(
-        training_set=sorted(target.folder.glob("rows-*.parquet")),
-        settings=finetuning.trainer,
-        seed=recipe.seed,
-        out=Path(),
-        initial=checkpoint.folder,
-    )
-    _train(making, draft, job)
+    rows = sorted(target.folder.glob("rows-*.parquet"))
+    _train(making, draft, rows, finetuning.trainer, initial=checkpoint.folder)
 
 
-def _train(making: Making, draft: Draft, job: TrainingJob) -> None:
+def _train(
+    making: Making, draft: Draft, rows: list[Path], settings: TrainerSettings, *, initial: Path | None = None
+) -> None:
     unfinished = _unfinished(making)
-    state = unfinished / "state" if job.settings.save_every is not None else None
-    resized = resized_images(making.graph, job.settings, say=_LOG.info) if job.settings.resized_cache else []
-    started = job.model_copy(update={"out": draft.folder, "state": state, "resized": resized})
-    result = making.tools.launch(started, unfinished, making.tools.report)
-    _describe(draft, result, job.seed)
+    job = TrainingJob(
+        training_set=rows,
+        settings=settings,
+        seed=making.recipe.seed,
+        out=draft.folder,
+        initial=initial,
+        state=unfinished / "state" if settings.save_every is not None else None,
+        resized=resized_images(making.graph, settings, say=_LOG.info) if settings.resized_cache else [],
+    )
+    _describe(draft, making.tools.launch(job, unfinished, making.tools.report), job.seed)
 
 
 @contextmanager
@@ -140,26 +133,20 @@ def check_checkpoint(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
     return [CheckOutcome(LOSS_IS_FINITE, last < float("inf"), sentence, {"first": first, "final": last})]
 
 
-def _finetuned_inputs(graph: Graph, key: Key) -> list[Ref]:
-    return [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))]
+def _settings(kind: str) -> Callable[[Graph, Key], Configuration]:
+    def settings(graph: Graph, key: Key) -> Configuration:
+        trainer = _trainer_of(graph, Ref(kind, key))
+        return {"trainer": _identity(graph, trainer), "seed": graph.recipe(key[0]).seed}
 
-
-def _configuration(graph: Graph, key: Key) -> Configuration:
-    recipe = graph.recipe(key[0])
-    return {"trainer": _identity(graph, recipe.trainer), "seed": recipe.seed}
+    return settings
 
 
 def _of_both_stages(graph: Graph, key: Key) -> Configuration:
-    second = graph.recipe(key[0]).finetune
+    first, second = CHECKPOINT.settings(graph, key), graph.recipe(key[0]).finetune
     if second is None:
-        return _configuration(graph, key)
+        return first
     target = graph.config.target_sets[second.target_set].fingerprinted()
-    return {**_configuration(graph, key), "finetune": _identity(graph, second.trainer), "target_set": target}
-
-
-def _finetuned_configuration(graph: Graph, key: Key) -> Configuration:
-    recipe = graph.recipe(key[0])
-    return {"trainer": _identity(graph, _finetuning(recipe).trainer), "seed": recipe.seed}
+    return {**first, "finetune": _identity(graph, second.trainer), "target_set": target}
 
 
 def _identity(graph: Graph, trainer: TrainingSettings) -> Configuration:
@@ -221,7 +208,7 @@ CHECKPOINT = Stage(
     code_version=CODE_VERSION,
     axes=("recipe",),
     keys=lambda graph: [(name,) for name in graph.recipes],
-    settings=_configuration,
+    settings=_settings(KIND),
     build=_build,
     upstream=("training_set",),
     inputs=lambda graph, key: [Ref("training_set", key)],
@@ -235,22 +222,16 @@ CHECKPOINT = Stage(
     piece=Piece("trainer", _of_both_stages),
 )
 
-FINETUNED_CHECKPOINT = Stage(
+FINETUNED_CHECKPOINT = replace(
+    CHECKPOINT,
     kind=FINETUNED_KIND,
-    code_version=CODE_VERSION,
-    axes=("recipe",),
     keys=lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipe.finetune is not None],
-    settings=_finetuned_configuration,
+    settings=_settings(FINETUNED_KIND),
     build=_build_finetuned,
     upstream=(KIND, "target_set"),
-    inputs=_finetuned_inputs,
-    around=_claimed,
+    inputs=lambda graph, key: [Ref(KIND, key), Ref("target_set", (_finetuning(graph.recipe(key[0])).target_set,))],
     slot=lambda key: (KIND, key[0]),
     label=FINE_TUNED,
-    words=trainer_in_words,
-    unit="steps",
     cost=_cost(FINETUNED_KIND, ", second stage"),
-    reads_images=True,
-    beside_results=frozenset({"seed"}),
-    checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
+    piece=None,
 )

@@ -13,8 +13,7 @@ from caploom.common.hashing import content_version
 from caploom.errors import CaploomError, EvaluationError, SourceError, TrainingError
 from caploom.images.check import NO_HASH
 from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluated_sets, evaluation_ref, hashes_of
-from caploom.stages.graph import Graph
-from caploom.stages.stage import Key, Making, Ref, Stage
+from caploom.stages.stage import Key, Making, Stage
 from caploom.storage.records import LEAKED_IMAGES
 from caploom.storage.records import NEAR_DUPLICATES as NEAR_DUPLICATES_SCHEMA
 from caploom.storage.store import Artifact, Draft
@@ -107,10 +106,6 @@ def _leaked(images: dict[str, np.ndarray], theirs: pa.Table, distance: int) -> I
         yield {"image_id": image_id, "evaluation_image_id": other, "distance": bits}
 
 
-def _raw_pairs(graph: Graph) -> list[Ref]:
-    return [Ref("raw_pairs", shard) for shard in graph.keys("raw_pairs")]
-
-
 NEAR_DUPLICATES = Stage(
     kind=NEAR_KIND,
     code_version=CODE_VERSION,
@@ -119,7 +114,7 @@ NEAR_DUPLICATES = Stage(
     settings=lambda graph, key: {"distance": graph.config.duplicates.near_distance},
     build=_build_near,
     upstream=("raw_pairs",),
-    inputs=lambda graph, key: _raw_pairs(graph),
+    inputs=lambda graph, key: graph.refs("raw_pairs"),
     on_demand=True,
     hidden=True,
     cost=None,
@@ -134,7 +129,7 @@ LEAKAGE = Stage(
     settings=lambda graph, key: {"distance": graph.config.duplicates.leakage_distance},
     build=_build_leakage,
     upstream=(*EVALUATION_KINDS, "raw_pairs"),
-    inputs=lambda graph, key: [evaluation_ref(graph.config, key[0]), *_raw_pairs(graph)],
+    inputs=lambda graph, key: [evaluation_ref(graph.config, key[0]), *graph.refs("raw_pairs")],
     on_demand=True,
     explain=_cannot_be_told,
     hidden=True,

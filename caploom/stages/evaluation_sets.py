@@ -1,7 +1,8 @@
 """Evaluation sets of every kind as artifacts: images with captions, or images with classes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +16,7 @@ from caploom.evaluation.evaluation_pairs import evaluation_pairs_identity, write
 from caploom.evaluation.settings import ClassificationSet
 from caploom.readers.picture_book import PictureBookReader
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Configuration, Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Configuration, Key, Making, Ref, Stage
 from caploom.storage.records import CLASSIFICATION_IMAGES as CLASSIFICATION_SCHEMA
 from caploom.storage.records import EVALUATION_PAIRS as PAIRS_SCHEMA
 from caploom.storage.records import FAILURES
@@ -32,10 +33,10 @@ def evaluation_ref(config: FactoryConfig, name: str) -> Ref:
     return Ref(classification_images.KIND if is_classified else evaluation_pairs.KIND, (name,))
 
 
-def evaluation_set(factory: Factory | Graph, name: str, progress: Progress | None = None) -> Artifact:
+def evaluation_set(factory: Factory | Graph, name: str) -> Artifact:
     """The evaluation set of that name, made unless it is made; raises `EvaluationError` when it cannot be used."""
     graph = graph_of(factory)
-    return graph.make(evaluation_ref(graph.config, name), Tools(progress=progress))
+    return graph.make(evaluation_ref(graph.config, name))
 
 
 def evaluated_images(artifact: Artifact) -> Iterator[pa.RecordBatch]:
@@ -70,66 +71,54 @@ def draw(reader: object) -> None:
         reader.prepare()
 
 
-def _keys(kind: str, graph: Graph) -> list[Key]:
-    return [(name,) for name in evaluated_sets(graph) if evaluation_ref(graph.config, name).kind == kind]
+def _stage(
+    kind: str,
+    code_version: str,
+    identity: Callable[[str, Any], Configuration],
+    write: Callable[[str, Any, Draft, Progress | None], None],
+    images: tuple[str, pa.Schema],
+) -> Stage:
+    """One of the kinds: `identity` says what decides a set, `write` fills a draft with it, `images` is its table."""
+
+    def settings(graph: Graph, key: Key) -> Configuration:
+        chosen = graph.config.evaluation_sets[key[0]]
+        refuse_undrawn(chosen)
+        return graph.fact(("evaluation set", key), lambda: identity(key[0], chosen))
+
+    def build(making: Making, draft: Draft) -> None:
+        (name,) = making.ref.key
+        write(name, making.config.evaluation_sets[name], draft, making.tools.progress)
+
+    return Stage(
+        kind=kind,
+        code_version=code_version,
+        axes=("evaluation_set",),
+        keys=lambda graph: [(n,) for n in evaluated_sets(graph) if evaluation_ref(graph.config, n).kind == kind],
+        settings=settings,
+        build=build,
+        on_demand=True,
+        prepare=lambda graph, key: draw(graph.config.evaluation_sets[key[0]]),
+        slot=lambda key: ("evaluation_sets", key[0]),
+        source=lambda graph, key: graph.config.evaluation_sets[key[0]].fingerprinted(),
+        cost=None,
+        tables={images[0]: images[1], "failures.parquet": FAILURES},
+        images=images[0],
+        reads_images=True,
+        is_content=True,
+    )
 
 
-def _pairs_configuration(graph: Graph, key: Key) -> Configuration:
-    settings = graph.config.evaluation_sets[key[0]]
-    refuse_undrawn(settings)
-    assert not isinstance(settings, ClassificationSet)
-    return graph.fact(("evaluation set", key), lambda: evaluation_pairs_identity(settings))
-
-
-def _classification_configuration(graph: Graph, key: Key) -> Configuration:
-    settings = graph.config.evaluation_sets[key[0]]
-    assert isinstance(settings, ClassificationSet)
-    return graph.fact(("evaluation set", key), lambda: classification_identity(key[0], settings))
-
-
-def _build_pairs(making: Making, draft: Draft) -> None:
-    settings = making.config.evaluation_sets[making.ref.key[0]]
-    assert not isinstance(settings, ClassificationSet)
-    write_evaluation_pairs(making.ref.key[0], settings, draft, making.tools.progress)
-
-
-def _build_classification(making: Making, draft: Draft) -> None:
-    settings = making.config.evaluation_sets[making.ref.key[0]]
-    assert isinstance(settings, ClassificationSet)
-    write_classification_images(making.ref.key[0], settings, draft, making.tools.progress)
-
-
-EVALUATION_PAIRS = Stage(
-    kind=evaluation_pairs.KIND,
-    code_version=evaluation_pairs.CODE_VERSION,
-    axes=("evaluation_set",),
-    keys=lambda graph: _keys(evaluation_pairs.KIND, graph),
-    settings=_pairs_configuration,
-    build=_build_pairs,
-    on_demand=True,
-    prepare=lambda graph, key: draw(graph.config.evaluation_sets[key[0]]),
-    slot=lambda key: ("evaluation_sets", key[0]),
-    source=lambda graph, key: graph.config.evaluation_sets[key[0]].fingerprinted(),
-    cost=None,
-    tables={"pairs.parquet": PAIRS_SCHEMA, "failures.parquet": FAILURES},
-    images="pairs.parquet",
-    reads_images=True,
-    is_content=True,
+EVALUATION_PAIRS = _stage(
+    evaluation_pairs.KIND,
+    evaluation_pairs.CODE_VERSION,
+    lambda name, settings: evaluation_pairs_identity(settings),
+    write_evaluation_pairs,
+    ("pairs.parquet", PAIRS_SCHEMA),
 )
-
-CLASSIFICATION_IMAGES = Stage(
-    kind=classification_images.KIND,
-    code_version=classification_images.CODE_VERSION,
-    axes=("evaluation_set",),
-    keys=lambda graph: _keys(classification_images.KIND, graph),
-    settings=_classification_configuration,
-    build=_build_classification,
-    on_demand=True,
-    slot=lambda key: ("evaluation_sets", key[0]),
-    source=lambda graph, key: graph.config.evaluation_sets[key[0]].fingerprinted(),
-    cost=None,
-    tables={"images.parquet": CLASSIFICATION_SCHEMA, "failures.parquet": FAILURES},
-    images="images.parquet",
-    reads_images=True,
-    is_content=True,
+CLASSIFICATION_IMAGES = _stage(
+    classification_images.KIND,
+    classification_images.CODE_VERSION,
+    classification_identity,
+    write_classification_images,
+    ("images.parquet", CLASSIFICATION_SCHEMA),
 )

@@ -9,12 +9,7 @@ from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact
 from caploom.storage.tables import read_table
 from caploom.training_set.duplicate_settings import DuplicateSettings
-from caploom.training_set.exclusions import (
-    IN_EVALUATION_SET,
-    NEAR_DUPLICATE_IMAGE,
-    NEAR_EVALUATION_IMAGE,
-    Exclusions,
-)
+from caploom.training_set.exclusions import IN_EVALUATION_SET, NEAR_DUPLICATE_IMAGE, NEAR_EVALUATION_IMAGE, Exclusions
 
 _EXAMPLES = 8
 

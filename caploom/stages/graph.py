@@ -4,7 +4,7 @@ Every step is declared once, as a `Stage`; `STAGES` lists them. A `Graph` is one
 it plans without making anything, and remembers what it planned and read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -89,6 +89,10 @@ class Graph:
         """Which artifacts of a kind the factory has, made or not."""
         return list(self.stage(kind).keys(self))
 
+    def refs(self, kind: str) -> list[Ref]:
+        """The same as references."""
+        return [Ref(kind, key) for key in self.keys(kind)]
+
     def inputs(self, ref: Ref) -> list[Ref]:
         """What an artifact is made from, in the order of its plan."""
         return list(self.stage(ref.kind).inputs(self, ref.key))
@@ -142,6 +146,10 @@ class Graph:
             raise MissingArtifactError(self._missing(ref, by))
         return found
 
+    def existing(self, refs: Iterable[Ref]) -> list[Artifact]:
+        """Those of the artifacts that are finished, in their order."""
+        return [artifact for artifact in map(self.find, refs) if artifact is not None]
+
     def make(self, ref: Ref, tools: Tools | None = None) -> Artifact:
         """The artifact, found or made; what it needs is made too where it is made on demand, and required elsewhere.
 
@@ -168,7 +176,7 @@ class Graph:
         found = self.store.find(plan)
         if found is not None:
             return found
-        making = Making(self, ref, plan, tools)
+        making = Making(self, self.factory, ref, plan, tools)
         with stage.around(making):
             return self.store.make(plan, lambda draft: stage.build(making, draft))
 

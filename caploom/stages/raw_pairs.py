@@ -1,8 +1,9 @@
 """The `raw_pairs` stage: every row of a shard becomes a pair whose image really decodes, or a failure row."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +24,7 @@ from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import (
     count_rows,
     damage_explained,
@@ -41,10 +42,8 @@ PACK = "images.pack"
 _KEPT = "kept.parquet"
 PAIRS_FILE = "pairs.parquet"
 
-
-def raw_pairs_plan(factory: Factory | Graph, shard: str) -> Plan:
-    """The plan of a shard's raw pairs."""
-    return graph_of(factory).plan(Ref(KIND, (shard,)))
+Elsewhere = Callable[[Sequence[str]], Mapping[str, str]]
+"""Tells which of some pairs another shard holds, with that shard's name."""
 
 
 def ingest_shard(factory: Factory | Graph, shard: str, progress: Progress | None = None) -> Artifact:
@@ -65,7 +64,7 @@ def _build(making: Making, draft: Draft) -> None:
     with Pack(draft.folder / PACK, url, everything=keep_all) as pack:
         pairs, failures = validate_rows(
             rows,
-            OtherPairs(making.graph, shard),
+            partial(pairs_elsewhere, making.graph, shard),
             making.tools.progress,
             bounds=making.config.ingest,
             pack=pack,
@@ -96,8 +95,7 @@ def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
 def ingested_shards(factory: Factory | Graph) -> list[Artifact]:
     """The present raw pairs of every shard that has been ingested, in the shards' order; older versions don't count."""
     graph = graph_of(factory)
-    found = (graph.find(Ref(KIND, key)) for key in graph.keys(KIND))
-    return [artifact for artifact in found if artifact is not None]
+    return graph.existing(graph.refs(KIND))
 
 
 def shards_to_ingest(factory: Factory) -> list[str]:
@@ -112,7 +110,7 @@ def shards_to_ingest(factory: Factory) -> list[str]:
 
 def validate_rows(
     rows: Sequence[SourceRow],
-    elsewhere: "OtherPairs | None" = None,
+    elsewhere: Elsewhere = lambda pair_ids: {},
     progress: Progress | None = None,
     *,
     bounds: IngestSettings | None = None,
@@ -125,14 +123,13 @@ def validate_rows(
     locations where a copy of what they held is to be read instead.
     """
     bounds = bounds or IngestSettings()
-    usable: dict[str, list[SourceRow]] = {}
-    failed: dict[int, ImageFault] = {}  # by the row's position
-    positions = {id(row): position for position, row in enumerate(rows)}
-    for row in rows:
+    usable: dict[str, list[int]] = {}  # the rows' positions, by location
+    failed: dict[int, ImageFault] = {}
+    for position, row in enumerate(rows):
         try:
-            usable.setdefault(_usable(row, bounds), []).append(row)
+            usable.setdefault(_usable(row, bounds), []).append(position)
         except ImageFault as fault:
-            failed[positions[id(row)]] = fault
+            failed[position] = fault
     made: dict[int, dict[str, Any]] = {}
     copies = kept or {}
     found = checked_images(copies.get(location, location) for location in usable)
@@ -143,9 +140,9 @@ def validate_rows(
             # Before the bounds: other ones may let it in later, when the inbox is empty.
             path = pack.place(location, image) if pack is not None else location
             bounds.check_size(image.checked.width, image.checked.height, location)
-            made |= {positions[id(row)]: _pair(row, image, path) for row in usable[location]}
+            made |= {position: _pair(rows[position], image, path) for position in usable[location]}
         except ImageFault as fault:
-            failed |= {positions[id(row)]: fault for row in usable[location]}
+            failed |= dict.fromkeys(usable[location], fault)
         if progress is not None:
             progress(len(made) + len(failed), len(rows), len(failed))
     return _settle(rows, made, failed, elsewhere)
@@ -177,12 +174,12 @@ def _settle(
     rows: Sequence[SourceRow],
     made: Mapping[int, dict[str, Any]],
     failed: Mapping[int, ImageFault],
-    elsewhere: "OtherPairs | None",
+    elsewhere: Elsewhere,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Pairs and failures in the rows' order; a pair that is there already, here or in another shard, is a failure."""
     pairs: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    others = elsewhere.find([pair["pair_id"] for pair in made.values()]) if elsewhere else {}
+    others = elsewhere([pair["pair_id"] for pair in made.values()])
     for position, row in enumerate(rows):
         fault = failed.get(position)
         if fault is None:
@@ -231,43 +228,34 @@ class Pack(AbstractContextManager["Pack"]):
             self._file.close()
 
 
-class OtherPairs:
-    """Looks pairs up among those of other shards, without holding those in memory."""
-
-    def __init__(self, graph: Graph, shard: str) -> None:
-        self._graph = graph
-        self._shard = shard
-
-    def find(self, pair_ids: Sequence[str]) -> dict[str, str]:
-        """Of these pairs, the ones that another shard holds, with that shard's name."""
-        store = self._graph.store
-        # Looked at anew: other shards may have been ingested since this run began.
-        graph = Graph(self._graph.factory)
-        shards = {}
-        for source in sources_of(graph.factory):
-            store.refresh_throttled(KIND, source)
-            for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
-                shard = address.split("/")[2]
-                if shard != self._shard and _is_present(graph, shard, address):
-                    shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
-        if not shards:
-            return {}
-        with damage_explained(store.path(KIND)), duckdb.connect() as connection:
-            store.open_to(connection)
-            connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
-            query = (
-                "select distinct pair_id, filename from read_parquet(?, filename = true)"
-                " semi join wanted using (pair_id)"
-            )
-            rows = connection.execute(query, [[*shards]]).fetchall()
-        return {pair_id: shards[file] for pair_id, file in rows}
+def pairs_elsewhere(graph: Graph, own: str, pair_ids: Sequence[str]) -> dict[str, str]:
+    """Of these pairs, the ones that another shard than one's own holds, with its name; those are not held in memory."""
+    store = graph.store
+    # Looked at anew: other shards may have been ingested since this run began.
+    fresh = Graph(graph.factory)
+    shards = {}
+    for source in sources_of(graph.factory):
+        store.refresh_throttled(KIND, source)
+        for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
+            shard = address.split("/")[2]
+            if shard != own and _is_present(fresh, shard, address):
+                shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
+    if not shards:
+        return {}
+    with damage_explained(store.path(KIND)), duckdb.connect() as connection:
+        store.open_to(connection)
+        connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
+        query = (
+            "select distinct pair_id, filename from read_parquet(?, filename = true) semi join wanted using (pair_id)"
+        )
+        rows = connection.execute(query, [[*shards]]).fetchall()
+    return {pair_id: shards[file] for pair_id, file in rows}
 
 
 def _is_present(graph: Graph, shard: str, address: str) -> bool:
     """Whether raw pairs are those of a shard as it is now, and not an older version's."""
-    if graph.find(Ref("shards", (shard,))) is None:
-        return False
-    return graph.plan(Ref(KIND, (shard,))).address == address
+    there = graph.find(Ref("shards", (shard,))) is not None
+    return there and graph.plan(Ref(KIND, (shard,))).address == address
 
 
 def read_pairs(artifact: Artifact) -> pa.Table:

@@ -1,7 +1,7 @@
 """How long raw captions are, in words: what the rules that match them cut at."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,7 @@ def corpus_words(graph: Graph, steps: Sequence[ShearStep]) -> dict[str, int]:
 def corpus_words_so_far(graph: Graph, steps: Sequence[ShearStep]) -> dict[str, int]:
     """The same over the shards that are ingested; nothing is written."""
     statistics = _statistics(steps)
-    if not statistics:
-        return {}
-    histogram: Counter[int] = Counter()
-    for pairs in ingested_shards(graph):
-        words, counts = _count(pairs)
-        histogram.update(dict(zip(words, counts, strict=True)))
-    return _means(histogram, statistics)
+    return _means(_added_up(map(_count, ingested_shards(graph))), statistics) if statistics else {}
 
 
 def uncounted(graph: Graph, steps: Sequence[ShearStep]) -> list[Ref]:
@@ -63,14 +57,18 @@ def _means(histogram: Counter[int], statistics: Sequence[Any]) -> dict[str, int]
 def _counted(graph: Graph) -> Counter[int]:
     """Words -> raw captions over all shards."""
 
-    def add_up() -> Counter[int]:
-        histogram: Counter[int] = Counter()
-        for shard in graph.shards:
-            words, counts = graph.require(Ref(KIND, (shard,)), by=Ref("raw_pairs", (shard,))).manifest.summary["words"]
-            histogram.update(dict(zip(words, counts, strict=True)))
-        return histogram
+    def count() -> Counter[int]:
+        made = (graph.require(Ref(KIND, (shard,)), by=Ref("raw_pairs", (shard,))) for shard in graph.shards)
+        return _added_up(each.manifest.summary["words"] for each in made)
 
-    return graph.derived(Ref("corpus words"), add_up)
+    return graph.derived(Ref("corpus words"), count)
+
+
+def _added_up(counted: Iterable[tuple[list[int], list[int]]]) -> Counter[int]:
+    histogram: Counter[int] = Counter()
+    for words, counts in counted:
+        histogram.update(dict(zip(words, counts, strict=True)))
+    return histogram
 
 
 def longest_raw_words(pairs: Artifact, image_ids: Sequence[str]) -> np.ndarray:

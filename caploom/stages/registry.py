@@ -55,9 +55,9 @@ def _loaded(where: str) -> Stage:
 @cache
 def sharded() -> dict[str, str]:
     """Kinds whose artifacts are one a shard, the shard last in their names; what the part before it is called."""
-    parts = {stage.kind: stage.parts for stage in stages()}
+    parts = {stage.kind: stage.parts[-2:] for stage in stages() if len(stage.parts) > 1}
     return {
-        kind: names[-2].removeprefix("#")
-        for kind, names in parts.items()
-        if len(names) > 1 and names[-1] == "shard" and names[-2].startswith("#")
+        kind: before.removeprefix("#")
+        for kind, (before, last) in parts.items()
+        if before.startswith("#") and last == "shard"
     }

@@ -21,14 +21,7 @@ from caploom.stages.stage import Stage
 from caploom.storage.records import FAILURES
 from caploom.storage.records import RESIZED_IMAGES as RESIZED_SCHEMA
 from caploom.storage.store import Artifact, Draft, Plan
-from caploom.storage.tables import (
-    count_rows,
-    failure,
-    read_table,
-    table_of,
-    write_failures,
-    write_table,
-)
+from caploom.storage.tables import count_rows, failure, read_table, table_of, write_failures, write_table
 from caploom.training.settings import BlipTrainerSettings, ClipTrainerSettings
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The `retrieval_metrics` stage: a recipe's checkpoints, measured on each of its evaluation sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from caploom.common.progress import StageBar
@@ -16,18 +16,10 @@ from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 
 KIND = "retrieval_metrics"
 CODE_VERSION = "2"
-
-
-def retrieval_metrics_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's metrics; raises `MissingArtifactError` before its checkpoints are trained.
-
-    Nothing is made for it: nor its evaluation sets, which `measure_recipe` makes.
-    """
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def measure_recipe(factory: Factory | Graph, recipe: Recipe, bar: StageBar | None = None) -> Artifact:
@@ -92,10 +84,6 @@ def _inputs(graph: Graph, key: Key) -> list[Ref]:
     return [*_checkpoints(recipe).values(), *sets]
 
 
-def _in_words(configuration: Mapping[str, Any]) -> str:
-    return f"evaluated on {', '.join(configuration['evaluation_sets'])}"
-
-
 def _model(graph: Graph, key: Key) -> Any:
     return graph.stage("checkpoint").settings(graph, key)["trainer"]["model"]
 
@@ -130,7 +118,7 @@ RETRIEVAL_METRICS = Stage(
     build=_build,
     upstream=(CHECKPOINT.kind, FINETUNED_KIND, *EVALUATION_KINDS),
     inputs=_inputs,
-    words=_in_words,
+    words=lambda configuration: f"evaluated on {', '.join(configuration['evaluation_sets'])}",
     unit="images and texts",
     cost=Cost(
         unit="checkpoints",

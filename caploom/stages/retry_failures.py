@@ -9,7 +9,7 @@ from caploom.captioning.settings import CaptionerSettings
 from caploom.common.progress import Progress, StageBar
 from caploom.config.factory import Factory
 from caploom.stages.captions import Load, caption_shard, read_failures
-from caploom.stages.graph import graph_of
+from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_pairs import ingested_shards
 from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact, Store
@@ -27,15 +27,19 @@ class Retried:
 
 def shards_to_retry(factory: Factory, captioner: str) -> dict[str, int]:
     """By shard, how many images the captioner failed on fewer than `max_attempts` times; no shard without any."""
-    limit = factory.config.captioners[captioner].max_attempts
-    counts: dict[str, int] = {}
     graph = graph_of(factory)
-    for pairs in ingested_shards(graph):
-        shard = pairs.manifest.configuration["shard"]
-        artifact = graph.find(Ref("captions", (captioner, shard)))
-        if artifact is not None and (artifact.manifest.rows is None or artifact.manifest.rows.rows_failed):
-            counts[shard] = sum(row["attempt"] < limit for row in read_failures(artifact))
+    shards = (pairs.manifest.configuration["shard"] for pairs in ingested_shards(graph))
+    counts = {shard: len(_to_retry(graph, captioner, shard)) for shard in shards}
     return {shard: count for shard, count in counts.items() if count}
+
+
+def _to_retry(graph: Graph, captioner: str, shard: str) -> set[str]:
+    """The images of a shard that the captioner failed on fewer than `max_attempts` times."""
+    artifact = graph.find(Ref("captions", (captioner, shard)))
+    if artifact is None or (artifact.manifest.rows is not None and not artifact.manifest.rows.rows_failed):
+        return set()
+    limit = graph.config.captioners[captioner].max_attempts
+    return {row["key"] for row in read_failures(artifact) if row["attempt"] < limit}
 
 
 def retry_failures(
@@ -66,10 +70,7 @@ def ask_to_retry(factory: Factory, captioner: str, shard: str) -> set[str]:
     Those are returned: the images that failed fewer than `max_attempts` times. Without any, nothing is asked for.
     """
     graph = graph_of(factory)
-    artifact = graph.find(Ref("captions", (captioner, shard)))
-    limit = factory.config.captioners[captioner].max_attempts
-    failures = read_failures(artifact) if artifact is not None else []
-    tried = {row["key"] for row in failures if row["attempt"] < limit}
+    tried = _to_retry(graph, captioner, shard)
     if tried:
         ask_again(factory.store, captioner, graph.fingerprint(captioner), shard)
     return tried

@@ -1,18 +1,14 @@
 """The `scores` of captions: made, a part at a time, by the training sets whose filters look them up."""
 
-from typing import TYPE_CHECKING
-
 from caploom.stages.stage import Stage
 from caploom.storage.records import SCORES as SCORES_SCHEMA
 from caploom.training_set.filter_context import Scorer
+from caploom.training_set.filter_settings import ScoredStep
 from caploom.training_set.scorer_identity import CODE_VERSION
 from caploom.training_set.scores import KIND
 
-if TYPE_CHECKING:
-    from caploom.training_set.filter_settings import ScoredStep
 
-
-def load_clip_scorer(step: "ScoredStep") -> Scorer:
+def load_clip_scorer(step: ScoredStep) -> Scorer:
     """The open_clip model of a filter that scores; raises `TrainingError` or `StoreError` when it cannot be had."""
     from caploom.evaluation.clip_scorer import ClipScorer  # torch: only where something is scored
 

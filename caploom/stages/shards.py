@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,14 @@ def create_new_shards(factory: Factory) -> list[str]:
     """
     if factory.config.pairs is None:
         return []
-    pending: list[SourceRow] = []
     made: list[str] = []
     reader = factory.config.pairs.fingerprinted()
     with one_at_a_time(sharding_lock(factory), "Another process is cutting shards of this source; waiting for it."):
         state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
         listings = list_shards(factory, source_fingerprint(factory))
         number = next_number(listings)
-        for row in new_rows(factory):
-            pending.append(row)
-            if len(pending) == factory.config.shard_size:
-                made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
-                pending = []
-        if pending:
+        rows = new_rows(factory)
+        while pending := list(islice(rows, factory.config.shard_size)):
             made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
         remember_as_read(factory.store, _address(factory), state, len(listings) + len(made))
     return made
@@ -148,21 +143,6 @@ def shard_names(factory: Factory) -> list[str]:
     return [shard.manifest.configuration["shard"] for shard in list_shards(factory)]
 
 
-def shard_listing(factory: Factory, shard: str) -> Artifact:
-    """The listing of one shard; raises `StoreError` when there is no such shard."""
-    found = find_listing(factory, shard)
-    if found is None:
-        raise StoreError(
-            f'There is no shard "{shard}" in {factory.store.root}; the sensor or a run cuts the shards first.'
-        )
-    return found
-
-
-def find_listing(factory: Factory, shard: str) -> Artifact | None:
-    """The listing of one shard, if there is such a shard."""
-    return next(iter(factory.store.list(KIND, source_of(factory, shard), shard)), None)
-
-
 def shard_rows(listing: Artifact) -> Iterator[SourceRow]:
     """The rows of the source in a shard."""
     for record in read_table(listing.file("rows.parquet")).to_pylist():
@@ -236,10 +216,6 @@ def _source(graph: Graph, key: Key) -> dict[str, Any]:
     return {"reader": graph.config.pairs.fingerprinted() if graph.config.pairs is not None else {}}
 
 
-def _is_missing(graph: Graph, key: Key) -> str:
-    return f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
-
-
 SHARDS = Stage(
     kind=KIND,
     code_version=CODE_VERSION,
@@ -248,7 +224,9 @@ SHARDS = Stage(
     name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
     name_parts=("#source", "shard"),
     look=lambda graph, key: listings(graph).get(key[0]),
-    missing=_is_missing,
+    missing=lambda graph, key: (
+        f'There is no shard "{key[0]}" in {graph.store.root}; the sensor or a run cuts the shards first.'
+    ),
     hidden=True,
     label="rows of the source",
     absent="the source is not cut into shards yet (a run does it, or the sensor)",

@@ -29,7 +29,7 @@ from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making
 from caploom.stages.words import steps_in_words
 from caploom.storage.manifest import Manifest
 from caploom.storage.records import SHEARED as SHEARED_SCHEMA
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import count_rows, read_batches, read_table, write_table
 
 KIND = "sheared_captions"
@@ -41,11 +41,6 @@ _TABLE = "sheared.parquet"
 def shear_fingerprint(steps: Sequence[ShearStep]) -> str:
     """Hash of a shear's rules and parameters."""
     return fingerprint([step.model_dump(mode="json") for step in steps])
-
-
-def sheared_captions_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's sheared captions over all shards."""
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def shear_recipe(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:
@@ -72,14 +67,8 @@ def shear_captioners(
     return made
 
 
-def sheared_tables(factory: Factory | Graph, recipe: Recipe) -> list[Artifact]:
-    """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
-    graph = graph_of(factory)
-    return [graph.require(each) for each in graph.inputs(Ref(KIND, (recipe.name,)))]
-
-
 def tables_of(factory: Factory | Graph, sheared: Artifact) -> list[Artifact]:
-    """The same of a recipe's artifact that is at hand."""
+    """The artifacts, one a captioner and shard, that hold a recipe's sheared captions."""
     found = [graph_of(factory).view.read(record.address) for record in sheared.manifest.inputs]
     return [artifact for artifact in found if artifact is not None]
 
@@ -98,11 +87,9 @@ def sheared_texts(factory: Factory | Graph, captioner: str, steps: Sequence[Shea
     graph = graph_of(factory)
     kept: dict[str, str] = {}
     corpus = corpus_words_so_far(graph, steps)
-    for shard in graph.shards:
-        source = graph.find(Ref("captions", (captioner, shard)))
-        if source is not None:
-            image_ids, table = _sheared(graph, source, steps, shard, corpus)
-            kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
+    for source in graph.existing(Ref("captions", (captioner, shard)) for shard in graph.shards):
+        image_ids, table = _sheared(graph, source, steps, source.manifest.configuration["shard"], corpus)
+        kept.update(zip(image_ids, table.column("caption").to_pylist(), strict=True))
     return kept
 
 
@@ -264,13 +251,8 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
 
 def _used_by(graph: Graph, key: Key) -> int:
     captioner, fingerprint = key[0], _fingerprint(graph, key[1])
-    return len(
-        {
-            recipe.base
-            for recipe in graph.recipes.values()
-            if captioner in recipe.captioners and _fingerprint(graph, recipe.shear) == fingerprint
-        }
-    )
+    recipes = (recipe for recipe in graph.recipes.values() if captioner in recipe.captioners)
+    return len({recipe.base for recipe in recipes if _fingerprint(graph, recipe.shear) == fingerprint})
 
 
 def _alike(graph: Graph, key: Key) -> list[Alike]:

@@ -69,27 +69,20 @@ class Making:
     """An artifact that is being made: its plan, and the graph that holds what it is made from."""
 
     graph: Graph
+    factory: Factory
     ref: Ref
     plan: Plan
     tools: Tools
 
     @property
-    def factory(self) -> Factory:
-        """The factory."""
-        factory: Factory = self.graph.factory
-        return factory
-
-    @property
     def config(self) -> FactoryConfig:
-        """Its configuration."""
-        config: FactoryConfig = self.graph.config
-        return config
+        """The factory's configuration."""
+        return self.factory.config
 
     @property
     def store(self) -> Store:
         """Its store."""
-        store: Store = self.graph.store
-        return store
+        return self.factory.store
 
     @property
     def recipe(self) -> Recipe:
@@ -185,18 +178,6 @@ class Checks:
     run: Callable[[Graph, Artifact], list[Any]] = lambda graph, artifact: []
 
 
-def _key_is_name(graph: Graph, key: Key) -> Key:
-    return key
-
-
-def _none(graph: Graph, key: Key) -> Iterable[Ref]:
-    return ()
-
-
-def _unexplained(key: Key, error: CaploomError) -> CaploomError:
-    return error
-
-
 def _not_built(making: Making, draft: Draft) -> None:
     raise NotImplementedError(f"{making.ref}: artifacts of this kind are not built from a plan.")
 
@@ -261,9 +242,9 @@ class Stage:
     facts: Callable[[Graph, Key], Configuration] = lambda graph, key: {}
     build: Callable[[Making, Draft], None] = _not_built
     upstream: tuple[str, ...] = ()
-    inputs: Callable[[Graph, Key], Iterable[Ref]] = _none
-    asks: Callable[[Graph, Key], Iterable[Ref]] = _none
-    name: Callable[[Graph, Key], Key] = _key_is_name
+    inputs: Callable[[Graph, Key], Iterable[Ref]] = lambda graph, key: ()
+    asks: Callable[[Graph, Key], Iterable[Ref]] = lambda graph, key: ()
+    name: Callable[[Graph, Key], Key] = lambda graph, key: key
     name_parts: tuple[str, ...] | None = None
     tell_key: Callable[["Graph", Manifest], Key] | None = None
     on_demand: bool = False
@@ -271,7 +252,7 @@ class Stage:
     look: Callable[[Graph, Key], Artifact | None] | None = None
     make: Callable[[Graph, Key, Tools], Artifact] | None = None
     around: Callable[[Making], AbstractContextManager[None]] = lambda making: nullcontext()
-    explain: Callable[[Key, CaploomError], CaploomError] = _unexplained
+    explain: Callable[[Key, CaploomError], CaploomError] = lambda key, error: error
     missing: Callable[[Graph, Key], str] | None = None
     hidden: bool = False
     slot: Callable[[Key], tuple[str, str | None]] | None = None

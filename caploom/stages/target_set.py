@@ -3,7 +3,6 @@
 Rows are streamed: COCO's 566,747 training captions need little more memory than a small set's.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from caploom.readers.registry import Reader
 from caploom.readers.source_version import source_version
 from caploom.stages.evaluation_sets import draw, evaluated_images, evaluation_set, refuse_undrawn
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Configuration, Cost, Key, Making, Ref, Stage, Tools
+from caploom.stages.stage import Configuration, Cost, Key, Making, Ref, Stage
 from caploom.stages.training_set import ORDER_SEED
 from caploom.storage.records import FAILURES, TRAINING_ROWS
 from caploom.storage.store import Artifact, Draft
@@ -40,7 +39,7 @@ _BLOCK_ROWS = 8192
 _PAIRS = pa.schema([(name, pa.string()) for name in ("image_id", "image", "path", "raw_caption")])
 
 
-def target_set(factory: Factory | Graph, name: str, progress: Progress | None = None) -> Artifact:
+def target_set(factory: Factory | Graph, name: str) -> Artifact:
     """The target set of that name, made unless it is made: `rows-*.parquet` (schema TRAINING_ROWS), `failures.parquet`.
 
     An image's row has all its captions, each as likely as the next; images come in a seeded order, as in a training
@@ -48,7 +47,7 @@ def target_set(factory: Factory | Graph, name: str, progress: Progress | None = 
     recipe that is fine-tuned on it.
     """
     graph = graph_of(factory)
-    artifact = graph.make(Ref(KIND, (name,)), Tools(progress=progress))
+    artifact = graph.make(Ref(KIND, (name,)))
     recipes = [each for each in graph.recipes.values() if each.finetune and each.finetune.target_set == name]
     for evaluated in dict.fromkeys(each for recipe in recipes for each in recipe.evaluation_sets):
         refuse_shared_images(name, artifact, evaluated, evaluation_set(graph, evaluated))
@@ -112,22 +111,16 @@ def _write_pairs(reader: Reader, path: Path, progress: Progress | None) -> tuple
     total = sum(1 for _ in reader.rows()) if progress is not None else 0
     failures: list[dict[str, Any]] = []
     rows_in = 0
-
-    def usable() -> Iterator[dict[str, Any]]:
-        nonlocal rows_in
-        for row, found in identified_rows(reader.rows()):
-            rows_in += 1
+    block: list[dict[str, Any]] = []
+    with pq.ParquetWriter(path, _PAIRS, compression="zstd") as writer:
+        for rows_in, (row, found) in enumerate(identified_rows(reader.rows()), start=1):
             if isinstance(found, ImageFault):
                 failures.append(failure(KIND, str(row.row), row.image, found.reason, found.detail))
             else:
-                yield {"image_id": found.image_id, "image": row.image, "path": row.path, "raw_caption": row.caption}
+                pair = {"image_id": found.image_id, "image": row.image, "path": row.path, "raw_caption": row.caption}
+                block.append(pair)
             if progress is not None:
                 progress(rows_in, total, len(failures))
-
-    block: list[dict[str, Any]] = []
-    with pq.ParquetWriter(path, _PAIRS, compression="zstd") as writer:
-        for pair in usable():
-            block.append(pair)
             if len(block) == _BLOCK_ROWS:
                 writer.write_table(pa.Table.from_pylist(block, schema=_PAIRS))
                 block = []

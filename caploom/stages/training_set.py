@@ -4,7 +4,8 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from caploom.stages.sheared import tables_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Piece, Ref, Stage, Tools, by_rows
 from caploom.stages.words import filters_in_words, mix_in_words
 from caploom.storage.records import DROPPED, TRAINING_ROWS
-from caploom.storage.store import Artifact, Draft, Plan
+from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import read_batches
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.exclusions import Exclusions
@@ -39,14 +40,6 @@ from caploom.training_set.write import training_files, write_training_set
 KIND = "training_set"
 CODE_VERSION = "3"
 ORDER_SEED = 0
-
-
-def training_set_plan(factory: Factory | Graph, recipe: Recipe) -> Plan:
-    """The plan of a recipe's training set; raises `MissingArtifactError` when a shard or a captioner is not ready.
-
-    Near-duplicates and leaks that are not looked for yet count as not found: `merge_training_set` looks for them first.
-    """
-    return graph_of(factory).plan(Ref(KIND, (recipe.name,)))
 
 
 def merge_training_set(factory: Factory | Graph, recipe: Recipe, progress: Progress | None = None) -> Artifact:
@@ -101,8 +94,9 @@ def check_training_set(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
 
     Images are compared by the first 64 bits of their identities: 8 bytes of memory each, whatever their number.
     """
-    pairs = ingested_shards(graph)
-    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(_image_words(each) for each in _pair_images(pairs))]))
+    batches = (read_batches(each.file("pairs.parquet"), ["image_id"]) for each in ingested_shards(graph))
+    words = (_image_words(batch.column("image_id")) for batch in chain.from_iterable(batches))
+    known = np.unique(np.concatenate([np.empty(0, np.uint64), *words]))
     rows = artifact.manifest.rows
     one_row_an_image = artifact.manifest.configuration["mix"]["strategy"] != "concatenate"
     out = orphans = doubled = 0
@@ -119,12 +113,6 @@ def check_training_set(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
         accounted(rows.rows_in if rows else 0, out, rows.rows_failed if rows else 0),
         orphan_free(orphans=orphans, doubled=doubled if one_row_an_image else 0),
     ]
-
-
-def _pair_images(pairs: list[Artifact]) -> Iterator[pa.Array]:
-    for each in pairs:
-        for batch in read_batches(each.file("pairs.parquet"), ["image_id"]):
-            yield batch.column("image_id")
 
 
 def _image_words(image_ids: pa.Array) -> np.ndarray:
@@ -146,10 +134,6 @@ def _settings(graph: Graph, key: Key) -> Configuration:
         "mix": recipe.mix.model_dump(mode="json"),
         "json": graph.config.training_json,
     }
-
-
-def _inputs(graph: Graph, key: Key) -> list[Ref]:
-    return [Ref("sheared_captions", key), *(Ref("raw_pairs", shard) for shard in graph.keys("raw_pairs"))]
 
 
 def _shown(configuration: Mapping[str, Any]) -> Configuration:
@@ -176,14 +160,12 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
         for shard in graph.shards
         for ref in (Ref("raw_pairs", (shard,)), *(Ref("captions", (captioner, shard)) for captioner in used))
     )
-    return sum(_captions_in(graph, recipe) for recipe in recipes), exact or not recipes
-
-
-def _captions_in(graph: Graph, recipe: Recipe) -> int:
-    return sum(
+    captions = sum(
         raw_captions_in(graph, shard) + sum(captions_of(graph, captioner, shard) for captioner in recipe.captioners)
+        for recipe in recipes
         for shard in graph.shards
     )
+    return captions, exact or not recipes
 
 
 def _alike(graph: Graph, key: Key) -> list[Alike]:
@@ -201,7 +183,7 @@ TRAINING_SET = Stage(
     facts=lambda graph, key: known_exclusions(graph, graph.recipe(key[0])).identity(),
     build=_build,
     upstream=("sheared_captions", "raw_pairs", "near_duplicates", "leakage"),
-    inputs=_inputs,
+    inputs=lambda graph, key: [Ref("sheared_captions", key), *graph.refs("raw_pairs")],
     asks=lambda graph, key: exclusion_refs(graph, graph.recipe(key[0])),
     name=lambda graph, key: (graph.recipe(key[0]).base,),
     shown=_shown,

@@ -38,6 +38,11 @@ class InputRecord(BaseModel):
     address: str = Field(description="The input's address.")
     data_version: str = Field(description="The input's data version when it was read.")
 
+    @property
+    def kind(self) -> str:
+        """The input's kind."""
+        return self.address.partition("/")[0]
+
 
 class FileRecord(BaseModel):
     """A file of an artifact."""

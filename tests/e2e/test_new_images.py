@@ -21,12 +21,12 @@ from take_screenshots import new_page, open_automation, open_partition, take_aut
 from tiny_factory import write_settings
 
 from caploom.config.factory import Factory
-from caploom.errors import MissingArtifactError
 from caploom.questions.results.data_versions import data_versions
-from caploom.stages.captions import captions_plan, read_captions
+from caploom.stages.captions import read_captions
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingested_shards, read_pairs
 from caploom.stages.shards import INBOX, list_shards, shard_rows
-from caploom.stages.training_set import training_set_plan
+from caploom.stages.stage import Ref
 from caploom.storage.records import image_identity
 from caploom.storage.tables import read_table
 from caploom.training_set.write import training_files
@@ -105,7 +105,7 @@ class Fed:
         factory = self.factory
         shards = [each.manifest.configuration["shard"] for each in ingested_shards(factory)]
         return sum(len(read_pairs(each)) for each in ingested_shards(factory)) >= pictures and all(
-            factory.store.find(captions_plan(factory, captioner, shard)) is not None
+            Graph(factory).find(Ref("captions", (captioner, shard))) is not None
             for captioner in factory.config.captioners
             for shard in shards
         )
@@ -116,11 +116,7 @@ class Fed:
 
 
 def _is_made(factory: Factory, recipe: str) -> bool:
-    try:
-        plan = training_set_plan(factory, factory.config.recipe(recipe))
-    except MissingArtifactError:
-        return False
-    return factory.store.find(plan) is not None
+    return Graph(factory).find(Ref("training_set", (recipe,))) is not None
 
 
 def wait_for(happened: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
@@ -284,14 +280,12 @@ def check_everything_once(factory: Factory, pictures: list[tuple[Path, str]]) ->
     assert all(shard.manifest.rows is not None and shard.manifest.rows.holds for shard in shards)
     for captioner in factory.config.captioners:
         made = [
-            factory.store.require(
-                captions_plan(factory, captioner, shard.manifest.configuration["shard"]), make_with="the daemon"
-            )
+            Graph(factory).require(Ref("captions", (captioner, shard.manifest.configuration["shard"])))
             for shard in shards
         ]
         assert all(each.manifest.rows is not None and each.manifest.rows.holds for each in made)
         assert Counter(image for each in made for image in read_captions(each)["image_id"].to_pylist()) == expected
     for recipe in factory.config.expanded_recipes():
-        training_set = factory.store.require(training_set_plan(factory, recipe), make_with="the daemon")
+        training_set = Graph(factory).require(Ref("training_set", (recipe.name,)))
         files = training_files(training_set)
         assert Counter(image for file in files for image in read_table(file)["image_id"].to_pylist()) == expected

@@ -12,11 +12,12 @@ from caploom.cli import main
 from caploom.config.factory import Factory
 from caploom.errors import EvaluationError
 from caploom.evaluation.compare import paired_comparison
-from caploom.stages.checkpoint import checkpoint_plan
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retrieval_metrics import measure_recipe
 from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
+from caploom.stages.stage import Ref
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.records import RANKS
 from caploom.training.clip_model import create_clip_model, save_checkpoint
@@ -111,7 +112,8 @@ def measured(write_source, tmp_path):
         merge_training_set(factory, recipe)
         model = create_clip_model(str(tmp_path / "tiny.json"), seed=seed)
         factory.store.make(
-            checkpoint_plan(factory, recipe), lambda draft, model=model: save_checkpoint(model, draft.folder)
+            Graph(factory).plan(Ref("checkpoint", (recipe.name,))),
+            lambda draft, model=model: save_checkpoint(model, draft.folder),
         )
         if name != "new":
             measure_recipe(factory, recipe)

@@ -11,7 +11,8 @@ from whole_factory import edited, factory_of, make_everything, write_settings
 from caploom.config.factory_config import parse_config
 from caploom.errors import ConfigError
 from caploom.exports.mlflow_mirror import mirror_metrics
-from caploom.stages.retrieval_metrics import retrieval_metrics_plan
+from caploom.stages.graph import Graph
+from caploom.stages.stage import Ref
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -32,7 +33,7 @@ def mirror(whole):
     def call(uri, name="both", **more):
         factory = factory_of({**whole, "mlflow": {"tracking_uri": str(uri), "experiment": "ours"}})
         recipe = factory.config.recipe(name)
-        metrics = factory.store.find(retrieval_metrics_plan(factory, recipe))
+        metrics = Graph(factory).find(Ref("retrieval_metrics", (recipe.name,)))
         return mirror_metrics(factory, recipe, metrics, **more)
 
     return call
@@ -136,7 +137,7 @@ def test_a_folder_that_cannot_be_made_is_a_warning(mirror, tmp_path):
 def test_without_the_key_nothing_is_mirrored(whole):
     factory = factory_of(whole)
     recipe = factory.config.recipe("both")
-    assert mirror_metrics(factory, recipe, factory.store.find(retrieval_metrics_plan(factory, recipe))) is None
+    assert mirror_metrics(factory, recipe, Graph(factory).find(Ref("retrieval_metrics", (recipe.name,)))) is None
 
 
 def test_the_address_is_never_shown_and_paths_start_from_the_yaml(whole, tmp_path):

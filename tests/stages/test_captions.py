@@ -11,9 +11,11 @@ from small_factory import ColourBackend
 
 from caploom.captioning.backend import Generation
 from caploom.errors import ConfigError, MissingArtifactError, StoreError
-from caploom.stages.captions import caption_shard, captions_plan, check_captions, read_captions
+from caploom.stages.captions import caption_shard, check_captions, read_captions
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards, shard_names
+from caploom.stages.stage import Ref
 from caploom.storage.tables import read_table
 
 
@@ -86,7 +88,7 @@ def test_an_image_that_came_in_an_earlier_shard_is_not_captioned_again(write_sou
 
 def test_what_a_killed_process_left_half_written_in_another_shard_is_not_read(write_source, make_factory):
     factory = ingested(make_factory(write_source(12)))
-    plan = captions_plan(factory, "colours", "shard-00001")
+    plan = Graph(factory).plan(Ref("captions", ("colours", "shard-00001")))
     left_over = factory.store.path(plan.address).with_name(f".{plan.fingerprint}.999999999.0")
     left_over.mkdir(parents=True)
     (left_over / "captions.parquet").write_bytes(b"PAR1 cut off")
@@ -108,9 +110,9 @@ def test_unknown_captioners_and_shards_that_are_not_ingested_are_said(write_sour
     factory = make_factory(write_source(3))
     create_new_shards(factory)
     with pytest.raises(MissingArtifactError, match=r"materialize raw_pairs \[shard-00000\] first"):
-        captions_plan(factory, "colours", "shard-00000")
+        Graph(factory).plan(Ref("captions", ("colours", "shard-00000")))
     with pytest.raises(ConfigError, match='no captioner "colour"; known: colours'):
-        captions_plan(factory, "colour", "shard-00000")
+        Graph(factory).plan(Ref("captions", ("colour", "shard-00000")))
 
 
 def test_a_full_disk_stops_the_shard_and_with_room_again_it_goes_on(write_source, make_factory, small_disk):
@@ -172,7 +174,7 @@ def test_two_runs_on_one_shard_double_and_corrupt_nothing(write_source, make_fac
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0], errors
-    made = factory.store.find(captions_plan(factory, "colours", "shard-00000"))
+    made = Graph(factory).find(Ref("captions", ("colours", "shard-00000")))
     images = read_captions(made).column("image_id").to_pylist()
     assert (len(images), len(set(images))) == (60, 60)
     generated = log.read_text().splitlines()
@@ -198,7 +200,7 @@ def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_facto
             kills += 1
     assert kills > 0
     subprocess.run(command, check=True, capture_output=True)
-    made = factory.store.find(captions_plan(factory, "colours", "shard-00000"))
+    made = Graph(factory).find(Ref("captions", ("colours", "shard-00000")))
     images = read_captions(made).column("image_id").to_pylist()
     assert (len(images), len(set(images))) == (60, 60)
     # Only what was under way, or in the quarter of a second before, when a process was killed is generated again.

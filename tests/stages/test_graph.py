@@ -14,7 +14,6 @@ from caploom.questions.results.results import finished_arms
 from caploom.questions.status.factory_status import factory_status
 from caploom.stages.graph import Graph
 from caploom.stages.registry import STAGES, load_stage, stages
-from caploom.stages.retrieval_metrics import retrieval_metrics_plan
 from caploom.stages.stage import Ref
 
 CAPTIONERS = ("a", "b", "c", "d")
@@ -102,7 +101,7 @@ def test_what_is_missing_is_named_with_what_makes_it(factory):
     with pytest.raises(MissingArtifactError, match=r"materialize captions/a \[shard-00000\] first"):
         graph.plan(Ref("sheared", ("a", "words", "shard-00000")))
     with pytest.raises(MissingArtifactError, match=r"materialize checkpoint \[all\] first"):
-        retrieval_metrics_plan(factory, factory.config.recipe("all"))
+        Graph(factory).plan(Ref("retrieval_metrics", ("all",)))
 
 
 def test_what_is_made_is_seen_by_what_was_planned_without_it(factory):

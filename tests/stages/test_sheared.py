@@ -12,16 +12,16 @@ from caploom.config.factory_config import parse_config
 from caploom.errors import ConfigError
 from caploom.questions.shear_examples import examples_markdown, shear_markdown
 from caploom.stages.captions import caption_shard
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import (
     check_sheared,
     shear_recipe,
-    sheared_captions_plan,
-    sheared_tables,
     sheared_texts,
     tables_of,
 )
+from caploom.stages.stage import Ref
 from caploom.storage.tables import read_table
 
 TEXTS = [
@@ -63,7 +63,8 @@ def make(write_source, tmp_path):
 
 
 def captions(factory, recipe):
-    tables = [read_table(each.file("sheared.parquet")) for each in sheared_tables(factory, recipe)]
+    sheared = Graph(factory).require(Ref("sheared_captions", (recipe.name,)))
+    tables = [read_table(each.file("sheared.parquet")) for each in tables_of(factory, sheared)]
     return [row for table in tables for row in table.to_pylist()]
 
 
@@ -84,7 +85,7 @@ def test_captions_are_sheared_and_traceable_into_the_ledger_s_text(make, monkeyp
     assert [row["cut"] for row in rows] == [True, True, True, False, True]
     assert [row["at_cap"] for row in rows] == [False, False, False, False, True]
     assert [row["source_words"] for row in rows] == [len(text.split()) for text in TEXTS]
-    assert all(check.passed for check in check_sheared(artifact, tables_of(factory, artifact)))
+    assert all(check.passed for check in check_sheared(Graph(factory), artifact))
     (summary,) = artifact.manifest.summary["captioners"]
     assert summary["share_cut"] == 0.8
     assert summary["share_at_cap"] == 0.2
@@ -120,7 +121,7 @@ def test_match_raw_cuts_at_each_image_s_own_raw_caption(make):
 def test_a_captioner_without_a_known_tokenizer_is_refused(make):
     factory, recipe = make([{"max_tokens": 3, "tokenizer": "captioner"}])
     with pytest.raises(ConfigError, match='"said" has the backend import, whose tokenizer is not known here'):
-        sheared_captions_plan(factory, recipe)
+        Graph(factory).plan(Ref("sheared_captions", (recipe.name,)))
 
 
 def test_tokens_are_counted_in_the_captioner_s_own_tokenizer(make):

@@ -9,9 +9,10 @@ from caploom.errors import MissingArtifactError, TrainingError
 from caploom.questions.gallery import GalleryRow
 from caploom.questions.gallery_rows import training_gallery
 from caploom.stages.captions import caption_shard
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import create_new_shards, shard_names
-from caploom.stages.sheared import check_sheared, shear_recipe, sheared_tables
+from caploom.stages.sheared import check_sheared, shear_recipe, tables_of
 from caploom.stages.training_set import check_training_set, merge_training_set
 from caploom.storage.records import DROPPED
 from caploom.storage.tables import read_table, write_table
@@ -56,20 +57,18 @@ def test_sheared_captions_are_spans_of_the_ledgers_text(write_source, make_facto
     factory = captioned(make_factory(write_source(5)))
     recipe = factory.config.recipe("sheared")
     artifact = shear_recipe(factory, recipe)
-    parts = sheared_tables(factory, recipe)
+    parts = tables_of(factory, artifact)
     for row in (row for part in parts for row in read_table(part.file("sheared.parquet")).to_pylist()):
         whole = row["caption"] + " It is said to hide a dragon."
         assert whole[row["start"] : row["end"]] == row["caption"]
         assert (row["source_words"], row["words"]) == (10, 3)
-    assert all(outcome.passed for outcome in check_sheared(artifact, parts))
+    assert all(outcome.passed for outcome in check_sheared(Graph(factory), artifact))
 
 
 def test_recipes_with_the_same_captioner_and_shear_share_the_sheared_tables(write_source, make_factory):
     recipes = {name: {"captioners": "all", "shear": "first"} for name in ("one", "two")}
     factory = captioned(make_factory(write_source(5), recipes=recipes))
-    for name in recipes:
-        shear_recipe(factory, factory.config.recipe(name))
-    one, two = (sheared_tables(factory, factory.config.recipe(name)) for name in recipes)
+    one, two = (tables_of(factory, shear_recipe(factory, factory.config.recipe(name))) for name in recipes)
     assert [part.folder for part in one] == [part.folder for part in two]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from caploom.common.text import columns, counted
 from caploom.config.factory import Factory
 from caploom.questions.cost.rates import rate_of
 from caploom.stages.captions_cost import CAPTIONS_COST
@@ -138,8 +139,7 @@ def cluster_costs(
 
 def cluster_text(costs: Sequence[ClusterCost], *, gpus: int, gpu_hour_price: float | None) -> str:
     """For a terminal: a line for each captioner and number of images, then what the rates were measured on."""
-    head = ["captioner", "captions/s a GPU", "images", "GPU hours", "machine hours"]
-    head.append(f"days on {gpus:,} GPU{'s' if gpus > 1 else ''}")
+    head = ["captioner", "captions/s a GPU", "images", "GPU hours", "machine hours", f"days on {counted(gpus, 'GPUs')}"]
     rows = [head + (["price"] if gpu_hour_price is not None else [])]
     notes: dict[str, str] = {}
     for cost in costs:
@@ -154,14 +154,7 @@ def cluster_text(costs: Sequence[ClusterCost], *, gpus: int, gpu_hour_price: flo
                 *([_number(cost.price)] if gpu_hour_price is not None else []),
             ]
         )
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    return "\n".join([*lines, "", *(f"{mark} {text}" for text, mark in notes.items())])
+    return "\n".join([*columns(rows, words=[0]), "", *(f"{mark} {text}" for text, mark in notes.items())])
 
 
 def _number(value: float | None) -> str:

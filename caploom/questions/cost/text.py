@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from caploom.common.text import counted, markdown_text, printable
+from caploom.common.text import columns, counted, markdown_rows, markdown_text, printable
 from caploom.questions.cost.items import CostItem
 from caploom.questions.cost.plan_cost import CostPlan
 
@@ -13,15 +13,14 @@ _HEAD = ["stage", "of", "to do", "that is", "takes", "as measured on"]
 def cost_text(plan: CostPlan) -> str:
     """For a terminal: a table of what is to do, what is shared, what is made already, and the sum."""
     rows = [_HEAD, *(_row(item) for item in _to_do(plan))]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(_HEAD))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = columns(rows, words=range(len(_HEAD)))
     return "\n".join([_opening(plan), "", *([*table, ""] if len(rows) > 1 else []), *_told(plan)])
 
 
 def cost_markdown(plan: CostPlan) -> str:
     """The same as Markdown."""
-    rows = [_HEAD, ["---"] * len(_HEAD), *([markdown_text(cell) for cell in _row(item)] for item in _to_do(plan))]
-    table = [f"| {' | '.join(row)} |" for row in rows] if len(rows) > 2 else []
+    rows = [list(map(markdown_text, _row(item))) for item in _to_do(plan)]
+    table = markdown_rows(_HEAD, rows) if rows else []
     return "\n".join(
         [markdown_text(_opening(plan)), "", *table, "", *(f"- {markdown_text(line)}" for line in _told(plan))]
     )

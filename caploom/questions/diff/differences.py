@@ -1,8 +1,8 @@
 """Compares two recipes, or two artifacts: configuration, code, inputs, rows, metrics, cost."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from caploom.common.changes import Change, changes
@@ -11,8 +11,8 @@ from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.evaluation.compare import paired_comparison
 from caploom.evaluation.evaluate import RANKS_FILE
-from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.questions.diff.rows import RowDifferences, row_differences
+from caploom.questions.results.results import retrieval_sets
 from caploom.stages.artifact_names import artifact_label, artifacts_below, find_artifact, label_of
 from caploom.stages.graph import Graph
 from caploom.stages.registry import stages as declared_stages
@@ -203,29 +203,11 @@ def _counts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _metrics(first: Artifact, second: Artifact) -> Iterator[MetricDifference]:
-    theirs = _retrieved(second)
-    for stage, name in _retrieved(first):
+    theirs = retrieval_sets(second)
+    for stage, name in retrieval_sets(first):
         if (stage, name) not in theirs:
             continue
         ranks = (each.file(f"{stage}/{name}/{RANKS_FILE}") for each in (first, second))
         for found in paired_comparison(*ranks):
-            paired = found.paired
-            yield MetricDifference(
-                stage,
-                name,
-                found.scoring,
-                found.direction,
-                found.k,
-                found.first,
-                found.second,
-                paired.difference,
-                paired.interval,
-                paired.p_value,
-            )
-
-
-def _retrieved(metrics: Artifact) -> Sequence[tuple[str, str]]:
-    measured = metrics.manifest.summary["measurements"]
-    return list(
-        dict.fromkeys((each["stage"], each["evaluation_set"]) for each in measured if each["kind"] == RETRIEVAL)
-    )
+            sides = found.scoring, found.direction, found.k, found.first, found.second
+            yield MetricDifference(stage, name, *sides, *astuple(found.paired))

@@ -11,9 +11,8 @@ from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import StoreError
 from caploom.evaluation.evaluate import RANKS_FILE
-from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.evaluation.metrics import DIRECTIONS
-from caploom.questions.results.results import ArmResult, measurement_label
+from caploom.questions.results.results import ArmResult
 from caploom.storage.manifest import InputRecord
 from caploom.storage.store import Artifact, Store
 from caploom.storage.tables import read_table
@@ -89,15 +88,6 @@ def arms_of(factory: Factory, results: Sequence[ArmResult]) -> list[Arm]:
     """The arms with everything behind them; raises `StoreError` when something of it is gone."""
     seconds: dict[str, float] = {}
     return [_arm(factory.store, each, seconds) for each in results]
-
-
-def measured_labels(metrics: Artifact) -> dict[str, dict[str, Any]]:
-    """The measurements of retrieval by their labels, of one recipe's metrics."""
-    found = {}
-    for each in metrics.manifest.summary["measurements"]:
-        if each["kind"] == RETRIEVAL:
-            found[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = each
-    return found
 
 
 def ranks_of(metrics: Artifact, measurement: dict[str, Any]) -> Ranks:

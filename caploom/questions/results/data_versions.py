@@ -14,7 +14,7 @@ from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import StoreError
 from caploom.evaluation.metrics import DIRECTIONS
-from caploom.questions.results.arms import measured_labels, ranks_of
+from caploom.questions.results.arms import ranks_of
 from caploom.questions.results.measured_settings import (
     Chain,
     Settings,
@@ -23,6 +23,7 @@ from caploom.questions.results.measured_settings import (
     training_set_settings,
 )
 from caploom.questions.results.paired import Difference, Hits, difference, hits_of
+from caploom.questions.results.results import measured_labels
 from caploom.stages.graph import Graph, graph_of
 from caploom.storage.store import Artifact
 from caploom.storage.view import StoreView

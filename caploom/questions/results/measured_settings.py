@@ -50,7 +50,7 @@ class Chain:
 def chain_of(metrics: Artifact, read: Read) -> Chain | None:
     """What a measurement came from; None where something of it is gone."""
     inputs = metrics.manifest.inputs
-    checkpoints = [read(each.address) for each in inputs if _kind(each.address).endswith("checkpoint")]
+    checkpoints = [read(each.address) for each in inputs if each.kind.endswith("checkpoint")]
     found = tuple(each for each in checkpoints if each is not None)
     if not found or len(found) < len(checkpoints):
         return None
@@ -59,7 +59,7 @@ def chain_of(metrics: Artifact, read: Read) -> Chain | None:
     if training_set is None or settings is None:
         return None
     stages = (metrics.manifest, *(each.manifest for each in found))
-    contents = [record for each in stages for record in each.inputs if _is_content(record.address)]
+    contents = [record for each in stages for record in each.inputs if load_stage(record.kind).is_content]
     return Chain(
         metrics,
         found,
@@ -71,7 +71,7 @@ def chain_of(metrics: Artifact, read: Read) -> Chain | None:
 
 def training_set_settings(training_set: Artifact, read: Read) -> Settings | None:
     """What decided a training set besides the data; None where its sheared captions are gone."""
-    first = next((each for each in training_set.manifest.inputs if _kind(each.address) == "sheared_captions"), None)
+    first = next((each for each in training_set.manifest.inputs if each.kind == "sheared_captions"), None)
     sheared = read(first.address) if first is not None else None
     if sheared is None:
         return None
@@ -115,11 +115,3 @@ def _told(stage: Stage, code_version: str, configuration: Mapping[str, Any]) -> 
     """What decided a result: neither what the data told, nor the seed, as a recipe's seeds are taken together."""
     passed_over = stage.told_by_data | stage.beside_results
     return [code_version, {key: value for key, value in configuration.items() if key not in passed_over}]
-
-
-def _kind(address: str) -> str:
-    return address.split("/", 1)[0]
-
-
-def _is_content(address: str) -> bool:
-    return load_stage(_kind(address)).is_content

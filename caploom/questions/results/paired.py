@@ -26,6 +26,16 @@ class Difference:
     p_value: float
     images: int
 
+    @property
+    def signed(self) -> str:
+        """In points of Recall@1, with the interval: `+1.2 (-0.4 to +2.8)`."""
+        return f"{100 * self.difference:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+    @property
+    def p_text(self) -> str:
+        """`0.0312`, `under 0.0001`."""
+        return "under 0.0001" if self.p_value < 0.0001 else f"{self.p_value:.4f}"
+
     def to_dict(self) -> dict[str, Any]:
         """As `results.json` has it."""
         return asdict(self)

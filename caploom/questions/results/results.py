@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from caploom.common.text import counted
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.evaluation.encoders import COSINE
@@ -93,6 +94,22 @@ def measurement_label(evaluation_set: str, stage: str, scoring: str) -> str:
     return ", ".join(said)
 
 
+def measurements_of(metrics: Artifact, kind: str) -> list[dict[str, Any]]:
+    """A recipe's measurements of a kind, retrieval or classification."""
+    return [each for each in metrics.manifest.summary["measurements"] if each["kind"] == kind]
+
+
+def measured_labels(metrics: Artifact) -> dict[str, dict[str, Any]]:
+    """The measurements of retrieval by their labels, of one recipe's metrics."""
+    found = measurements_of(metrics, RETRIEVAL)
+    return {measurement_label(each["evaluation_set"], each["stage"], each["scoring"]): each for each in found}
+
+
+def retrieval_sets(metrics: Artifact) -> list[tuple[str, str]]:
+    """The stages and retrieval sets that a recipe was measured on, each once."""
+    return list(dict.fromkeys((each["stage"], each["evaluation_set"]) for each in measurements_of(metrics, RETRIEVAL)))
+
+
 def finished_arms(factory: Factory | Graph) -> tuple[list[ArmResult], list[Recipe]]:
     """The recipes that are measured for the present configuration, and those that are not (yet)."""
     done: list[ArmResult] = []
@@ -129,10 +146,9 @@ _Runs = list[tuple[int, dict[str, Any]]]  # seed, figures
 def _measurements(arms: Sequence[ArmResult], kind: str) -> dict[_Key, _Runs]:
     groups: dict[_Key, _Runs] = {}
     for arm in arms:
-        for each in arm.metrics.manifest.summary["measurements"]:
-            if each["kind"] == kind:
-                key = (each["evaluation_set"], each["stage"], each["scoring"], arm.recipe.base)
-                groups.setdefault(key, []).append((arm.recipe.seed, each))
+        for each in measurements_of(arm.metrics, kind):
+            key = (each["evaluation_set"], each["stage"], each["scoring"], arm.recipe.base)
+            groups.setdefault(key, []).append((arm.recipe.seed, each))
     return groups
 
 
@@ -174,11 +190,13 @@ def verdict(rows: Sequence[ResultRow]) -> str:
     if last is not second:
         text += f" and {_gap(best, last)} ahead of {last.recipe}"
     seeds = len(best.seeds)
-    return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})."
+    return f"{text} ({counted(seeds, 'seeds')})."
 
 
-def percent(share: float) -> str:
-    """A share as a percentage: one decimal, two below one percent (chance is often there)."""
+def percent(share: float | None) -> str:
+    """A share as a percentage: one decimal, two below one percent (chance is often there); "-" where there is none."""
+    if share is None:
+        return "-"
     return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 

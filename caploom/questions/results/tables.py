@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from caploom.evaluation.measure_set import RETRIEVAL
 from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.results import (
     RECALL_AT,
     ArmResult,
     ClassificationRow,
     ResultRow,
-    measurement_label,
+    measured_labels,
     percent,
 )
 
@@ -44,9 +43,7 @@ def recall_table(rows: Sequence[ResultRow]) -> Table:
 def measurement_tables(arm: ArmResult) -> dict[str, Table]:
     """Of each of an arm's measurements of retrieval, all figures by themselves: recalls with their intervals, ranks."""
     tables = {}
-    for each in arm.metrics.manifest.summary["measurements"]:
-        if each["kind"] != RETRIEVAL:
-            continue
+    for label, each in measured_labels(arm.metrics).items():
         table = [["", *(direction.replace("_", " ") for direction in DIRECTIONS)]]
         for k in RECALL_AT:
             cells = []
@@ -60,7 +57,7 @@ def measurement_tables(arm: ArmResult) -> dict[str, Table]:
         table.append(["mean rank variance", "", f"{each['mean_rank_variance']:.1f}"])
         table.append(["images, captions", f"{each['images']:,}", f"{each['captions']:,}"])
         table += [[said, each[said], ""] for said in ("protocol", "note") if said in each]
-        tables[measurement_label(each["evaluation_set"], each["stage"], each["scoring"])] = table
+        tables[label] = table
     return tables
 
 

@@ -79,9 +79,9 @@ class Cause:
         }
 
 
-def changed(change: Change, words: str | None = None) -> Cause:
+def changed(change: Change) -> Cause:
     """The cause that a changed key of the configuration is."""
-    return Cause(StaleCause.CONFIGURATION, change.key, words or change.text, change.before, change.after)
+    return Cause(StaleCause.CONFIGURATION, change.key, change.text, change.before, change.after)
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,7 @@ class Slot:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
-            "asset": self.asset,
-            "partition": self.partition,
-            "state": self.state.value,
-            "causes": [cause.to_dict() for cause in self.causes],
-            "address": self.address,
-            "same_content": self.same_content,
-        }
+        return {**vars(self), "causes": [cause.to_dict() for cause in self.causes]}
 
 
 @dataclass(frozen=True)

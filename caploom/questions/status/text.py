@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from caploom.common.text import printable
+from caploom.common.text import markdown_rows, markdown_text, printable
 from caploom.questions.status.slots import FactoryStatus, Slot, State
 
 _NAMED = 4  # partitions that a line names
@@ -20,15 +20,13 @@ def status_text(status: FactoryStatus, *, everything: bool = False) -> str:
     return "\n".join([*lines, summary(status)])
 
 
-def status_markdown(status: FactoryStatus, *, everything: bool = False) -> str:
+def status_markdown(status: FactoryStatus) -> str:
     """The same as Markdown: a table, and the summary."""
-    from caploom.common.text import markdown_text
-
     rows = []
-    for slots in grouped(status, everything=everything):
+    for slots in grouped(status):
         causes = "<br>".join(markdown_text(cause) for cause in _causes(slots))
-        rows.append(f"| {markdown_text(_who(slots))} | {_WORDS[slots[0].state]} | {causes} |")
-    table = ["| what | is | because |", "| --- | --- | --- |", *rows, ""] if rows else []
+        rows.append([markdown_text(_who(slots)), _WORDS[slots[0].state], causes])
+    table = [*markdown_rows(["what", "is", "because"], rows), ""] if rows else []
     damaged = [f"- damaged: {markdown_text(problem)}" for problem in status.damaged]
     return "\n".join([*table, *damaged, *([""] if damaged else []), f"**{markdown_text(summary(status))}**"])
 

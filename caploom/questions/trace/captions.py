@@ -9,6 +9,9 @@ from caploom.questions.trace.context import TraceContext
 from caploom.questions.trace.records import TracedCaption, TracedFailure, TracedPair, TracedShear
 from caploom.stages.words import captioner_in_words, steps_in_words
 
+_CAPTION = ("captioner", "fingerprint", "text", "tokens", "finish_reason", "attempt")
+"""What of a traced caption its row (schema CAPTIONS) has."""
+
 
 def traced_pairs(context: TraceContext) -> list[TracedPair]:
     """The raw captions of the image in every version of the raw pairs that contains it, the oldest first."""
@@ -19,14 +22,9 @@ def traced_pairs(context: TraceContext) -> list[TracedPair]:
     ).fetchall()
     return [
         TracedPair(
+            **{key: row[key] for key in ("pair_id", "image", "path", "width", "height", "row")},
             caption=row["raw_caption"],
-            pair_id=row["pair_id"],
-            image=row["image"],
-            path=row["path"],
-            width=row["width"],
-            height=row["height"],
             shard=shard,
-            row=row["row"],
             address=address,
             started=time_text(started),
             is_latest=is_latest,
@@ -52,14 +50,9 @@ def traced_captions(context: TraceContext, pairs: list[TracedPair]) -> tuple[lis
             sheared = tuple(_sheared(context, row["text"], *shear) for shear in shears if shear[1] == address)
             captions.append(
                 TracedCaption(
-                    captioner=name[0],
-                    fingerprint=name[1],
+                    **{key: row[key] for key in _CAPTION},
                     configured=captioner_in_words(settings),
                     prompt=settings.get("prompt"),
-                    text=row["text"],
-                    tokens=row["tokens"],
-                    finish_reason=row["finish_reason"],
-                    attempt=row["attempt"],
                     shard=name[-1],
                     address=address,
                     started=time_text(started),
@@ -117,14 +110,9 @@ def _under_way(context: TraceContext, pairs: list[TracedPair]) -> list[TracedCap
             for row in context.rows_of(Path(file)):
                 found.append(
                     TracedCaption(
-                        captioner=row["captioner"],
-                        fingerprint=row["fingerprint"],
+                        **{key: row[key] for key in _CAPTION},
                         configured="shard in progress",
                         prompt=None,
-                        text=row["text"],
-                        tokens=row["tokens"],
-                        finish_reason=row["finish_reason"],
-                        attempt=row["attempt"],
                         shard=shard,
                         address="",
                         started=time_text(Path(file).stat().st_mtime),

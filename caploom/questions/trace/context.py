@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import pyarrow.compute as pc
 
 from caploom.errors import StoreError
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 @dataclass
@@ -19,7 +17,7 @@ class TraceContext:
     """The image of a trace, and where to search for it; `notes` gets a sentence for everything gone or damaged."""
 
     store: Store
-    catalog: "duckdb.DuckDBPyConnection"
+    catalog: duckdb.DuckDBPyConnection
     image_id: str
     notes: list[str] = field(default_factory=list)
 

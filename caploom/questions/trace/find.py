@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,11 +15,6 @@ from caploom.questions.trace.records import TracedFailure
 from caploom.stages.registry import stages
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
-
-if TYPE_CHECKING:
-    import duckdb
-
-"""The table of images of each kind of evaluation set."""
 
 _LEAST_DIGITS = 6
 _SHOWN = 5
@@ -37,7 +32,7 @@ class FoundImage:
 class ImageFinder:
     """Looks an image up in the raw pairs and the evaluation sets of a store."""
 
-    def __init__(self, store: Store, catalog: "duckdb.DuckDBPyConnection") -> None:
+    def __init__(self, store: Store, catalog: duckdb.DuckDBPyConnection) -> None:
         self._store, self._catalog = store, catalog
 
     def find(self, text: str) -> FoundImage:
@@ -67,17 +62,17 @@ class ImageFinder:
             "select distinct address from images where word between ?::ubigint and ?::ubigint limit 100", [low, high]
         ).fetchall()
         files = [self._store.file(address, "pairs.parquet") for (address,) in holders]
-        files += [file for _, file in self._evaluation_files()]
+        files += [file for _, file in evaluation_files(self._store, self._catalog)]
         found: set[str] = set()
         for file in files:
-            ids = _column(file, "image_id")
+            ids = read_table(file, ["image_id"])["image_id"]
             found.update(ids.filter(pc.starts_with(ids, beginning)).to_pylist())
         return sorted(found)
 
     def _by_path(self, names: Sequence[str], text: str, notes: list[str]) -> FoundImage:
         """The image of a path as the user wrote it, or of an absolute one; the newest, where there were several."""
         found = self._pairs_of(names)
-        for _, file in [] if found else self._evaluation_files():
+        for _, file in [] if found else evaluation_files(self._store, self._catalog):
             table = read_table(file, ["image_id", "image", "path"])
             wanted = pa.array(list(names), pa.string())
             mask = pc.or_(pc.is_in(table["image"], wanted), pc.is_in(table["path"], wanted))
@@ -91,7 +86,7 @@ class ImageFinder:
                 "one of them by these digits."
             )
         if not choice:
-            if self._failed(names):
+            if failures_of_path(self._store, self._catalog, names):
                 return FoundImage(None, text, tuple(notes))
             why = f" ({notes[0]})" if notes else ""
             raise StoreError(
@@ -126,14 +121,8 @@ class ImageFinder:
                 return [(image_id, latest[file]) for image_id, file in found]
         return []
 
-    def _failed(self, names: Sequence[str]) -> bool:
-        return bool(failures_of_path(self._store, self._catalog, names))
 
-    def _evaluation_files(self) -> list[tuple[str, Path]]:
-        return evaluation_files(self._store, self._catalog)
-
-
-def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list[tuple[str, Path]]:
+def evaluation_files(store: Store, catalog: duckdb.DuckDBPyConnection) -> list[tuple[str, Path]]:
     """The newest version of each evaluation set: its address and the table of its images."""
     tables = {stage.kind: stage.images for stage in stages() if stage.is_content and stage.images}
     rows = catalog.execute(
@@ -144,7 +133,7 @@ def evaluation_files(store: Store, catalog: "duckdb.DuckDBPyConnection") -> list
     return [(address, file) for address, file in files if file.is_file()]
 
 
-def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: Sequence[str]) -> list[TracedFailure]:
+def failures_of_path(store: Store, catalog: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[TracedFailure]:
     """Failed rows of the source with one of these paths."""
     rows = catalog.execute(
         "select address from manifests where kind = 'raw_pairs' and rows_failed > 0 order by started"
@@ -161,7 +150,3 @@ def failures_of_path(store: Store, catalog: "duckdb.DuckDBPyConnection", names: 
     return [
         TracedFailure(stage, reason, detail, attempt, files[file]) for stage, reason, detail, attempt, file in found
     ]
-
-
-def _column(file: Path, name: str) -> pa.ChunkedArray:
-    return read_table(file, [name]).column(name)

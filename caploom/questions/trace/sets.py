@@ -1,5 +1,6 @@
 """The training sets that contain an image's captions, with their weights, and why others are not included."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,7 @@ from caploom.common.names import RAW_SOURCE
 from caploom.common.text import time_text
 from caploom.errors import StoreError
 from caploom.questions.trace.context import TraceContext
-from caploom.questions.trace.records import (
-    TracedCaption,
-    TracedLanding,
-    TracedPair,
-    TracedTrainingSet,
-)
+from caploom.questions.trace.records import TracedCaption, TracedLanding, TracedPair, TracedTrainingSet
 from caploom.questions.trace.rows import rows_of_image
 from caploom.storage.tables import read_metadata
 
@@ -50,12 +46,10 @@ def traced_training_sets(
 
 def _lost(given: Iterator[_Key], landed: list[TracedLanding], dropped: dict[_Key, str]) -> list[TracedLanding]:
     """The captions that were left out, once per occurrence, and why."""
-    left: dict[_Key, int] = {}
-    for each in landed:
-        left[each.source, each.caption] = left.get((each.source, each.caption), 0) + 1
+    left = Counter((each.source, each.caption) for each in landed)
     lost = []
     for key in given:
-        if left.get(key, 0) > 0:
+        if left[key] > 0:
             left[key] -= 1
         elif key in dropped:
             lost.append(TracedLanding(*key, None, f"dropped: {dropped[key]}"))

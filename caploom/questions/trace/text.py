@@ -3,13 +3,7 @@
 from collections.abc import Iterator
 
 from caploom.common.text import markdown_line, terminal_text
-from caploom.questions.trace.records import (
-    ImageTrace,
-    TracedCaption,
-    TracedRank,
-    TracedShear,
-    TracedTrainingSet,
-)
+from caploom.questions.trace.records import ImageTrace, TracedCaption, TracedRank, TracedShear, TracedTrainingSet
 
 
 def trace_text(trace: ImageTrace) -> str:
@@ -28,7 +22,8 @@ def trace_markdown(trace: ImageTrace) -> str:
         lines += ["", f"**{markdown_line(title)}**", ""]
         for line in section:
             depth = (len(line) - len(line.lstrip())) // 2
-            parts = [_struck(part, place) for place, part in enumerate(_cut(line.strip()))]
+            shown = map(markdown_line, _cut(line.strip()))
+            parts = [f"~~{text}~~" if place % 2 else text for place, text in enumerate(shown)]
             lines.append(f"{'  ' * depth}- {''.join(parts)}")
     return "\n".join(lines)
 
@@ -86,7 +81,7 @@ def _training_set(training_set: TracedTrainingSet) -> list[str]:
 
 
 def _rank(rank: TracedRank) -> list[str]:
-    what = ", ".join([rank.recipe, *(each for each in (rank.evaluation_set, rank.stage, rank.scoring))])
+    what = ", ".join([rank.recipe, rank.evaluation_set, rank.stage, rank.scoring])
     if rank.label is not None:
         return [f"{what}: its class {_quoted(rank.label)} at rank {rank.image_to_text}; taken for {rank.predicted}"]
     texts = [f"  text to image: rank {number} for {_quoted(caption)}" for caption, number in rank.text_to_image]
@@ -105,11 +100,6 @@ _OPEN, _CLOSE = "\x02", "\x03"
 def _cut(line: str) -> list[str]:
     """A line split into alternating kept and cut parts."""
     return [each for part in line.split(_OPEN) for each in part.split(_CLOSE)]
-
-
-def _struck(part: str, place: int) -> str:
-    text = markdown_line(part)
-    return f"~~{text}~~" if place % 2 else text
 
 
 def _quoted(text: str) -> str:

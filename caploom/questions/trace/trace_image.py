@@ -1,5 +1,6 @@
 """Everything that a store knows about one image: its captions, their shears, their training sets, its ranks."""
 
+from caploom.catalog.catalog import open_catalog
 from caploom.questions.trace.captions import traced_captions, traced_pairs
 from caploom.questions.trace.context import TraceContext
 from caploom.questions.trace.find import ImageFinder, failures_of_path
@@ -19,8 +20,6 @@ def trace_image(store: Store, text: str) -> ImageTrace:
         >>> [pair.caption for pair in trace.pairs]
         ['photo 3', 'photo 3, again']
     """
-    from caploom.catalog.catalog import open_catalog
-
     with open_catalog(store) as catalog:
         found = ImageFinder(store, catalog).find(text)
         if found.image_id is None:

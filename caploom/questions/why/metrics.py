@@ -1,14 +1,14 @@
 """A measurement's figures by their usual names, and recipes ranked by one of them."""
 
+import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from caploom.common.settings import nearest
 from caploom.errors import ConfigError
-
-if TYPE_CHECKING:
-    import duckdb
 
 _SHORT = {"i2t": "image_to_text", "t2i": "text_to_image"}
 _LOW_IS_GOOD = ("rank", "variance")
@@ -83,10 +83,8 @@ def figures_of(
     return [_figure(measurements, recipe, each, direction, figure) for each, direction, figure in found]
 
 
-def all_measurements(catalog: "duckdb.DuckDBPyConnection") -> dict[str, tuple[str, list[dict[str, Any]]]]:
+def all_measurements(catalog: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """The newest measurements of every recipe: by its name, the artifact's address and the measurements."""
-    import json
-
     rows = catalog.execute(
         "select name[1], address, summary::text from manifests where kind = 'retrieval_metrics' and is_latest"
         " order by 1"
@@ -117,7 +115,7 @@ def _figure(
     interval = held.get(f"interval@{at}") if figure == f"recall@{at}" else None
     chance_key = {"mean_recall@1": "mean_chance@1", "top1": "chance_top1"}.get(figure, f"chance@{at}")
     return WhyFigure(
-        name=" ".join(part for part in (_words(direction), figure) if part),
+        name=" ".join(part for part in (direction.replace("_", " "), figure) if part),
         direction=direction,
         figure=figure,
         evaluation_set=ours["evaluation_set"],
@@ -165,7 +163,3 @@ def _plain(metric: str) -> str:
 
 def _display(name: str) -> str:
     return name.replace(" ", "_")
-
-
-def _words(direction: str) -> str:
-    return direction.replace("_", " ")

@@ -1,13 +1,11 @@
 """The answer of `why`, as text for a terminal and as Markdown for the UI."""
 
-from collections.abc import Sequence
-
-from caploom.common.text import counted, markdown_line, seconds_text, terminal_text
+from caploom.common.text import columns, counted, markdown_line, markdown_rows, seconds_text, terminal_text
+from caploom.questions.results.results import measurement_label
 from caploom.questions.why.metrics import WhyFigure
 from caploom.questions.why.training import WhySource, WhyTraining, WhyTrainingSet
 from caploom.questions.why.why_metric import Why
 
-_PLAIN = ("zero-shot", "cosine")
 _HEAD = (
     "source", "captions", "share", "of the samples", "images without", "words before", "words after", "cut", "captioner"
 )  # fmt: skip
@@ -22,7 +20,7 @@ def why_text(why: Why) -> str:
     if why.training_set is not None:
         rows = [list(_HEAD), *(_source_cells(source) for source in why.training_set.sources)]
         lines += [f"from {why.training_set.address}", *(f"  {line}" for line in _set_lines(why.training_set)), ""]
-        lines += [*(f"  {line}" for line in _columns(rows)), "", "its first rows"]
+        lines += [*(f"  {line}" for line in columns(rows, words=(0, len(_HEAD) - 1))), "", "its first rows"]
         for row in why.training_set.rows:
             lines.append(f"  {row['image']}  {row['image_id'][:12]}")
             lines += [f"    {each['weight']:.3f}  {each['source']}: {each['caption']}" for each in row["captions"]]
@@ -39,22 +37,22 @@ def why_markdown(why: Why) -> str:
     if why.training_set is not None:
         lines += ["", f"**From `{why.training_set.address}`**", ""]
         lines += [f"- {markdown_line(line)}" for line in _set_lines(why.training_set)]
-        lines += ["", _markdown_row(_HEAD), "|" + " --- |" * len(_HEAD)]
-        lines += [_markdown_row(_source_cells(source)) for source in why.training_set.sources]
-        lines += ["", "**Its first rows**", "", "| image | weight | source | caption |", "| --- | --- | --- | --- |"]
-        for row in why.training_set.rows:
-            for each in row["captions"]:
-                lines.append(_markdown_row([row["image"], f"{each['weight']:.3f}", each["source"], each["caption"]]))
-    warnings = _warnings(why)
-    lines += ["", *(f"- {markdown_line(line)}" for line in warnings)] if warnings else []
+        sources = map(_source_cells, why.training_set.sources)
+        lines += ["", *markdown_rows(_HEAD, (map(markdown_line, cells) for cells in sources))]
+        shown = (
+            map(markdown_line, (row["image"], f"{each['weight']:.3f}", each["source"], each["caption"]))
+            for row in why.training_set.rows
+            for each in row["captions"]
+        )
+        lines += ["", "**Its first rows**", "", *markdown_rows(("image", "weight", "source", "caption"), shown)]
+    lines += ["", *(f"- {markdown_line(line)}" for line in _warnings(why))] if _warnings(why) else []
     return "\n".join(lines)
 
 
 def _headline(why: Why) -> list[str]:
     lines = []
     for figure in why.figures:
-        kind = [each for each in (figure.stage, figure.scoring) if each not in _PLAIN]
-        where = ", ".join([figure.evaluation_set, *kind])
+        where = measurement_label(figure.evaluation_set, figure.stage, figure.scoring)
         interval = ""
         if figure.interval is not None:
             low, high = (_value(figure, bound) for bound in figure.interval)
@@ -121,22 +119,3 @@ def _value(figure: WhyFigure, value: float) -> str:
 
 def _number(value: float | None) -> str:
     return f"{value:.2f}" if value is not None else ""
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Cells in columns; the first and last are words, the others numbers."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)),
-                row[-1],
-            ]
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(markdown_line(cell) for cell in cells) + " |"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from caploom.common.names import RAW_SOURCE
+from caploom.stages.checkpoint import FINE_TUNED, ZERO_SHOT
 from caploom.stages.words import captioner_in_words, filters_in_words, mix_in_words, steps_in_words, trainer_in_words
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
 from caploom.storage.tables import read_first, read_table
 
-ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"  # as caploom.training.checkpoint has them, without its imports
 _EXHIBITS = 3
 
 

@@ -1,26 +1,25 @@
 """Explains a recipe's number: from the metric to the checkpoint, the training set, and the captions."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
+
+from caploom.catalog.catalog import open_catalog
 from caploom.common.settings import nearest
 from caploom.common.text import counted, time_text
 from caploom.errors import ConfigError, StoreError
 from caploom.questions.why.metrics import WhyFigure, all_measurements, figures_of
-from caploom.questions.why.training import (
-    WhyTraining,
-    WhyTrainingSet,
-    training_of,
-    training_set_of,
-)
+from caploom.questions.why.training import WhyTraining, WhyTrainingSet, training_of, training_set_of
 from caploom.stages.registry import sharded
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Store
 
-if TYPE_CHECKING:
-    import duckdb
-
 _TRAINED = ("checkpoint", "finetuned_checkpoint")
+_BACK = (
+    "with recursive back(address) as (select ?::text union select input_address from inputs join back using (address))"
+)
+"""All that the artifact of an address was made from, itself among it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,6 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
         >>> figure.value, figure.place, [rival.recipe for rival in figure.rivals]
         (1.0, 1, ['raw-only'])
     """
-    from caploom.catalog.catalog import open_catalog
-
     with open_catalog(store) as catalog:
         measured = all_measurements(catalog)
         if recipe not in measured:
@@ -71,7 +68,7 @@ def why_metric(store: Store, recipe: str, metric: str, *, evaluation_set: str | 
     chain = _Chain(store)
     metrics = chain.read(address)
     inputs = metrics.inputs if metrics is not None else []
-    trained = [chain.read(each.address) for each in inputs if _kind(each.address) in _TRAINED]
+    trained = [chain.read(each.address) for each in inputs if each.kind in _TRAINED]
     checkpoints = [manifest for manifest in trained if manifest is not None]
     return Why(
         recipe=recipe,
@@ -132,17 +129,11 @@ def _training_set(chain: _Chain, checkpoints: list[Manifest]) -> WhyTrainingSet 
         return None
 
 
-def _kind(address: str) -> str:
-    return address.partition("/")[0]
-
-
-def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+def _newer(catalog: duckdb.DuckDBPyConnection, address: str) -> list[str]:
     """Notes on newer versions of what a number is based on; a captioner's shards share one note."""
     rows = catalog.execute(
-        """
-        with recursive back(address) as (
-            select ?::text union select input_address from inputs join back using (address)
-        ),
+        _BACK
+        + """,
         old as (
             select m.kind, m.name, m.label from manifests m join back using (address) where not m.is_latest
         )
@@ -164,13 +155,11 @@ def _newer(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
     return notes + _new_fingerprints(catalog, address)
 
 
-def _new_fingerprints(catalog: "duckdb.DuckDBPyConnection", address: str) -> list[str]:
+def _new_fingerprints(catalog: duckdb.DuckDBPyConnection, address: str) -> list[str]:
     """Captioners with newer captions under another fingerprint, for example with another prompt."""
     rows = catalog.execute(
-        """
-        with recursive back(address) as (
-            select ?::text union select input_address from inputs join back using (address)
-        ),
+        _BACK
+        + """,
         used as (
             select distinct m.name[1] as captioner, m.name[2] as fingerprint
             from manifests m join back using (address) where m.kind = 'captions'

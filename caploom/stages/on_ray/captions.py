@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from caploom.captioning.identity import captioner_fingerprint
+from caploom.captioning.ledger import KIND as CAPTIONS
 from caploom.captioning.ledger import Ledger
 from caploom.captioning.settings import EndpointCaptioner, TransformersCaptioner
 from caploom.common.executors import RayExecutor
@@ -19,17 +20,10 @@ from caploom.common.progress import Progress
 from caploom.common.ray_cluster import check_workers, connected
 from caploom.config.factory import Factory
 from caploom.errors import CaploomError
-from caploom.stages.captions import captions_plan, ledger_of
+from caploom.stages.captions import ledger_of
 from caploom.stages.captions_work import Outcome
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.on_ray.captions_worker import (
-    CaptionWorker,
-    Lister,
-    RayTask,
-    ask_the_canary,
-    decode,
-    finish_shard,
-)
+from caploom.stages.on_ray.captions_worker import CaptionWorker, Lister, RayTask, ask_the_canary, decode, finish_shard
 from caploom.stages.stage import Ref
 from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import read_table
@@ -54,7 +48,7 @@ def caption_shards_on_ray(
     graph = graph_of(factory)
     factory, executor = graph.factory, graph.config.executor
     assert isinstance(executor, RayExecutor)
-    plans = {shard: captions_plan(graph, captioner, shard) for shard in shards}
+    plans = {shard: graph.plan(Ref(CAPTIONS, (captioner, shard))) for shard in shards}
     found = _finished(factory, plans)
     unfinished = [shard for shard in shards if shard not in found]
     with ExitStack() as connection:
@@ -178,8 +172,8 @@ class _Run:
         return self._settings.concurrency if isinstance(self._settings, EndpointCaptioner) else 256
 
     def _images(self, shards: Sequence[str]) -> int:
-        found = (self._graph.find(Ref("raw_pairs", (shard,))) for shard in shards)
-        return sum(artifact.manifest.summary["images"] for artifact in found if artifact is not None)
+        found = self._graph.existing(Ref("raw_pairs", (shard,)) for shard in shards)
+        return sum(artifact.manifest.summary["images"] for artifact in found)
 
     def _remote(self, function: Any, **options: float) -> Any:
         return self._ray.remote(function).options(**options)

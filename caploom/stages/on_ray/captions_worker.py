@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 
 from caploom.captioning.backend import Chunk, Failed, ImageRef, load_backend
 from caploom.captioning.identity import captioner_fingerprint
-from caploom.captioning.ledger import Ledger, LedgerWriter
+from caploom.captioning.ledger import KIND, Ledger, LedgerWriter
 from caploom.config.factory import Factory
 from caploom.config.factory_config import FactoryConfig
 from caploom.images.decode import ImageFault
 from caploom.stages.canaries import canary_plan, pass_canary
-from caploom.stages.captions import captions_plan, shard_work
+from caploom.stages.captions import shard_work
 from caploom.stages.captions_work import LedgerRows, Outcome
 from caploom.stages.graph import Graph
+from caploom.stages.stage import Ref
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,7 +91,7 @@ class Lister:
         """MISSING of each of the shards."""
         graph, captioner = Graph(self.task.factory()), self.task.captioner
         for shard in shards["shard"].to_pylist():
-            work = shard_work(graph, captioner, shard, captions_plan(graph, captioner, shard))
+            work = shard_work(graph, captioner, shard, graph.plan(Ref(KIND, (captioner, shard))))
             rows = [
                 {
                     "shard": shard,
@@ -209,7 +210,7 @@ def ask_the_canary(task: RayTask, shards: Sequence[str]) -> None:
     if factory.store.find(canary_plan(task.captioner, fingerprint)) is not None:
         return
     for shard in shards:
-        missing = shard_work(graph, task.captioner, shard, captions_plan(graph, task.captioner, shard)).missing
+        missing = shard_work(graph, task.captioner, shard, graph.plan(Ref(KIND, (task.captioner, shard)))).missing
         if missing:
             backend = load_backend(settings, factory.store)
             try:
@@ -225,7 +226,7 @@ def finish_shard(task: RayTask, shard: str, outcome: Outcome, last: bool = False
     The last one raises `StoreError` when an image has neither a caption nor a failure.
     """
     graph = Graph(task.factory())
-    plan = captions_plan(graph, task.captioner, shard)
+    plan = graph.plan(Ref(KIND, (task.captioner, shard)))
     work = shard_work(graph, task.captioner, shard, plan)
     failed = {row["key"] for row in outcome.failures}
     if not last and any(ref.image_id not in failed for ref in work.missing):

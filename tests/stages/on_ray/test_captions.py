@@ -15,13 +15,14 @@ from caploom.captioning.backend import load_backend
 from caploom.errors import CaptionerError, ClusterError
 from caploom.stages.captions import (
     caption_shard,
-    captions_plan,
     ledger_of,
     read_captions,
     read_failures,
 )
+from caploom.stages.graph import Graph
 from caploom.stages.on_ray import captions as pipeline
 from caploom.stages.on_ray.captions import caption_shards_on_ray
+from caploom.stages.stage import Ref
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
@@ -70,7 +71,7 @@ def test_the_same_captions_as_in_this_process(write_source, executor, monkeypatc
         assert there[shard].manifest.rows == here[shard].manifest.rows
         assert there[shard].manifest.fingerprint == here[shard].manifest.fingerprint
         assert not there[shard].reused
-        assert not ledger_of(remote, captions_plan(remote, "colours", shard)).under_way(shard).exists()
+        assert not ledger_of(remote, Graph(remote).plan(Ref("captions", ("colours", shard)))).under_way(shard).exists()
     assert reports[-1][:2] == (24, 24)
     assert all(each.reused for each in caption_shards_on_ray(remote, "colours", shards).values())
 
