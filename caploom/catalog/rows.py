@@ -22,11 +22,11 @@ from caploom.catalog.schema import (
 from caploom.catalog.views import UNREADABLE, as_pattern, describe
 from caploom.errors import StoreError
 from caploom.stages.artifact_names import artifact_label
+from caploom.stages.registry import load_stage
 from caploom.storage.manifest import MANIFEST, Manifest
 from caploom.storage.manifest_checks import checked_manifest
 from caploom.storage.store import Store
 
-_PAIRS_KIND, _PAIRS = "raw_pairs", "pairs.parquet"
 _AT_ONCE = 4000  # manifests whose rows are held in memory
 _ARROW = {
     "text": pa.string(),
@@ -83,7 +83,9 @@ def _read(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequen
         rows[STAMPS.name].append((address, *seen[address]))
     for table in (MANIFESTS, INPUTS, FILES, DAMAGED, STAMPS):
         _insert(connection, table.name, [(column.name, column.type) for column in table.columns], rows[table.name])
-    _read_images(connection, store, [row[0] for row in rows["manifests"] if row[1] == _PAIRS_KIND])
+    pairs = load_stage("raw_pairs")
+    assert pairs.images is not None
+    _read_images(connection, store, [row[0] for row in rows["manifests"] if row[1] == pairs.kind], pairs.images)
 
 
 def _manifest_row(manifest: Manifest) -> tuple[Any, ...]:
@@ -150,27 +152,27 @@ def _mark_latest(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
+def _read_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str], table: str) -> None:
     """Record which images the pairs of these artifacts have; unreadable pairs are recorded as damaged."""
-    there = [address for address in addresses if store.has_file(address, _PAIRS)]
+    there = [address for address in addresses if store.has_file(address, table)]
     try:
-        _insert_images(connection, store, there)
+        _insert_images(connection, store, there, table)
     except duckdb.Error:  # one of them is not such a table; the others may be
         for address in there:
             try:
-                _insert_images(connection, store, [address])
+                _insert_images(connection, store, [address], table)
             except duckdb.Error:
-                path = f"{store.tables_root}/{address}/{_PAIRS}"
+                path = f"{store.tables_root}/{address}/{table}"
                 connection.execute("insert into damaged values (?, ?, ?)", [address, path, f"{path}: {UNREADABLE}"])
 
 
-def _insert_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str]) -> None:
+def _insert_images(connection: duckdb.DuckDBPyConnection, store: Store, addresses: Sequence[str], table: str) -> None:
     if not addresses:
         return
     # Read completely before anything is written: an error within the transaction would end it.
     root = store.tables_root
-    before, after = len(root) + 2, len(_PAIRS) + 2
-    files = [as_pattern(f"{root}/{address}/{_PAIRS}") for address in addresses]
+    before, after = len(root) + 2, len(table) + 2
+    files = [as_pattern(f"{root}/{address}/{table}") for address in addresses]
     query = f"""
         select distinct ('0x' || image_id[:16])::ubigint, string_split(held, '/')[-2], held from (
             select image_id, filename[{before}:-{after}] as held

@@ -9,41 +9,46 @@ import duckdb
 import pyarrow as pa
 
 from caploom.catalog.schema import VIEWS, Relation, sql_type
-from caploom.storage.records import CAPTIONS, FAILURES, PAIRS, RANKS, SHEARED, TRAINING_ROWS
+from caploom.stages.registry import load_stage
+from caploom.storage.records import FAILURES
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """Tables of one schema in artifacts of one kind (None: of any), their names as a pattern of DuckDB's `glob`."""
+    """Tables that steps write: their names as a pattern of DuckDB's `glob`, which their steps declare as it stands.
 
-    schema: pa.Schema
+    Attributes:
+        kind: of the artifacts; None of any.
+        pattern: the tables' names.
+        columns: of `t`, their rows with `_address` and, as a list, the path of the `_file` below it; and of `m`.
+    """
+
     kind: str | None
     pattern: str
-    columns: str  # of `t`, the tables' rows with `_address` and, as a list, the path of the `_file` below it; of `m`
+    columns: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What their columns are."""
+        return load_stage(self.kind).tables[self.pattern] if self.kind is not None else FAILURES
 
 
+_ROWS = "t.* exclude (_address, _file)"
 _OVER_TABLES = {
-    "pairs": _Tables(PAIRS, "raw_pairs", "pairs.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
-    "ledger": _Tables(CAPTIONS, "captions", "captions.parquet", "t.* exclude (_address, _file), m.name[-1] as shard"),
-    "failures": _Tables(FAILURES, None, "failures.parquet", "t.* exclude (_address, _file), m.label as artifact"),
-    "sheared": _Tables(
-        SHEARED,
-        "sheared",
-        "sheared.parquet",
-        "t.* exclude (_address, _file), m.name[-2] as shear_fingerprint, m.name[-1] as shard",
-    ),
+    "pairs": _Tables("raw_pairs", "pairs.parquet", f"{_ROWS}, m.name[-1] as shard"),
+    "ledger": _Tables("captions", "captions.parquet", f"{_ROWS}, m.name[-1] as shard"),
+    "failures": _Tables(None, "failures.parquet", f"{_ROWS}, m.label as artifact"),
+    "sheared": _Tables("sheared", "sheared.parquet", f"{_ROWS}, m.name[-2] as shear_fingerprint, m.name[-1] as shard"),
     "training_rows": _Tables(
-        TRAINING_ROWS,
         "training_set",
         "rows-*.parquet",
         "m.name[1] as recipe, image_id, image, path, unnest(captions) as caption, unnest(sources) as source,"
         " unnest(weights) as weight",
     ),
     "ranks": _Tables(
-        RANKS,
         "retrieval_metrics",
         "*/*/ranks.parquet",
-        "m.name[1] as recipe, _file[1] as stage, _file[2] as evaluation_set, t.* exclude (_address, _file)",
+        f"m.name[1] as recipe, _file[1] as stage, _file[2] as evaluation_set, {_ROWS}",
     ),
 }
 

@@ -3,20 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from caploom.common.settings import nearest
 from caploom.errors import StoreError
+from caploom.stages.registry import STAGES, load_stage
 from caploom.storage.manifest import MANIFEST, Manifest
 from caploom.storage.store import Artifact, Store
 
 NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state"})
 """Folders of a store that hold no artifacts."""
-
-_BY_FINGERPRINT = frozenset({"captions", "raw_pairs", "shards", "sheared", "canaries"})
-"""Kinds whose name holds the fingerprint of what made them, which nobody writes."""
 
 _SHOWN = re.compile(r"^(?P<asset>\S+)\s*\[(?P<partition>[^\]]+)\]$")
 _FINGERPRINT = re.compile(r"^[0-9a-f]{16}$")
@@ -47,10 +45,9 @@ def artifact_label(manifest: Manifest) -> str:
 
 def label_of(address: str) -> str:
     """The same of an address alone."""
-    *name, _ = address.split("/")
-    kind, *rest = _plain(tuple(name))
-    if kind == "sheared" and len(name) == 4:  # two shears of a captioner's shard differ in the shear's hash alone
-        return f"sheared/{name[1]}/{name[2]} [{name[3]}]"
+    kind, *name, _ = address.split("/")
+    # Two shears of a captioner's shard differ in the shear's fingerprint alone: what an axis is called by is shown.
+    _, *rest = _plain((kind, *name), but=load_stage(kind).axes if kind in STAGES else ())
     if not rest:
         return kind
     return f"{'/'.join([kind, *rest[:-1]])} [{rest[-1]}]"
@@ -123,10 +120,18 @@ def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[Found]:
         yield from _walk(folder / name, (*parts, name))
 
 
-def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
-    if parts[0] not in _BY_FINGERPRINT:
+def _plain(parts: tuple[str, ...], but: Container[str] = ()) -> tuple[str, ...]:
+    """A kind and name without its fingerprints, which nobody writes, but for those that are called so."""
+    kind, *name = parts
+    declared = load_stage(kind).parts if kind in STAGES else ()
+    if len(declared) != len(name):  # of another Caploom
         return parts
-    return tuple(part for part in parts if not _FINGERPRINT.match(part))
+    kept = (
+        value
+        for value, part in zip(name, declared, strict=True)
+        if not part.startswith("#") or part[1:] in but or not _FINGERPRINT.match(value)
+    )
+    return (kind, *kept)
 
 
 def _address_of_path(store: Store, text: str) -> str | None:

@@ -52,12 +52,16 @@ def _loaded(where: str) -> Stage:
     return stage
 
 
-@cache
 def sharded() -> dict[str, str]:
-    """Kinds whose artifacts are one a shard, the shard last in their names; what the part before it is called."""
-    parts = {stage.kind: stage.parts[-2:] for stage in stages() if len(stage.parts) > 1}
-    return {
-        kind: before.removeprefix("#")
-        for kind, (before, last) in parts.items()
-        if before.startswith("#") and last == "shard"
-    }
+    """Kinds whose artifacts are one a shard, the shard last in their names, and the fingerprint that stands before it.
+
+    That is what it is called; empty where there is none.
+    """
+    return _sharded(tuple(STAGES))
+
+
+@cache
+def _sharded(kinds: tuple[str, ...]) -> dict[str, str]:
+    parts = {kind: load_stage(kind).parts for kind in kinds}
+    before = {kind: names[-2] if len(names) > 1 else "" for kind, names in parts.items() if names[-1:] == ("shard",)}
+    return {kind: name.removeprefix("#") if name.startswith("#") else "" for kind, name in before.items()}

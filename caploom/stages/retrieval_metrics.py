@@ -16,6 +16,7 @@ from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
 from caploom.storage.manifest import Manifest
+from caploom.storage.records import RANKS
 from caploom.storage.store import Artifact, Draft
 
 KIND = "retrieval_metrics"
@@ -129,6 +130,7 @@ RETRIEVAL_METRICS = Stage(
         alike=_alike,
         verb="measure",
     ),
+    tables={"*/*/ranks.parquet": RANKS},
     reads_images=True,
     checks=Checks((BETTER_THAN_CHANCE,), check_metrics),
     piece=Piece("evaluation", _sets),

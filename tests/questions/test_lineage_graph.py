@@ -14,6 +14,9 @@ from caploom.questions.lineage.text import (
     lineage_mermaid,
     lineage_tree,
 )
+from caploom.stages.registry import STAGES
+from caploom.stages.stage import Stage
+from caploom.storage.store import Plan, Store
 
 
 def followed(store, root):
@@ -136,6 +139,23 @@ def test_json_has_nodes_and_edges(asked):
     assert {node["address"] for node in told["nodes"]} == {graph.root, *graph.back, *graph.forward}
     assert {node["side"] for node in told["nodes"]} == {"root", "back", "forward"}
     assert all(set(edge) == {"source", "made", "data_version"} for edge in told["edges"])
+
+
+def test_shards_are_one_line_whatever_stands_before_them_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(STAGES, "counts", f"{__name__}:COUNTS")
+    store = Store.opened(tmp_path / "store")
+    inputs = []
+    for kind, name in (("raw_words", ()), ("counts", ("llava",))):
+        for shard in ("shard-00000", "shard-00001"):
+            plan = Plan(kind=kind, name=(*name, shard), code_version="1", configuration={"shard": shard})
+            inputs.append(store.make(plan, lambda draft: None).as_input())
+    store.make(Plan(kind="total", code_version="1", configuration={}, inputs=tuple(inputs)), lambda draft: None)
+    tree = lineage_tree(artifact_lineage(store, "total"))
+    assert "raw_words: 2 shards, shard-00000, shard-00001" in tree
+    assert "counts/llava: 2 shards, shard-00000, shard-00001" in tree
+
+
+COUNTS = Stage(kind="counts", code_version="1", axes=("captioner", "shard"), keys=lambda graph: [])
 
 
 def test_an_unknown_artifact_is_refused(asked):

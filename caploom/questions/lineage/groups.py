@@ -28,9 +28,10 @@ class LineageGroup:
         first = self.first
         if len(self.nodes) == 1:
             return first.label
-        kind, *name = first.address.split("/")[:-2]  # without shard and fingerprint
-        called = f"{kind}/{name[0]}" if len(name) > 1 else kind
-        return f"{called} ({sharded()[kind]} {name[-1]}): {shards_in_words([node.shard or '' for node in self.nodes])}"
+        *name, last = first.address.split("/")[:-2]  # without shard and fingerprint
+        fingerprint = sharded()[first.kind]
+        called = f"{'/'.join(name)} ({fingerprint} {last})" if fingerprint else "/".join([*name, last])
+        return f"{called}: {shards_in_words([node.shard or '' for node in self.nodes])}"
 
     @property
     def name(self) -> str:

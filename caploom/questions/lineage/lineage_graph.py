@@ -181,7 +181,7 @@ def _nodes(catalog: "duckdb.DuckDBPyConnection", addresses: list[str]) -> dict[s
 def _node(row: Any, words: dict[tuple[str, str], str]) -> LineageNode:
     address, kind, label, fingerprint, version, started, seconds, out, failed, unit, latest, name, code, text = row
     family = shard = None
-    if kind in sharded() and len(name) > 1:
+    if kind in sharded() and name:
         shard, family = name[-1], "/".join([kind, *name[:-1], code, text])
     if (kind, text) not in words:
         words[kind, text] = in_few_words(kind, json.loads(text))
