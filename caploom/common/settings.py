@@ -92,7 +92,7 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
     place: Any = model
     for part in location:
         place = _unwrapped(place)
-        chosen = [each for each in get_args(place) if isinstance(each, type) and part in _tags(each)]
+        chosen = [arg for arg in get_args(place) if isinstance(arg, type) and part in _tags(arg)]
         if chosen:
             place = chosen[0]
             continue
@@ -110,7 +110,7 @@ def _unwrapped(annotation: Any) -> Any:
     """The type without `Annotated`, and without the None of an optional key."""
     if get_origin(annotation) is Annotated:
         return _unwrapped(get_args(annotation)[0])
-    present = [each for each in get_args(annotation) if each is not NoneType]
+    present = [arg for arg in get_args(annotation) if arg is not NoneType]
     return _unwrapped(present[0]) if NoneType in get_args(annotation) and len(present) == 1 else annotation
 
 

@@ -199,7 +199,7 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
     """Each arm with its name; of equivalent arms the first."""
     made = set()
     in_order = {name: place for place, name in enumerate(parts.captioners)}
-    all_sets = (each for sets in grid.captioners for each in sets.sets(parts.captioners))
+    all_sets = (chosen for sets in grid.captioners for chosen in sets.sets(parts.captioners))
     rest = list(product(grid.shears, grid.mixes.items(), grid.filters.items(), _trainers(grid, parts)))
     for captioners in all_sets:
         chosen = tuple(sorted(captioners, key=in_order.__getitem__))
@@ -275,7 +275,7 @@ def _trainers(grid: GridSettings, parts: GridParts) -> list[str]:
 
 def _most_arms(grid: GridSettings, parts: GridParts) -> int:
     """The combinations, before equivalent ones are merged."""
-    sets = sum(each.count(parts.captioners) for each in grid.captioners)
+    sets = sum(spec.count(parts.captioners) for spec in grid.captioners)
     return sets * len(grid.shears) * len(grid.mixes) * len(grid.filters) * len(_trainers(grid, parts))
 
 

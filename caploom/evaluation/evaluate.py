@@ -188,9 +188,9 @@ def _metrics(scoring: str, folds: list[_Fold], ranks: list[Ranks]) -> RetrievalM
         captions=sum(captions),
         folds=len(folds),
         image_to_text=direction_metrics(
-            [each.images for each in ranks], [np.bincount(fold.owners) for fold in folds], captions
+            [rank.images for rank in ranks], [np.bincount(fold.owners) for fold in folds], captions
         ),
-        text_to_image=direction_metrics([each.texts for each in ranks], [np.ones(n, int) for n in captions], images),
+        text_to_image=direction_metrics([rank.texts for rank in ranks], [np.ones(n, int) for n in captions], images),
         mean_rank_variance=float(
             np.mean([mean_rank_variance(each.texts, fold.owners) for each, fold in zip(ranks, folds, strict=True)])
         ),

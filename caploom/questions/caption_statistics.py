@@ -114,7 +114,7 @@ def caption_statistics(
         share_empty=_share(empty, total + empty),
         share_refusal=_share(_opened_by(REFUSAL_OPENINGS, texts), total),
         share_boilerplate=_share(_opened_by(BOILERPLATE_OPENINGS, texts), total),
-        commonest_openings=_commonest(" ".join(each[:_OPENING_WORDS]) for each in words),
+        commonest_openings=_commonest(" ".join(word[:_OPENING_WORDS]) for word in words),
         words_shared_with_raw=_overlap(words_of, _words_in(raw, "raw_caption")),
         words_shared_with={name: _overlap(words_of, _words_in(table, "text")) for name, table in others.items()},
     )
@@ -144,7 +144,7 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
     """
     table, empty = _whole(captions)
     raw = [PAIRS.empty_table()]
-    for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
+    for address in dict.fromkeys(record.address for caption in captions for record in caption.manifest.inputs):
         pairs = store.read(address)
         if pairs is None:
             raise StoreError(f"{address}: these raw pairs are gone, but captions that were made from them are there.")
@@ -161,7 +161,7 @@ def _made(graph: Graph, captioner: str, shards: Sequence[str]) -> list[Artifact]
 def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
     """All captions together, and the number of images with empty captions."""
     reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
-    empty = sum(each.get("empty_caption", 0) for each in reasons)
+    empty = sum(reason.get("empty_caption", 0) for reason in reasons)
     return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, captions)]), empty
 
 
@@ -169,7 +169,7 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
     """The statistics as a Markdown table; captions are shown as text, whatever is in them."""
     rows = [
         ("captions", f"{statistics.captions:,}"),
-        ("words: mean, median, 95th percentile", ", ".join(_figure(each) for each in _lengths(statistics))),
+        ("words: mean, median, 95th percentile", ", ".join(_figure(length) for length in _lengths(statistics))),
         ("tokens: mean", _figure(statistics.mean_tokens)),
         ("at the token cap", _percentage(statistics.share_at_token_cap)),
         ("stopped by the shear", _percentage(statistics.share_stopped_by_shear)),
@@ -222,7 +222,7 @@ def _jaccard(a: set[str], b: set[str]) -> float:
 
 def _opened_by(openings: Sequence[str], texts: Iterable[str]) -> int:
     # The word must end there: "As an aircraft" is not "As an AI".
-    pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(each) for each in openings)})\b", re.IGNORECASE)
+    pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(opening) for opening in openings)})\b", re.IGNORECASE)
     return sum(pattern.match(text.replace("’", "'")) is not None for text in texts)
 
 

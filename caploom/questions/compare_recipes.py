@@ -61,7 +61,7 @@ def compare_recipes(
 def _retrieved(metrics: Artifact) -> list[tuple[str, str]]:
     """The stages and retrieval sets that were measured, each once."""
     measurements = metrics.manifest.summary["measurements"]
-    found = [(each["stage"], each["evaluation_set"]) for each in measurements if each["kind"] == RETRIEVAL]
+    found = [(one["stage"], one["evaluation_set"]) for one in measurements if one["kind"] == RETRIEVAL]
     return list(dict.fromkeys(found))
 
 

@@ -19,25 +19,25 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     having = {name for arms in by_base.values() for name in arms[0].recipe.captioners}
     used = [name for name in factory.config.captioners if name in having]
     captions = {
-        name: [each for each in _captions(by_base) if each.manifest.configuration["captioner"] == name] for name in used
+        name: [part for part in _captions(by_base) if part.manifest.configuration["captioner"] == name] for name in used
     }
     used = [name for name in used if captions[name]]
     if not used:
         return
     images = {
-        _shard(each): each.manifest.rows.rows_in for name in used for each in captions[name] if each.manifest.rows
+        _shard(part): part.manifest.rows.rows_in for name in used for part in captions[name] if part.manifest.rows
     }
     sample = _sample(images)
     header = ["captioner", "captions", "failed", "words: mean", "median", "95 %", "refusals, %", "boilerplate, %"]
     table: list[Row] = [[*header, "shared with raw, %", "images/s"]]
     for name in used:
-        of = statistics_of_artifacts(factory.store, [each for each in captions[name] if _shard(each) in sample])
-        manifests = [each.manifest for each in captions[name]]
-        failed = sum(each.rows.rows_failed for each in manifests if each.rows is not None)
-        made = sum(each.summary["generated"] for each in manifests)
-        spent = sum(each.summary["generation_seconds"] for each in manifests)
+        of = statistics_of_artifacts(factory.store, [part for part in captions[name] if _shard(part) in sample])
+        manifests = [part.manifest for part in captions[name]]
+        failed = sum(manifest.rows.rows_failed for manifest in manifests if manifest.rows is not None)
+        made = sum(manifest.summary["generated"] for manifest in manifests)
+        spent = sum(manifest.summary["generation_seconds"] for manifest in manifests)
         numbers = [
-            f"{sum(each.summary['captions'] for each in manifests):,}",
+            f"{sum(manifest.summary['captions'] for manifest in manifests):,}",
             f"{failed:,}",
             *(_figure(each) for each in (of.mean_words, of.median_words, of.p95_words)),
             *(_share(each) for each in (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),
@@ -60,7 +60,7 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
 
 
 def _captions(by_base: Mapping[str, list[Arm]]) -> list[Artifact]:
-    found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
+    found = {caption.manifest.address: caption for arms in by_base.values() for arm in arms for caption in arm.captions}
     return list(found.values())
 
 

@@ -21,7 +21,7 @@ def html_report(content: Content) -> str:
     environment.filters |= {"anchor": _anchor, "label": _label}
     environment.tests |= {"linked": _is_linked}
     folder = files(_TEMPLATES) / "templates"
-    known = {each.manifest.address for each in content.artifacts}
+    known = {artifact.manifest.address for artifact in content.artifacts}
     return environment.get_template("report.html").render(
         content=content,
         known=known,

@@ -55,7 +55,7 @@ def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
 
 
 def _bins_of_words(counts: Sequence[WordCounts]) -> list[float]:
-    return [edge + 0.5 for edge in range(max((words for each in counts for words in each), default=1) + 2)]
+    return [edge + 0.5 for edge in range(max((words for count in counts for words in count), default=1) + 2)]
 
 
 def _draw_counts(axes: "Axes", counts: WordCounts, bins: list[float], **style: Any) -> None:

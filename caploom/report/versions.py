@@ -84,7 +84,7 @@ def left_out_sentences(found: RecipeVersions) -> list[str]:
             f"{name}: {_many(left.unmeasured, 'training set')} of these settings {_has(left.unmeasured)} no "
             "measurement: it was not made, or its files were deleted."
         )
-    gone = sum(any(each.why_not == "ranks are gone" for each in version.recalls.values()) for version in found.versions)
+    gone = sum(any(one.why_not == "ranks are gone" for one in version.recalls.values()) for version in found.versions)
     if gone:
         sentences.append(
             f"{name}: {_many(gone, 'change')} cannot be computed, because the ranks of single queries (ranks.parquet) "

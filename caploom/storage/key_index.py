@@ -81,7 +81,7 @@ class KeyIndex:
             if index is None:
                 return [], [*self._finished(changes)]
             index.execute("create temp table wanted (hash integer primary key)")
-            index.executemany("insert into wanted values (?)", ([each] for each in _hashes(keys)))
+            index.executemany("insert into wanted values (?)", ([value] for value in _hashes(keys)))
             index.execute("begin")  # artifacts indexed meanwhile are in both answers or in neither
             # A cross join makes SQLite use this order; its own choice would read all keys.
             query = (

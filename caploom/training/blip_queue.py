@@ -17,7 +17,7 @@ class FeatureQueue:
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """The features, which stay on that device: thousands of them would take longer to move than to compare."""
-        self.features = tuple(each.to(device) for each in self.features)
+        self.features = tuple(feature.to(device) for feature in self.features)
         return self.features
 
     def push(self, images: torch.Tensor, texts: torch.Tensor) -> None:

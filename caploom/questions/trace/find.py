@@ -100,7 +100,7 @@ class ImageFinder:
             )
         others = [each for each in every if each != choice[0]]
         if others:
-            notes.append(f"other images had this path before: {', '.join(each[:16] for each in others)}")
+            notes.append(f"other images had this path before: {', '.join(other[:16] for other in others)}")
         return FoundImage(choice[0], text, tuple(notes))
 
     def _pairs_of(self, names: Sequence[str]) -> list[tuple[str, bool]]:
