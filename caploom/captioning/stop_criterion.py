@@ -22,9 +22,9 @@ def tokens_that_may_settle(
     """
     if not stops and not stop_strings:
         return None
-    letters = set(_SENTENCE_ENDS if stops else "") | {text[-1] for text in stop_strings}
+    characters = set(_SENTENCE_ENDS if stops else "") | {text[-1] for text in stop_strings}
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return torch.tensor([any(letter in letters for letter in piece) for piece in pieces])
+    return torch.tensor([any(character in characters for character in piece) for piece in pieces])
 
 
 class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
