@@ -89,7 +89,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
             end = self._ends[number] if self._ends else None
             if end is not None:
                 row = self._rows[number]
-            cut = next((place for place, token in enumerate(row) if token in self._end_tokens), None)
+            cut = next((position for position, token in enumerate(row) if token in self._end_tokens), None)
             rows.append(row if cut is None else row[:cut])
             reasons.append(end or ("stop" if cut is not None else "length"))
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)

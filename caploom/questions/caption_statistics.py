@@ -182,8 +182,8 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
             for name, share in statistics.words_shared_with.items()
         ),
         *(
-            (f"opening {place}", f"{markdown_text(opening)} ({count:,})")
-            for place, (opening, count) in enumerate(statistics.commonest_openings, start=1)
+            (f"opening {number}", f"{markdown_text(opening)} ({count:,})")
+            for number, (opening, count) in enumerate(statistics.commonest_openings, start=1)
         ),
     ]
     return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])

@@ -121,8 +121,8 @@ class ImageFinder:
                 [there, *names],
             ).fetchall()
             if found:
-                place = {file: number for number, file in enumerate(latest)}
-                found.sort(key=lambda row: place[row[1]])
+                position = {file: number for number, file in enumerate(latest)}
+                found.sort(key=lambda row: position[row[1]])
                 return [(image_id, latest[file]) for image_id, file in found]
         return []
 

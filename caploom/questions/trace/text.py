@@ -28,7 +28,7 @@ def trace_markdown(trace: ImageTrace) -> str:
         lines += ["", f"**{markdown_line(title)}**", ""]
         for line in section:
             depth = (len(line) - len(line.lstrip())) // 2
-            parts = [_struck(part, place) for place, part in enumerate(_cut(line.strip()))]
+            parts = [_struck(part, index) for index, part in enumerate(_cut(line.strip()))]
             lines.append(f"{'  ' * depth}- {''.join(parts)}")
     return "\n".join(lines)
 
@@ -75,8 +75,8 @@ def _caption(caption: TracedCaption) -> list[str]:
 
 
 def _training_set(training_set: TracedTrainingSet) -> list[str]:
-    places = ", ".join(f"row {row} of {file}" for file, row in training_set.rows) or "has no row of this image"
-    lines = [f"{places}; {_when(training_set.started, training_set.is_latest)}"]
+    positions = ", ".join(f"row {row} of {file}" for file, row in training_set.rows) or "has no row of this image"
+    lines = [f"{positions}; {_when(training_set.started, training_set.is_latest)}"]
     for caption in training_set.captions:
         if caption.weight is None:
             lines.append(f"  not in it  {caption.source}: {_quoted(caption.caption)}  ({caption.reason})")
@@ -107,9 +107,9 @@ def _cut(line: str) -> list[str]:
     return [each for part in line.split(_OPEN) for each in part.split(_CLOSE)]
 
 
-def _struck(part: str, place: int) -> str:
+def _struck(part: str, index: int) -> str:
     text = markdown_line(part)
-    return f"~~{text}~~" if place % 2 else text
+    return f"~~{text}~~" if index % 2 else text
 
 
 def _quoted(text: str) -> str:

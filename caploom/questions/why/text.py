@@ -125,7 +125,7 @@ def _number(value: float | None) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells in columns; the first and last are words, the others numbers."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]) - 1)]
     return [
         "  ".join(
             [
