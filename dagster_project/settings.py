@@ -23,7 +23,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 
 def settings_asset(config: FactoryConfig) -> dg.AssetSpec:
     """The asset; nothing makes it but an editor."""
-    names = [_name(piece, each) for stage, piece in _pieces() for each in partition_names(config, stage)]
+    names = [_name(piece, name) for stage, piece in _pieces() for name in partition_names(config, stage)]
     return dg.AssetSpec(
         SETTINGS,
         partitions_def=dg.StaticPartitionsDefinition(names),

@@ -71,7 +71,7 @@ def _spread(model: CanaryModel, refs: Sequence[ImageRef]) -> "list[tuple[ImageRe
     """Eight of the first images, from the shortest to the longest prompt: only different lengths need padding."""
     ordered = sorted(refs[:_CANDIDATES], key=model.length)
     step = max(len(ordered) // IMAGES, 1)
-    preferred = ordered[::step] + [ref for place, ref in enumerate(ordered) if place % step]
+    preferred = ordered[::step] + [ref for position, ref in enumerate(ordered) if position % step]
     opened = []
     for ref, image in _readable(preferred):
         opened.append((ref, image))

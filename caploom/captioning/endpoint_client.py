@@ -214,8 +214,8 @@ class EndpointClient:
 
     def _until_stop_string(self, text: str) -> tuple[str, bool]:
         """The text before the first stop string, which some servers leave in, and whether there was one."""
-        places = [text.find(stop) for stop in self._settings.decoding.stop_strings if stop in text]
-        return (text[: min(places)], True) if places else (text, False)
+        ends = [text.find(stop) for stop in self._settings.decoding.stop_strings if stop in text]
+        return (text[: min(ends)], True) if ends else (text, False)
 
     def _garbage(self, body: bytes) -> NoReturn:
         shown = self._message(body.decode(errors="replace"))

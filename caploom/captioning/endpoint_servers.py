@@ -99,7 +99,7 @@ class EndpointServers:
 
     def _refuse_other_models(self) -> None:
         model = self._settings.model
-        listed = {each.url: each.client.models() for each in self._servers if each.client is not None}
+        listed = {server.url: server.client.models() for server in self._servers if server.client is not None}
         listed = {url: names for url, names in listed.items() if names}  # not every server lists its models
         having = [url for url, names in listed.items() if model in names]
         lacking = [url for url, names in listed.items() if model not in names]
@@ -114,7 +114,7 @@ class EndpointServers:
         """The available server with the fewest attempts and then requests; otherwise the one available first."""
         now = time.monotonic()
         with self._lock:
-            awake = [each for each in self._servers if each.asleep_until <= now]
+            awake = [server for server in self._servers if server.asleep_until <= now]
             if awake:
                 return min(awake, key=lambda each: (sum(each is one for one in tried), each.under_way))
             return min(self._servers, key=lambda each: each.asleep_until)

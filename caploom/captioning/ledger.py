@@ -106,7 +106,7 @@ class Ledger:
         for address in self._addresses():
             refresh(*address.split("/"))
             index = KeyIndex(self._store, address, _TABLE, "image_id", skip=[_PENDING])
-            found += (each for each in index.holders(image_ids) if self._store.has_file(each, _TABLE))
+            found += (holder for holder in index.holders(image_ids) if self._store.has_file(holder, _TABLE))
         return [f"{self._store.tables_root}/{address}/{_TABLE}" for address in found]
 
     def _addresses(self) -> list[str]:

@@ -25,7 +25,7 @@ class GumbelSampler(LogitsProcessor):  # type: ignore[misc]
         warped = scores.float()
         for warper in self._warpers:
             warped = warper(input_ids, warped)
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=each) for each in self._generators])
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self._generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
         return warped + noise.to(scores.device)
 

@@ -22,9 +22,9 @@ def tokens_that_may_settle(
     """
     if not stops and not stop_strings:
         return None
-    letters = set(_SENTENCE_ENDS if stops else "") | {text[-1] for text in stop_strings}
+    characters = set(_SENTENCE_ENDS if stops else "") | {text[-1] for text in stop_strings}
     pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    return torch.tensor([any(letter in letters for letter in piece) for piece in pieces])
+    return torch.tensor([any(character in characters for character in piece) for piece in pieces])
 
 
 class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
@@ -89,7 +89,7 @@ class PerRowStopping(StoppingCriteria):  # type: ignore[misc]
             end = self._ends[number] if self._ends else None
             if end is not None:
                 row = self._rows[number]
-            cut = next((place for place, token in enumerate(row) if token in self._end_tokens), None)
+            cut = next((position for position, token in enumerate(row) if token in self._end_tokens), None)
             rows.append(row if cut is None else row[:cut])
             reasons.append(end or ("stop" if cut is not None else "length"))
         texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)

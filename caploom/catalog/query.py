@@ -91,8 +91,8 @@ def aligned(answer: Answer, *, limit: int | None) -> str:
     shown = answer.rows if limit is None else answer.rows[:limit]
     widest = None if limit is None else _WIDEST
     cells = [answer.columns, *([_cell(value, widest) for value in row] for row in shown)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(answer.columns))]
-    numbers = [all(isinstance(row[place], int | float | None) for row in shown) for place in range(len(widths))]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(answer.columns))]
+    numbers = [all(isinstance(row[index], int | float | None) for row in shown) for index in range(len(widths))]
     lines = [_line(row, widths, numbers) for row in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
     more = len(answer.rows) - len(shown)

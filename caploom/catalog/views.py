@@ -150,7 +150,7 @@ def quoted(text: str) -> str:
 
 def as_pattern(path: str) -> str:
     """A path as a DuckDB pattern that matches only this path."""
-    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in path)
+    return "".join(f"[{character}]" if character in "[*?" else character for character in path)
 
 
 _Sources = list[tuple[list[str], bool]]

@@ -31,9 +31,9 @@ def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_jso
     compared = compare_recipes(Factory.from_yaml(config), recipe_a, recipe_b, evaluation_set=name)
     if as_json:
         records = [
-            {"stage": each.stage, "evaluation_set": each.evaluation_set, **comparison.to_dict()}
+            {"stage": each.stage, "evaluation_set": each.evaluation_set, **row.to_dict()}
             for each in compared
-            for comparison in each.comparisons
+            for row in each.comparisons
         ]
         click.echo(json.dumps({"first": recipe_a, "second": recipe_b, "comparisons": records}, indent=2))
         return
@@ -47,12 +47,12 @@ def _table(comparisons: "list[Comparison]", first: str, second: str) -> str:
         f"| scoring | direction | R@K | {first} | {second} | difference | 95 % interval | p | queries |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in comparisons:
-        low, high = (100 * bound for bound in each.paired.interval)
+    for row in comparisons:
+        low, high = (100 * bound for bound in row.paired.interval)
         lines.append(
-            f"| {each.scoring} | {each.direction.replace('_', ' ')} | {each.k} | {100 * each.first:.2f} | "
-            f"{100 * each.second:.2f} | {100 * each.paired.difference:+.2f} | {low:+.2f} to {high:+.2f} | "
-            f"{_p(each.paired.p_value)} | {each.queries:,} |"
+            f"| {row.scoring} | {row.direction.replace('_', ' ')} | {row.k} | {100 * row.first:.2f} | "
+            f"{100 * row.second:.2f} | {100 * row.paired.difference:+.2f} | {low:+.2f} to {high:+.2f} | "
+            f"{_p(row.paired.p_value)} | {row.queries:,} |"
         )
     return "\n".join(lines)
 

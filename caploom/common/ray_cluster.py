@@ -66,8 +66,8 @@ def init_options(executor: RayExecutor) -> dict[str, Any]:
     options: dict[str, Any] = {"address": executor.address, "log_to_driver": False, "logging_level": "warning"}
     if executor.address is None:
         # Ray's CPUs are slots for tasks: a small machine is given as many as were requested.
-        places = max(os.cpu_count() or 1, ceil(executor.workers * executor.cpus_per_worker) + executor.decoders)
-        options |= {"address": "local", "num_cpus": places, "include_dashboard": False}
+        cpus = max(os.cpu_count() or 1, ceil(executor.workers * executor.cpus_per_worker) + executor.decoders)
+        options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     return options
 
 

@@ -89,20 +89,20 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str],
     """
     keys: list[str] = []
     fields: list[str] = []
-    place: Any = model
+    annotation: Any = model
     for part in location:
-        place = _unwrapped(place)
-        chosen = [each for each in get_args(place) if isinstance(each, type) and part in _tags(each)]
+        annotation = _unwrapped(annotation)
+        chosen = [arg for arg in get_args(annotation) if isinstance(arg, type) and part in _tags(arg)]
         if chosen:
-            place = chosen[0]
+            annotation = chosen[0]
             continue
         keys.append(str(part))
-        if isinstance(place, type) and issubclass(place, BaseModel):
-            fields = list(place.model_fields)
-            place = place.model_fields[part].annotation if part in place.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            fields = list(annotation.model_fields)
+            annotation = annotation.model_fields[part].annotation if part in annotation.model_fields else None
         else:
             fields = []
-            place = get_args(place)[-1] if get_args(place) else None  # the values of a mapping or a list
+            annotation = get_args(annotation)[-1] if get_args(annotation) else None  # the values of a mapping or a list
     return keys, fields
 
 
@@ -110,7 +110,7 @@ def _unwrapped(annotation: Any) -> Any:
     """The type without `Annotated`, and without the None of an optional key."""
     if get_origin(annotation) is Annotated:
         return _unwrapped(get_args(annotation)[0])
-    present = [each for each in get_args(annotation) if each is not NoneType]
+    present = [arg for arg in get_args(annotation) if arg is not NoneType]
     return _unwrapped(present[0]) if NoneType in get_args(annotation) and len(present) == 1 else annotation
 
 

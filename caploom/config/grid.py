@@ -166,12 +166,12 @@ def expand_grid(grid: GridSettings, parts: GridParts) -> dict[str, RecipeSetting
 
 def check_grid(grid: GridSettings, parts: GridParts) -> None:
     """Raise `ValueError` with the key's path unless every name of the grid is known."""
-    for place, sets in enumerate(grid.captioners):
+    for index, sets in enumerate(grid.captioners):
         named = sets.named()
         for name in named:
-            check_known(f"grid.captioners.{place}", name, parts.captioners, "captioner")
+            check_known(f"grid.captioners.{index}", name, parts.captioners, "captioner")
         if len(set(named)) != len(named):
-            raise ValueError(f"grid.captioners.{place}: {named} names a captioner twice: name each once")
+            raise ValueError(f"grid.captioners.{index}: {named} names a captioner twice: name each once")
     for shear in grid.shears:
         check_known("grid.shears", shear, [NO_SHEAR, *parts.shears], "shear")
     for trainer in grid.trainers or []:
@@ -198,8 +198,8 @@ def _spanned(grid: GridSettings, parts: GridParts) -> list[str]:
 def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSettings]]:
     """Each arm with its name; of equivalent arms the first."""
     made = set()
-    in_order = {name: place for place, name in enumerate(parts.captioners)}
-    all_sets = (each for sets in grid.captioners for each in sets.sets(parts.captioners))
+    in_order = {name: index for index, name in enumerate(parts.captioners)}
+    all_sets = (chosen for sets in grid.captioners for chosen in sets.sets(parts.captioners))
     rest = list(product(grid.shears, grid.mixes.items(), grid.filters.items(), _trainers(grid, parts)))
     for captioners in all_sets:
         chosen = tuple(sorted(captioners, key=in_order.__getitem__))
@@ -275,7 +275,7 @@ def _trainers(grid: GridSettings, parts: GridParts) -> list[str]:
 
 def _most_arms(grid: GridSettings, parts: GridParts) -> int:
     """The combinations, before equivalent ones are merged."""
-    sets = sum(each.count(parts.captioners) for each in grid.captioners)
+    sets = sum(spec.count(parts.captioners) for spec in grid.captioners)
     return sets * len(grid.shears) * len(grid.mixes) * len(grid.filters) * len(_trainers(grid, parts))
 
 

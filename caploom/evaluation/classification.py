@@ -101,8 +101,8 @@ def text_classifier(
         blocks.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
         if progress is not None:
             progress((start + len(block)) * len(templates))
-    place = {name: number for number, name in enumerate(different)}
-    return np.concatenate(blocks)[[place[name] for name in names]]
+    position = {name: number for number, name in enumerate(different)}
+    return np.concatenate(blocks)[[position[name] for name in names]]
 
 
 def label_ranks(images: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:

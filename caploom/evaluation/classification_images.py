@@ -45,7 +45,7 @@ def write_classification_images(
     """
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
-    number = {label: place for place, label in enumerate(classes.labels)}
+    number = {label: index for index, label in enumerate(classes.labels)}
     images: list[dict[str, Any]] = []
     failures = []
     for done, (row, found) in enumerate(identified_rows(rows), start=1):
@@ -69,7 +69,7 @@ def write_classification_images(
         "images": len(images),
         "classes": len(classes.labels),
         "images_per_class": {
-            "min": min(counts[place] for place in range(len(classes.labels))),
+            "min": min(counts[index] for index in range(len(classes.labels))),
             "max": max(counts.values()),
         },
     }

@@ -142,9 +142,9 @@ class _Pairs:
             paths,
             [text for of_image in captions for text in of_image],
             [
-                f"{image}#{place}"
+                f"{image}#{position}"
                 for image, texts in zip(image_ids, captions, strict=True)
-                for place in range(len(texts))
+                for position in range(len(texts))
             ],
             np.repeat(np.arange(len(paths)), [len(of_image) for of_image in captions]),
             np.array([-1 if fold is None else fold for fold in table["fold"].to_pylist()], np.int64),
@@ -169,9 +169,9 @@ class _Fold:
         self.number = None if number < 0 else int(number)
         self.image_index = np.flatnonzero(data.folds == number)
         self.text_index = np.flatnonzero(data.folds[data.owners] == number)
-        place = np.zeros(len(data.paths), np.int64)
-        place[self.image_index] = np.arange(len(self.image_index))
-        self.owners = place[data.owners[self.text_index]]
+        position = np.zeros(len(data.paths), np.int64)
+        position[self.image_index] = np.arange(len(self.image_index))
+        self.owners = position[data.owners[self.text_index]]
         whole = len(self.image_index) == len(data.paths)
         self.images, self.texts = (images, texts) if whole else (images[self.image_index], texts[self.text_index])
 
@@ -188,9 +188,9 @@ def _metrics(scoring: str, folds: list[_Fold], ranks: list[Ranks]) -> RetrievalM
         captions=sum(captions),
         folds=len(folds),
         image_to_text=direction_metrics(
-            [each.images for each in ranks], [np.bincount(fold.owners) for fold in folds], captions
+            [rank.images for rank in ranks], [np.bincount(fold.owners) for fold in folds], captions
         ),
-        text_to_image=direction_metrics([each.texts for each in ranks], [np.ones(n, int) for n in captions], images),
+        text_to_image=direction_metrics([rank.texts for rank in ranks], [np.ones(n, int) for n in captions], images),
         mean_rank_variance=float(
             np.mean([mean_rank_variance(each.texts, fold.owners) for each, fold in zip(ranks, folds, strict=True)])
         ),

@@ -41,4 +41,4 @@ def measure_set(
         retrieved = evaluate_encoder(encoder, artifact.file("pairs.parquet"), out=out, progress=progress)
         figures = [each.to_dict() for each in retrieved.values()]
     remarks = {key: value for key, value in artifact.manifest.summary.items() if key in ("protocol", "note")}
-    return [{"evaluation_set": name, **remarks, **each} for each in figures]
+    return [{"evaluation_set": name, **remarks, **figure} for figure in figures]

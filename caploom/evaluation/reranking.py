@@ -42,10 +42,10 @@ def reranked(
     image = np.concatenate([np.repeat(np.arange(len(images)), of_images.shape[1]), of_texts.ravel()])
     text = np.concatenate([of_images.ravel(), np.repeat(np.arange(len(texts)), of_texts.shape[1])])
     # A pair that is among the best of both its sides is scored once.
-    pairs, place = np.unique(image * len(texts) + text, return_inverse=True)
+    pairs, position = np.unique(image * len(texts) + text, return_inverse=True)
     image, text = np.divmod(pairs, len(texts))
     scores = scorer.score(paths, image_ids, captions, image, text, progress).astype(np.float64)
-    scores = (scores + exact_scores(images, texts, image, text))[place]
+    scores = (scores + exact_scores(images, texts, image, text))[position]
     scores_of_images = scores[: of_images.size].reshape(of_images.shape)
     scores_of_texts = scores[of_images.size :].reshape(of_texts.shape)
     return Ranks(

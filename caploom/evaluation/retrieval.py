@@ -107,8 +107,8 @@ class _Counting:
         images = rows.start + unsettled
         low, high = (limits[images][:, None] for limits in self._image_limits)
         near = scores[unsettled]
-        place, text = np.nonzero((near >= low) & (near <= high))
-        image, text = images[place], columns.start + text
+        position, text = np.nonzero((near >= low) & (near <= high))
+        image, text = images[position], columns.start + text
         others = self._owners[text] != image
         image, text = image[others], text[others]
         at_least = exact_scores(self._images, self._texts, image, text) >= self._best[image]
@@ -121,8 +121,8 @@ class _Counting:
         texts = columns.start + unsettled
         low, high = (limits[texts] for limits in self._text_limits)
         near = scores[:, unsettled]
-        image, place = np.nonzero((near >= low) & (near <= high))
-        image, text = rows.start + image, texts[place]
+        image, position = np.nonzero((near >= low) & (near <= high))
+        image, text = rows.start + image, texts[position]
         others = self._owners[text] != image
         image, text = image[others], text[others]
         at_least = exact_scores(self._images, self._texts, image, text) >= self._positives[text]

@@ -135,14 +135,14 @@ def measured(metrics: Artifact) -> dict[str, float]:
     """Every figure of every measurement, such as `zero-shot/scenes/cosine/image_to_text/recall_at_1`."""
     found: dict[str, float] = {}
     for each in metrics.manifest.summary["measurements"]:
-        place = "/".join(str(each[key]) for key in ("stage", "evaluation_set", "scoring") if each.get(key))
-        found.update(_figures(place, each))
+        prefix = "/".join(str(each[key]) for key in ("stage", "evaluation_set", "scoring") if each.get(key))
+        found.update(_figures(prefix, each))
     return found
 
 
-def _figures(place: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _figures(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in values.items():
-        name = f"{place}/{key}".replace("@", "_at_")
+        name = f"{prefix}/{key}".replace("@", "_at_")
         if isinstance(value, dict):
             yield from _figures(name, value)
         elif isinstance(value, int | float) and not isinstance(value, bool):

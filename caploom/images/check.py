@@ -155,5 +155,5 @@ def _is_svg(data: bytes) -> bool:
 @cache
 def _cosines() -> np.ndarray:
     """The first eight rows of the discrete cosine transform of 32 values, float of shape (8, 32)."""
-    places = 2 * np.arange(_HASH_SIDE) + 1
-    return 2 * np.cos(np.pi * places[None] * np.arange(8)[:, None] / (2 * _HASH_SIDE))
+    odd = 2 * np.arange(_HASH_SIDE) + 1
+    return 2 * np.cos(np.pi * odd[None] * np.arange(8)[:, None] / (2 * _HASH_SIDE))

@@ -68,7 +68,7 @@ def find_candidates(journal: Journal, settings: InboxSettings, now: float) -> Ca
         f" count(*) filter (where not ({ready})) from ({_IMAGES})",
         times,
     )
-    first = [Candidate(*each) for each in images]
+    first = [Candidate(*image) for image in images]
     for uri, inbox, kind, version, since, folder, rows in journal.rows(_CONTAINERS):
         # A table describes images next to it, which may still be arriving.
         last = _last_change(journal, folder) if kind == "table" else since

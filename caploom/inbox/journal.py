@@ -126,7 +126,7 @@ class Journal:
     def remember(self, table: str, uris: Iterable[str]) -> None:
         """Let queries see some folders or files, until the next call, in the table `tabled`, `whole` or `gone_now`."""
         self.run(f"delete from {table}")
-        self._database.executemany(f"insert or ignore into {table} values (?)", ((each,) for each in uris))
+        self._database.executemany(f"insert or ignore into {table} values (?)", ((uri,) for uri in uris))
 
     def take(self, shard: str, records: Sequence[dict[str, Any]]) -> None:
         """Record that a shard has these files' rows (as INBOX_FILES)."""

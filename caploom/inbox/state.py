@@ -36,8 +36,8 @@ class InboxState:
             "folders": self.folders,
             "waiting": self.waiting,
             "taken": self.taken,
-            "shards": [dict(zip(("shard", "rows", "ingested"), each, strict=True)) for each in self.shards],
-            "events": [dict(zip(("at", "event"), each, strict=True)) for each in self.events],
+            "shards": [dict(zip(("shard", "rows", "ingested"), shard, strict=True)) for shard in self.shards],
+            "events": [dict(zip(("at", "event"), event, strict=True)) for event in self.events],
         }
 
     def lines(self) -> list[str]:

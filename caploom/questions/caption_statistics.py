@@ -110,7 +110,7 @@ def caption_statistics(
         share_empty=_share(empty, total + empty),
         share_refusal=_share(_opened_by(REFUSAL_OPENINGS, texts), total),
         share_boilerplate=_share(_opened_by(BOILERPLATE_OPENINGS, texts), total),
-        commonest_openings=_commonest(" ".join(each[:_OPENING_WORDS]) for each in words),
+        commonest_openings=_commonest(" ".join(word[:_OPENING_WORDS]) for word in words),
         words_shared_with_raw=_overlap(words_of, _words_in(raw, "raw_caption")),
         words_shared_with={name: _overlap(words_of, _words_in(table, "text")) for name, table in others.items()},
     )
@@ -143,7 +143,7 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
     """
     table, empty = _whole(captions)
     raw = [PAIRS.empty_table()]
-    for address in dict.fromkeys(record.address for each in captions for record in each.manifest.inputs):
+    for address in dict.fromkeys(record.address for caption in captions for record in caption.manifest.inputs):
         pairs = store.read(address)
         if pairs is None:
             raise StoreError(f"{address}: these raw pairs are gone, but captions that were made from them are there.")
@@ -154,7 +154,7 @@ def statistics_of_artifacts(store: Store, captions: Sequence[Artifact]) -> Capti
 def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
     """All captions together, and the number of images with empty captions."""
     reasons = [artifact.manifest.rows.reasons for artifact in captions if artifact.manifest.rows is not None]
-    empty = sum(each.get("empty_caption", 0) for each in reasons)
+    empty = sum(reason.get("empty_caption", 0) for reason in reasons)
     return pa.concat_tables([CAPTIONS.empty_table(), *map(read_captions, captions)]), empty
 
 
@@ -176,8 +176,8 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
             for name, share in statistics.words_shared_with.items()
         ),
         *(
-            (f"opening {place}", f"{markdown_text(opening)} ({count:,})")
-            for place, (opening, count) in enumerate(statistics.commonest_openings, start=1)
+            (f"opening {number}", f"{markdown_text(opening)} ({count:,})")
+            for number, (opening, count) in enumerate(statistics.commonest_openings, start=1)
         ),
     ]
     return "\n".join(markdown_rows(("figure", "value"), rows))
@@ -212,7 +212,7 @@ def _jaccard(a: set[str], b: set[str]) -> float:
 
 def _opened_by(openings: Sequence[str], texts: Iterable[str]) -> int:
     # The word must end there: "As an aircraft" is not "As an AI".
-    pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(each) for each in openings)})\b", re.IGNORECASE)
+    pattern = re.compile(rf"\W*(?:{'|'.join(re.escape(opening) for opening in openings)})\b", re.IGNORECASE)
     return sum(pattern.match(text.replace("’", "'")) is not None for text in texts)
 
 

@@ -68,9 +68,9 @@ def _last_trained_on(graph: Graph, recipe: Recipe) -> Artifact | None:
     stage = graph.stage("checkpoint")
     settings = stage.settings(graph, (recipe.name,))
     checkpoints = [
-        each
-        for each in graph.view.artifacts(stage.kind, recipe.name)
-        if each.manifest.configuration == settings and each.manifest.code_version == stage.code_version
+        artifact
+        for artifact in graph.view.artifacts(stage.kind, recipe.name)
+        if artifact.manifest.configuration == settings and artifact.manifest.code_version == stage.code_version
     ]
     for checkpoint in sorted(checkpoints, key=lambda each: each.manifest.started, reverse=True):
         training_set = graph.view.read(checkpoint.manifest.inputs[0].address)

@@ -27,19 +27,19 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     if not used:
         return
     images = {
-        _shard(each): each.manifest.rows.rows_in for name in used for each in captions[name] if each.manifest.rows
+        _shard(part): part.manifest.rows.rows_in for name in used for part in captions[name] if part.manifest.rows
     }
     sample = _sample(images)
     header = ["captioner", "captions", "failed", "words: mean", "median", "95 %", "refusals, %", "boilerplate, %"]
     table: list[Row] = [[*header, "shared with raw, %", "images/s"]]
     for name in used:
-        of = statistics_of_artifacts(factory.store, [each for each in captions[name] if _shard(each) in sample])
-        manifests = [each.manifest for each in captions[name]]
-        failed = sum(each.rows.rows_failed for each in manifests if each.rows is not None)
-        made = sum(each.summary["generated"] for each in manifests)
-        spent = sum(each.summary["generation_seconds"] for each in manifests)
+        of = statistics_of_artifacts(factory.store, [part for part in captions[name] if _shard(part) in sample])
+        manifests = [part.manifest for part in captions[name]]
+        failed = sum(manifest.rows.rows_failed for manifest in manifests if manifest.rows is not None)
+        made = sum(manifest.summary["generated"] for manifest in manifests)
+        spent = sum(manifest.summary["generation_seconds"] for manifest in manifests)
         numbers = [
-            f"{sum(each.summary['captions'] for each in manifests):,}",
+            f"{sum(manifest.summary['captions'] for manifest in manifests):,}",
             f"{failed:,}",
             *map(decimal, (of.mean_words, of.median_words, of.p95_words)),
             *map(percent, (of.share_refusal, of.share_boilerplate, of.words_shared_with_raw)),

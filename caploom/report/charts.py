@@ -70,8 +70,8 @@ def curves_chart(curves: Mapping[str, Sequence[float]], chance: Sequence[float],
         for k, value in enumerate(values, start=1)
     ]
     names = [*shown, "(chance)"]
-    colours = [*(_COLOURS[place % len(_COLOURS)] for place in range(len(shown))), "#777777"]
-    dashes = [*(_DASHES[place % len(_DASHES)] for place in range(len(shown))), [1, 3]]
+    colours = [*(_COLOURS[index % len(_COLOURS)] for index in range(len(shown))), "#777777"]
+    dashes = [*(_DASHES[index % len(_DASHES)] for index in range(len(shown))), [1, 3]]
     legend = alt.Legend(title=None, labelLimit=_LABEL, symbolSize=400)
     chart = (
         alt.Chart(_values(data))
@@ -187,7 +187,7 @@ def _names(base: Any) -> Any:
 
 
 def _cycled(values: Sequence[Any], count: int) -> list[Any]:
-    return [values[place % len(values)] for place in range(count)]
+    return [values[index % len(values)] for index in range(count)]
 
 
 def _values(data: Sequence[Mapping[str, Any]]) -> Any:

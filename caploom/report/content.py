@@ -54,7 +54,7 @@ def report_content(factory: Factory, latest: LatestResults, versions: Mapping[st
             "rows": [row.to_dict() for group in rows.values() for row in group],
             **figures,
             **({"on_earlier_data": dict(latest.on_earlier_data)} if latest.on_earlier_data else {}),
-            **({"versions": [each.to_dict() for each in versions.values()]} if versions else {}),
+            **({"versions": [version.to_dict() for version in versions.values()]} if versions else {}),
         },
         verdicts={label: verdict(group) for label, group in rows.items()},
     )
@@ -73,8 +73,8 @@ def _training_section(by_base: Mapping[str, list[Arm]]) -> Section:
     table: list[Row] = [header]
     for arms in by_base.values():
         for arm in arms:
-            seen = sum(each.manifest.summary["samples_seen"] for each in arm.checkpoints)
-            steps = sum(each.manifest.summary["steps"] for each in arm.checkpoints)
+            seen = sum(checkpoint.manifest.summary["samples_seen"] for checkpoint in arm.checkpoints)
+            steps = sum(checkpoint.manifest.summary["steps"] for checkpoint in arm.checkpoints)
             table.append(
                 [
                     Cell(arm.recipe.name, arm.checkpoints[0]),

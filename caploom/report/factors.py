@@ -32,8 +32,8 @@ def effects(recipes: Mapping[str, Recipe], hits: Mapping[str, Hits]) -> list[Eff
     """Every change of one factor that two recipes show, in the factors' order and the recipes' own."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     names = [name for name in recipes if name in hits]
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
             for factor, change, pair in _changes(recipes, first, second):
                 found.setdefault((factor, change), []).append(pair)
     order = [CAPTIONER, *_FACTORS]

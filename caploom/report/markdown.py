@@ -18,14 +18,14 @@ def markdown_report(content: Content) -> str:
     blocks.append("## Artifacts")
     rows = [
         [
-            f"[{markdown_text(artifact_label(each.manifest))}](../../{each.manifest.address}/manifest.json)",
-            each.manifest.data_version,
-            each.manifest.started,
+            f"[{markdown_text(artifact_label(artifact.manifest))}](../../{artifact.manifest.address}/manifest.json)",
+            artifact.manifest.data_version,
+            artifact.manifest.started,
         ]
-        for each in content.artifacts
+        for artifact in content.artifacts
     ]
     blocks.append(markdown_table([["artifact", "data version", "made"], *rows]))
-    blocks += [markdown_text(each) for each in content.attributions]
+    blocks += [markdown_text(attribution) for attribution in content.attributions]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -53,7 +53,7 @@ def _section(section: Section) -> list[str]:
 def _query(query: Query) -> list[str]:
     which = f"image {query.image}" if query.direction == DIRECTIONS[0] else f"caption of {query.image}"
     cells = [which, " // ".join(query.asked), query.right, query.wrong, f"{query.rank:,}"]
-    return [markdown_text(each) for each in cells]
+    return [markdown_text(cell) for cell in cells]
 
 
 def _cell(cell: Cell | str) -> str:

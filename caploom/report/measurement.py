@@ -124,7 +124,7 @@ class Measurement:
         for direction in DIRECTIONS:
             ks = range(1, min(_MOST_K, candidates[direction]) + 1)
             curves = {
-                recipe: [fmean(float(np.mean(each.of(direction) <= k)) for each in ranks) for k in ks]
+                recipe: [fmean(float(np.mean(rank.of(direction) <= k)) for rank in ranks) for k in ks]
                 for recipe, ranks in self._ranks.items()
             }
             chance = [_chance(first, direction, k) for k in ks]

@@ -20,7 +20,7 @@ def html_report(content: Content) -> str:
     environment.filters |= {"anchor": _anchor, "label": lambda artifact: artifact_label(artifact.manifest)}
     environment.tests |= {"linked": lambda cell: isinstance(cell, Cell) and cell.artifact is not None}
     folder = files(_TEMPLATES) / "templates"
-    known = {each.manifest.address for each in content.artifacts}
+    known = {artifact.manifest.address for artifact in content.artifacts}
     return environment.get_template("report.html").render(
         content=content,
         known=known,

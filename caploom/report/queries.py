@@ -57,16 +57,16 @@ def telling_queries(
     shown = _images(store, pairs[0][0][1], evaluation_set, {query.rsplit("#", 1)[0] for _, query, *_ in chosen})
     found = []
     for direction, asked_for, right, wrong, rank in chosen:
-        image_id, _, place = asked_for.partition("#")
+        image_id, _, index = asked_for.partition("#")
         image, path, captions = shown[image_id]
-        asked = (captions[int(place)],) if place else tuple(captions[:_CAPTIONS])
+        asked = (captions[int(index)],) if index else tuple(captions[:_CAPTIONS])
         found.append(Query(direction, image, thumbnail_uri(path), asked, right, wrong, rank))
     return found
 
 
 def _most_telling(ours: np.ndarray, theirs: np.ndarray) -> list[int]:
     right = np.flatnonzero((ours == 1) & (theirs > 1))
-    return [int(place) for place in right[np.argsort(-theirs[right], kind="stable")][:_EACH]]
+    return [int(index) for index in right[np.argsort(-theirs[right], kind="stable")][:_EACH]]
 
 
 def _images(store: Store, arm: Arm, evaluation_set: str, wanted: set[str]) -> dict[str, tuple[str, str, list[str]]]:

@@ -78,7 +78,7 @@ def left_out_sentences(found: RecipeVersions) -> list[str]:
             f"{name}: {counted(left.unmeasured, 'training sets')} of these settings {_has(left.unmeasured)} no "
             "measurement: it was not made, or its files were deleted."
         )
-    gone = sum(any(each.why_not == "ranks are gone" for each in version.recalls.values()) for version in found.versions)
+    gone = sum(any(one.why_not == "ranks are gone" for one in version.recalls.values()) for version in found.versions)
     if gone:
         sentences.append(
             f"{name}: {counted(gone, 'changes')} cannot be computed, because the ranks of single queries "

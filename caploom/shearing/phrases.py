@@ -75,12 +75,12 @@ def drop_repeats(text: str, times: Annotated[int, Field(ge=2)] = 3) -> Span:
     # Most texts end in a word that occurs in them once.
     if text.casefold().count(_EDGE_SIGNS.sub("", last[0]).casefold() or last[0]) < 2:
         return len(text) - len(text.lstrip()), len(text.rstrip())
-    places = [match.span() for match in _WORD.finditer(text)]
-    words = [_EDGE_SIGNS.sub("", text[a:b]).casefold() or text[a:b] for a, b in places]
+    spans = [match.span() for match in _WORD.finditer(text)]
+    words = [_EDGE_SIGNS.sub("", text[a:b]).casefold() or text[a:b] for a, b in spans]
     kept = len(words)
     while (shorter := _without_loop(words, kept, times)) < kept:
         kept = shorter
-    return places[0][0], places[kept - 1][1]
+    return spans[0][0], spans[kept - 1][1]
 
 
 def _without_loop(words: list[str], length: int, times: int) -> int:

@@ -105,7 +105,7 @@ def known(value: Any, rule: str, what: str) -> Any:
 def bind_parameters(name: str, rule: Rule, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The rule's parameters, checked against its signature and with defaults filled in; raises `ValueError`."""
     kinds = inspect.signature(rule.function).parameters.values()
-    known = {each.name: each for each in kinds if each.name != "text" and each.kind is not each.KEYWORD_ONLY}
+    known = {one.name: one for one in kinds if one.name != "text" and one.kind is not one.KEYWORD_ONLY}
     for key in parameters:
         if key not in known:
             raise ValueError(f'the rule "{name}" has no parameter "{key}"; it takes: {", ".join(known) or "none"}')

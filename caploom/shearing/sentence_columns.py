@@ -153,8 +153,8 @@ def _decide(data: np.ndarray, at: np.ndarray, start: np.ndarray, end: np.ndarray
 
 def _word_before(data: np.ndarray, at: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the word before a full stop is surely an ordinary one, and whether it is a title such as "Dr"."""
-    places = at[:, None] + np.arange(-_LOOK_BACK, 0)
-    around = np.where(places >= start[:, None], data[places], 32).astype(np.uint8)
+    positions = at[:, None] + np.arange(-_LOOK_BACK, 0)
+    around = np.where(positions >= start[:, None], data[positions], 32).astype(np.uint8)
     in_word = np.logical_and.accumulate(_LETTER[around][:, ::-1], axis=1)[:, ::-1]
     letters = in_word.sum(axis=1)
     before = around[np.arange(len(at)), np.maximum(_LOOK_BACK - 1 - letters, 0)]

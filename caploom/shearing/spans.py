@@ -35,12 +35,12 @@ class Block:
             texts = texts.fill_null("")
         self.texts = texts
         _, offsets, data = texts.buffers()
-        places = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1] if len(texts) else [0]
-        first, last = int(places[0]), int(places[-1])
+        bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1] if len(texts) else [0]
+        first, last = int(bounds[0]), int(bounds[-1])
         self.data = np.zeros(last - first + 2 * _PAD, np.uint8)
         if last > first:
             self.data[_PAD:-_PAD] = np.frombuffer(data, np.uint8)[first:last]
-        self.offsets = np.asarray(places, np.int64) - first + _PAD
+        self.offsets = np.asarray(bounds, np.int64) - first + _PAD
         self._view = memoryview(self.data)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
@@ -135,8 +135,8 @@ class Spans:
         chosen = np.arange(len(start)) if rows is None else rows
         block = self.block
         beyond = block.beyond_ascii[chosen].tolist()
-        places = zip(chosen.tolist(), start[chosen].tolist(), end[chosen].tolist(), beyond, strict=True)
-        for row, low, high, wide in places:
+        bounds = zip(chosen.tolist(), start[chosen].tolist(), end[chosen].tolist(), beyond, strict=True)
+        for row, low, high, wide in bounds:
             text = block.text(low, high)
             first, last = function(text, row)
             if wide:

@@ -168,7 +168,7 @@ def _wild_rows(spans: Spans) -> np.ndarray:
     wild |= block.odd_space
     beyond = np.flatnonzero(block.beyond_ascii & ~wild)
     low, high = spans.start[beyond].tolist(), spans.end[beyond].tolist()
-    wild[beyond] = [not is_tame(block.text(*place)) for place in zip(low, high, strict=True)]
+    wild[beyond] = [not is_tame(block.text(*span)) for span in zip(low, high, strict=True)]
     return wild
 
 

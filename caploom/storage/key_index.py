@@ -81,7 +81,7 @@ class KeyIndex:
             if index is None:
                 return [], [*self._finished(changes)]
             index.execute("create temp table wanted (hash integer primary key)")
-            index.executemany("insert into wanted values (?)", ([each] for each in _hashes(keys)))
+            index.executemany("insert into wanted values (?)", ([value] for value in _hashes(keys)))
             index.execute("begin")  # artifacts indexed meanwhile are in both answers or in neither
             # A cross join makes SQLite use this order; its own choice would read all keys.
             query = (
@@ -118,11 +118,11 @@ class KeyIndex:
     def _keys(self, index: sqlite3.Connection, addresses: Iterable[str]) -> pa.Table:
         """Rows of `keys`: the hashes of some artifacts' keys."""
         known = index.execute("select number, address from artifacts")
-        numbers = {self._place(address): number for number, address in known}
-        places = [self._place(each) for each in addresses if self._store.has_file(each, self._file)]
-        if not places:
+        numbers = {self._path_of(address): number for number, address in known}
+        files = [self._path_of(each) for each in addresses if self._store.has_file(each, self._file)]
+        if not files:
             return _NO_KEYS
-        of_file = pa.table({"filename": places, "artifact": [numbers[place] for place in places]})
+        of_file = pa.table({"filename": files, "artifact": [numbers[file] for file in files]})
         with damage_explained(self._folder), duckdb.connect() as connection:
             self._store.open_to(connection)
             connection.register("of_file", of_file)
@@ -130,9 +130,9 @@ class KeyIndex:
                 f"select {_hash(self._column)} as hash, artifact from read_parquet(?, filename = true)"
                 " join of_file using (filename)"
             )
-            return connection.sql(query, params=[places]).to_arrow_table().cast(_NO_KEYS.schema)
+            return connection.sql(query, params=[files]).to_arrow_table().cast(_NO_KEYS.schema)
 
-    def _place(self, address: str) -> str:
+    def _path_of(self, address: str) -> str:
         return f"{self._store.tables_root}/{address}/{self._file}"
 
     def _changes(self) -> dict[str, int]:

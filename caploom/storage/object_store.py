@@ -139,8 +139,8 @@ class ObjectStore(Store):
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             copies = [pool.submit(self._mirror_manifest, key, objects[key]) for key in wanted]
             copies += [pool.submit(self._mirror_shared, key) for key in changing]
-            for each in copies:
-                each.result()
+            for copy in copies:
+                copy.result()
 
     def refresh_throttled(self, *parts: str) -> None:
         """See `Store`; artifacts that this store finishes itself are seen at once."""
@@ -322,8 +322,8 @@ class ObjectStore(Store):
                 pool.submit(self.bucket.upload, folder / name, object_key(address, name, manifest))
                 for name in manifest.files
             ]
-            for each in uploads:
-                each.result()
+            for upload in uploads:
+                upload.result()
         if not self.bucket.create(f"{address}/{MANIFEST}", text):
             return
         if (target / MANIFEST).exists():

@@ -179,16 +179,16 @@ class _Steps(Dataset[_Part]):
         self._window: tuple[int, int, Window] | None = None  # epoch, number, rows: the one read last
 
     def __getitem__(self, step: int) -> _Part:
-        epoch, place = divmod(step, len(self._rows) // self._batch_size)
+        epoch, position = divmod(step, len(self._rows) // self._batch_size)
         if self._epoch is None or self._epoch.epoch != epoch:
             self._epoch = self._rows.epoch(seed=self._seed, epoch=epoch)
-        start = place * self._batch_size + self._rank * self._share
+        start = position * self._batch_size + self._rank * self._share
         images: list[np.ndarray] = []
         texts: list[list[str]] = []
         failed: dict[int, _Fault] = {}
-        for number, places in self._epoch.places(start, start + self._share):
+        for number, positions in self._epoch.positions(start, start + self._share):
             window = self._window_of(self._epoch, number)
-            for row in places.tolist():
+            for row in positions.tolist():
                 try:
                     images.append(self._image(window, row))
                 except ImageFault as error:

@@ -198,9 +198,9 @@ def _of_architecture(file: Path) -> BlipModel:
             vision_config=architecture["vision"],
             image_text_hidden_size=architecture["embed_dim"],
         )
-        length, places = architecture["max_text_length"], config.text_config.max_position_embeddings
-        if length > places:
-            raise ValueError(f"max_text_length is {length} and text.max_position_embeddings {places}")
+        length, limit = architecture["max_text_length"], config.text_config.max_position_embeddings
+        if length > limit:
+            raise ValueError(f"max_text_length is {length} and text.max_position_embeddings {limit}")
         preprocessing = PreprocessCfg(size=architecture["vision"]["image_size"], resize_mode="squash")
         return BlipModel(_new_network(config), tokenizer, preprocessing, length)
     except (OSError, ValueError, KeyError, TypeError) as error:

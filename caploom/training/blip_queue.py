@@ -13,11 +13,11 @@ class FeatureQueue:
         self.features = tuple(
             torch.nn.functional.normalize(torch.randn(size, dimensions, generator=generator), dim=-1) for _ in range(2)
         )
-        self._places = [0, 0]
+        self._positions = [0, 0]
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """The features, which stay on that device: thousands of them would take longer to move than to compare."""
-        self.features = tuple(each.to(device) for each in self.features)
+        self.features = tuple(feature.to(device) for feature in self.features)
         return self.features
 
     def push(self, images: torch.Tensor, texts: torch.Tensor) -> None:
@@ -28,15 +28,15 @@ class FeatureQueue:
             if size == 0:
                 continue
             kept = new[-size:].detach().to(queue.device)
-            places = (self._places[side] + torch.arange(len(kept))) % size
-            queue[places] = kept
-            self._places[side] = (self._places[side] + len(kept)) % size
+            positions = (self._positions[side] + torch.arange(len(kept))) % size
+            queue[positions] = kept
+            self._positions[side] = (self._positions[side] + len(kept)) % size
 
     def state(self) -> dict[str, torch.Tensor]:
         """The features and positions."""
-        return {"images": self.features[0], "texts": self.features[1], "places": torch.tensor(self._places)}
+        return {"images": self.features[0], "texts": self.features[1], "places": torch.tensor(self._positions)}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore what `state` returned."""
         self.features = state["images"], state["texts"]
-        self._places = state["places"].tolist()
+        self._positions = state["places"].tolist()

@@ -99,7 +99,7 @@ class ClipObjective:
         with context.autocast():
             features: Features = module(images, tokens)
         # In full precision: logits are scaled by up to a hundred, where half precision has few digits left.
-        return tuple(each.float() for each in features)
+        return tuple(feature.float() for feature in features)
 
     def _loss(self, parts: list[Features], owners: torch.Tensor | None, context: StepContext) -> torch.Tensor:
         gather = context.processes.gather

@@ -31,7 +31,7 @@ def start_model(model: str, pretrained: str | None, *, seed: int, logit_bias: bo
 
     Args:
         model: see `create_clip_model`.
-        pretrained: a file (safetensors, or what torch loads without running code, as of `open_clip_train`),
+        pretrained: a file (safetensors, or what torch loads without running code, such as `open_clip_train`'s),
             a checkpoint folder of Caploom or open_clip, `hf-hub:owner/name[@revision]`, or one of open_clip's tags.
         seed: for parameters that are not in the weights.
         logit_bias: whether the model needs SigLIP's bias.
@@ -93,7 +93,7 @@ def _difference(file: Path, model: str, network: Network, there: dict[str, tuple
         what = f"{alone[0]} is only {'here' if alone[0] in here else 'there'}" if alone else "they do not fit"
         others = max(0, len(alone) - 1)
     more = f", and {others:,} more differ" if others else ""
-    return f"{file}: these weights are of another architecture than {model}: {what}{more}; name the one they are of."
+    return f"{file}: these weights are for another architecture than {model}: {what}{more}; name that architecture."
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -68,15 +68,15 @@ class ResizedImages:
         together = np.concatenate(words)
         order = np.lexsort((together[:, 1], together[:, 0]))
         self._words = together[order]
-        self._folder_of, self._place_of = np.concatenate(folder_of)[order], np.concatenate(place_of)[order]
+        self._folder_of, self._position_of = np.concatenate(folder_of)[order], np.concatenate(place_of)[order]
 
     def decode(self, path: str, image_id: str) -> np.ndarray:
         """See `ImageSource`. Identities are compared by 128 of their bits."""
         first, second = _words(pa.array([image_id]))[0]
-        place = int(np.searchsorted(self._words[:, 0], first))
-        if place == len(self._words) or tuple(self._words[place]) != (first, second):
+        position = int(np.searchsorted(self._words[:, 0], first))
+        if position == len(self._words) or tuple(self._words[position]) != (first, second):
             return self._decoder.decode(path, image_id)
-        return np.array(self._pixels[self._folder_of[place]][self._place_of[place]])
+        return np.array(self._pixels[self._folder_of[position]][self._position_of[position]])
 
 
 def _words(image_ids: pa.Array) -> np.ndarray:

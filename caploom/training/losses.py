@@ -1,4 +1,4 @@
-"""Contrastive losses of a batch, of one or several texts an image."""
+"""Contrastive losses of a batch, with one or several texts per image."""
 
 import torch
 from torch.nn import functional
@@ -22,16 +22,16 @@ def multi_positive_loss(
 ) -> torch.Tensor:
     """Symmetric contrastive loss in which all of an image's texts are its positives (DreamLIP, 1-to-K); a scalar.
 
-    `images` (N, d) and `texts` (T, d) are L2-normalized, `owners` (T,) int64 says of which image each text is. Image to
-    text: each positive against all texts of other images, its sibling texts being neither. Text to image: each text
-    against all images. A text counts 1 / (texts of its image), so that every image counts the same. With one text an
-    image, this is CLIP's loss.
+    `images` (N, d) and `texts` (T, d) are L2-normalized, `owners` (T,) int64 are the texts' images. Image to text:
+    each positive against all texts of other images; its sibling texts are ignored. Text to image: each text against all
+    images. A text counts 1 / (texts of its image), so that every image counts the same. With one text per image, this
+    is CLIP's loss.
     """
     count = len(images)
     logits = scale * images @ texts.T
     share = _shares(owners, count) / count
     to_image = functional.cross_entropy(logits.T, owners, reduction="none")
-    # The least number and not minus infinity, whose logsumexp has no gradient where a batch holds a single image.
+    # The smallest number and not minus infinity, whose logsumexp has no gradient where a batch is a single image.
     others = logits.masked_fill(_own(owners, count), torch.finfo(logits.dtype).min).logsumexp(dim=1)
     positives = logits[owners, torch.arange(len(texts), device=owners.device)]
     to_text = functional.softplus(others[owners] - positives, threshold=50)
@@ -42,9 +42,9 @@ def multi_positive_loss(
 def siglip_loss(
     images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, owners: torch.Tensor
 ) -> torch.Tensor:
-    """SigLIP's loss (Zhai et al., 2023): each pair is judged for itself, belonging together or not; a scalar.
+    """SigLIP's loss (Zhai et al., 2023): each pair is classified separately as matching or not; a scalar.
 
-    Arguments as of `multi_positive_loss`. The sum over all pairs is divided by the number of images; a text counts
+    Arguments as in `multi_positive_loss`. The sum over all pairs is divided by the number of images; a text counts
     1 / (texts of its image).
     """
     count = len(images)
@@ -54,10 +54,10 @@ def siglip_loss(
 
 
 def _own(owners: torch.Tensor, count: int) -> torch.Tensor:
-    """bool (images, texts): which texts are of which image."""
+    """bool (images, texts): which texts belong to which image."""
     return owners[None, :] == torch.arange(count, device=owners.device)[:, None]
 
 
 def _shares(owners: torch.Tensor, count: int) -> torch.Tensor:
-    """1 / (texts of its image) of each text."""
+    """1 / (texts of its image) for each text."""
     return 1 / torch.bincount(owners, minlength=count)[owners]

@@ -1,4 +1,4 @@
-"""One machine's part of a training: its `accelerate launch`, configured, started as processes of its own, and ended."""
+"""One machine's part of a training: configures, starts and ends its `accelerate launch`, a separate process group."""
 
 import json
 import os
@@ -20,11 +20,11 @@ class Node:
     """A machine among those of one training.
 
     Attributes:
-        rank: from 0; the first one's first process writes.
-        count: of all machines.
-        address: of the first one, where its processes are met.
-        port: there; 0 has one machine alone look for a free one.
-        patience: seconds until a node gives up meeting the others.
+        rank: from 0; the first process of the first machine writes.
+        count: number of machines.
+        address: the first machine's, where all processes meet.
+        port: the port there; with 0 a single machine chooses a free one.
+        patience: seconds until a node stops waiting for the others.
     """
 
     rank: int = 0
@@ -35,7 +35,7 @@ class Node:
 
     @property
     def log(self) -> str:
-        """The name of the file that takes what its processes print."""
+        """The name of the file for its processes' output."""
         return "trainer.log" if self.count == 1 else f"trainer-{self.rank}.log"
 
 
@@ -43,7 +43,7 @@ class Node:
 def started(
     job: TrainingJob, folder: Path, node: Node, *, module: str, environment: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """This machine's launcher, running `module` on `folder`; nobody of its processes is left behind by the block."""
+    """This machine's launcher, running `module` on `folder`; none of its processes outlives the block."""
     surroundings = {**os.environ, **_environment(job), **(environment or {})}
     with (folder / node.log).open("wb") as log:
         process = subprocess.Popen(
@@ -52,7 +52,7 @@ def started(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=surroundings,
-            start_new_session=True,  # a group of its own, which can be ended as one
+            start_new_session=True,  # a separate group, which can be ended as a whole
         )
         try:
             yield process
@@ -62,7 +62,7 @@ def started(
 
 def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[str, str], node: Node) -> list[str]:
     processes = job.settings.processes
-    # A file of its own, so that the user's, which may say anything (DeepSpeed, FSDP), is not taken.
+    # A separate file, so that the user's, which may contain anything (DeepSpeed, FSDP), is not used.
     config = folder / ("accelerate.json" if node.count == 1 else f"accelerate-{node.rank}.json")
     settings = {
         "compute_environment": "LOCAL_MACHINE",
@@ -76,7 +76,7 @@ def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[s
         "main_training_function": "main",
     }
     if node.count > 1:
-        # `static`: each node knows its rank, and the first one is where all meet.
+        # `static`: each node knows its rank, and all meet at the first one.
         settings |= {"main_process_ip": node.address, "main_process_port": node.port, "rdzv_backend": "static"}
         settings |= {"same_network": True}
     config.write_text(json.dumps(settings), encoding="utf-8")
@@ -90,21 +90,23 @@ def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[s
     if "OMP_NUM_THREADS" not in environment:
         command += ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // here))]
     if processes > 1:
-        command.append("--multi_gpu")  # whatever the device: it is what starts several processes
+        command.append("--multi_gpu")  # for any device: this starts several processes
     return [*command, "-m", module, str(folder)]
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:
     if job.settings.processes == 1:
         return {}
-    from caploom.training.clip_model import resolve_device  # torch, for a training that takes several devices anyway
+    from caploom.training.clip_model import (
+        resolve_device,
+    )  # imports torch, which a training on several devices needs anyway
 
     on_cpu = resolve_device(job.settings.device).type == "cpu"
     return {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Leave nobody of the process's group behind."""
+    """Leave no process of the group behind."""
     for number, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, None)):
         if process.poll() is not None:
             break
@@ -114,4 +116,4 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             continue
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the launcher started and did not take along
+        os.killpg(process.pid, signal.SIGKILL)  # processes that the launcher started and did not end

@@ -1,4 +1,4 @@
-"""What a trainer trains: networks and the loss of a batch. The loop around it knows no more than this."""
+"""The interface of what a trainer trains: networks and the loss of a batch."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,16 +17,16 @@ from caploom.training.processes import Processes
 
 @dataclass(frozen=True)
 class StepContext:
-    """What the loop lends an objective for one step.
+    """What an objective gets from the loop for one step.
 
     Attributes:
         step: counted from 0.
-        steps: all of them.
-        module: the objective's module, as `Processes.wrapped` gives it.
-        processes: who else trains.
-        scaler: `scale(loss).backward()`; it does nothing outside fp16.
+        steps: number of all steps.
+        module: the objective's module, wrapped by `Processes.wrapped`.
+        processes: the processes of the training.
+        scaler: `scale(loss).backward()`; it has no effect outside fp16.
         half: the type that the networks compute in, None for float32.
-        micro_batch: images whose activations may be held at once; None for all of this process's part.
+        micro_batch: images whose activations may be in memory at once; None for all of this process's part.
     """
 
     step: int
@@ -43,7 +43,7 @@ class StepContext:
         return torch.autocast(device, self.half) if self.half is not None else nullcontext()
 
     def without_sync(self) -> AbstractContextManager[None]:
-        """Backward passes within leave the other processes' gradients alone."""
+        """Backward passes in the block do not synchronize gradients with other processes."""
         return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else nullcontext()
 
 
@@ -51,11 +51,11 @@ class Objective(Protocol):
     """Networks with a loss.
 
     Attributes:
-        module: all that is trained; its `forward` is what training calls, so that gradients meet those of others.
-        decoder: makes the images that the networks take.
+        module: all trained parameters; training calls its `forward`, so that gradients are averaged over processes.
+        decoder: makes the networks' input images.
         tokenize: a list of N texts -> int64 (N, length).
-        memory_format: in which the module's weights of images run fastest.
-        notes: what a person should know of how it trains, a sentence each.
+        memory_format: the fastest one for the module's image weights.
+        notes: notes for people on how it trains, one sentence each.
     """
 
     module: torch.nn.Module
@@ -65,24 +65,24 @@ class Objective(Protocol):
     notes: list[str]
 
     def backward(self, batch: Batch, context: StepContext) -> Mapping[str, torch.Tensor]:
-        """Leave the gradients of the global batch's loss in the parameters.
+        """Accumulate the gradients of the global batch's loss in the parameters.
 
-        Gives detached scalars, `loss` among them, the same in every process.
+        Returns detached scalars, `loss` among them, the same in every process.
         """
         ...
 
     def after_step(self, context: StepContext) -> None:
-        """What follows an optimizer's step: clamping a scale, moving momentum encoders, filling a queue."""
+        """Called after an optimizer's step: clamps a scale, moves momentum encoders, fills a queue."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors besides the module's that a resumed training needs."""
+        """Tensors that a resumed training needs in addition to the module's."""
         ...
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the module as it is into an existing folder, in the form that evaluation loads."""
+        """Write the module into an existing folder, in the form that evaluation loads."""
         ...

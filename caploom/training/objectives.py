@@ -9,9 +9,9 @@ from caploom.training.settings import BlipTrainerSettings, ClipTrainerSettings
 def create_objective(
     settings: ClipTrainerSettings | BlipTrainerSettings, *, seed: int, initial: Path | None = None
 ) -> Objective:
-    """What the settings train, on the CPU; `initial` is a checkpoint folder to start from, before their `pretrained`.
+    """The settings' objective, on the CPU; `initial` is a checkpoint folder that takes precedence over `pretrained`.
 
-    Raises `TrainingError` when the model cannot be made or the weights are another's.
+    Raises `TrainingError` when the model cannot be created or the weights do not fit.
     """
     if isinstance(settings, BlipTrainerSettings):
         from caploom.training.blip_objective import BlipObjective

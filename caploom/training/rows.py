@@ -98,7 +98,7 @@ class Epoch:
     windows: list[list[int]]
     starts: np.ndarray
 
-    def places(self, start: int, stop: int) -> list[tuple[int, np.ndarray]]:
+    def positions(self, start: int, stop: int) -> list[tuple[int, np.ndarray]]:
         """The positions start to stop of the epoch, by window: (its number, indices of its rows)."""
         found = []
         for window in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.windows)):
@@ -127,26 +127,26 @@ class Window:
     numbers: np.ndarray
     drawing: Drawing
 
-    def image(self, place: int) -> tuple[str, str]:
+    def image(self, position: int) -> tuple[str, str]:
         """Path and identity of a row's image."""
-        return str(self.table["path"][place].as_py()), str(self.table["image_id"][place].as_py())
+        return str(self.table["path"][position].as_py()), str(self.table["image_id"][position].as_py())
 
-    def has_captions(self, place: int) -> bool:
+    def has_captions(self, position: int) -> bool:
         """Whether there is anything to draw."""
-        return len(self.table["captions"][place]) > 0
+        return len(self.table["captions"][position]) > 0
 
-    def draw_texts(self, place: int, *, seed: int, epoch: int) -> list[str]:
+    def draw_texts(self, position: int, *, seed: int, epoch: int) -> list[str]:
         """The texts of a row for a step: one, or several where the mix has several positives.
 
         The same for the same row, seed and epoch.
         """
-        captions = self.table["captions"][place]
-        key = {"seed": seed, "epoch": epoch, "row": int(self.numbers[place])}
-        sources = self.table["sources"][place].as_py() if "sources" in self.table.column_names else []
+        captions = self.table["captions"][position]
+        key = {"seed": seed, "epoch": epoch, "row": int(self.numbers[position])}
+        sources = self.table["sources"][position].as_py() if "sources" in self.table.column_names else []
         if self.drawing.texts > 1:
             drawn = draw_several(sources, self.drawing.texts, **key)
         else:
-            drawn = [0 if len(captions) == 1 else draw_one(self.table["weights"][place].as_py(), **key)]
+            drawn = [0 if len(captions) == 1 else draw_one(self.table["weights"][position].as_py(), **key)]
         texts = [str(captions[index].as_py()) for index in drawn]
         if self.drawing.sub_caption:
             texts = [random_sentence(text, caption=index, **key) for index, text in zip(drawn, texts, strict=True)]
@@ -155,8 +155,8 @@ class Window:
         return texts
 
 
-def _random(seed: int, epoch: int, *place: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % 2**64, epoch, *place])))
+def _random(seed: int, epoch: int, *position: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % 2**64, epoch, *position])))
 
 
 @lru_cache(maxsize=4)

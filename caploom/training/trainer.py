@@ -211,7 +211,7 @@ class _Loop:
         facts = {
             "curve": self._curve.state(),
             "scaler": self._scaler.state_dict(),
-            "processes": [json.loads(each) for each in reports],
+            "processes": [json.loads(report) for report in reports],
         }
         write_state(self._job.state, TrainingState(self.step, tensors, facts), self._fingerprint)
 
@@ -236,8 +236,8 @@ class _Loop:
             self._failed_earlier, self._samples = reports[rank]["failed"], reports[rank]["samples"]
             _set_random_state(state.tensors[f"random.{rank}"], self._processes.device)
         elif rank == 0:  # resumed on another number of devices: the first process keeps the counts
-            self._failed_earlier = {row: reason for each in reports for row, reason in each["failed"].items()}
-            self._samples = sum(each["samples"] for each in reports)
+            self._failed_earlier = {row: reason for report in reports for row, reason in report["failed"].items()}
+            self._samples = sum(report["samples"] for report in reports)
         return state.step
 
 

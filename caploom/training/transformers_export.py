@@ -99,7 +99,7 @@ def _renamed(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor
             yield from _of_tower(name, tensor, "text_model", "text_projection")
 
 
-_PLACES = {
+_TARGETS = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
     "token_embedding.weight": "embeddings.token_embedding.weight",
@@ -129,8 +129,8 @@ def _of_tower(name: str, tensor: torch.Tensor, tower: str, projection: str) -> I
         yield from _of_layer(part, tensor, f"{tower}.encoder.layers.{number}")
     else:
         stem, _, kind = name.rpartition(".")
-        place = _PLACES.get(name) or (f"{_PLACES[stem]}.{kind}" if stem in _PLACES else f"{tower}: {name}")
-        yield f"{tower}.{place}", tensor
+        target = _TARGETS.get(name) or (f"{_TARGETS[stem]}.{kind}" if stem in _TARGETS else f"{tower}: {name}")
+        yield f"{tower}.{target}", tensor
 
 
 def _of_layer(part: str, tensor: torch.Tensor, layer: str) -> Iterator[tuple[str, torch.Tensor]]:

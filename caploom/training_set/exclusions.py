@@ -43,7 +43,7 @@ class Exclusions:
         return {
             "found": dict(self.found),
             "excluded": dict(Counter(self.reasons.values())),
-            "examples": [list(each) for each in self.examples],
+            "examples": [list(example) for example in self.examples],
             "artifacts": list(self.artifacts),
         }
 

@@ -124,13 +124,13 @@ def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
 
 def near_duplicates(step: NearDuplicates, scan: Scan, context: FilterContext) -> Rule:
     """Drops captions that are similar to a kept one of their image, in the order raw, then the YAML's captioners."""
-    order = {source: place for place, source in enumerate([RAW_SOURCE, *context.captioners])}
+    order = {source: position for position, source in enumerate([RAW_SOURCE, *context.captioners])}
 
     def dropped(captions: pa.Table) -> np.ndarray:
         sources = text_column(captions, "source").dictionary_encode()
         names = sources.dictionary.to_pylist()
-        places = np.array([order.get(name, len(order)) for name in names], np.int64)[sources.indices.to_numpy()]
-        ranked = np.lexsort((places, image_numbers(captions)))  # stable: equal places keep the table's order
+        positions = np.array([order.get(name, len(order)) for name in names], np.int64)[sources.indices.to_numpy()]
+        ranked = np.lexsort((positions, image_numbers(captions)))  # stable: equal places keep the table's order
         near = near_duplicates_of(
             text_column(captions).take(pa.array(ranked)), image_numbers(captions)[ranked], step.near_duplicates
         )

@@ -40,8 +40,8 @@ def pairs_within(hashes: np.ndarray, distance: int) -> Iterator[Pairs]:
         keys = hashes & masks
         order = np.argsort(keys)
         keys = keys[order]
-        places = np.arange(len(keys))
-        for rows, others in _side_by_side(places + 1, np.searchsorted(keys, keys, "right")):
+        positions = np.arange(len(keys))
+        for rows, others in _side_by_side(positions + 1, np.searchsorted(keys, keys, "right")):
             found = _compared(hashes, hashes, order[rows], order[others], distance)
             yield Pairs(np.minimum(found.left, found.right), np.maximum(found.left, found.right), found.bits)
 
@@ -67,7 +67,7 @@ def first_alike(hashes: np.ndarray, distance: int) -> np.ndarray:
     A hash is kept, and is its own first, unless an earlier kept one differs in at most `distance` bits: every other
     hash is near a kept one. Pairs are not stored, so that many similar hashes take time and no memory.
     """
-    places = np.arange(len(hashes))
+    positions = np.arange(len(hashes))
     near = np.zeros(len(hashes), bool)
     for found in pairs_within(hashes, distance):
         near[found.left] = near[found.right] = True
@@ -85,7 +85,7 @@ def first_alike(hashes: np.ndarray, distance: int) -> np.ndarray:
             goes[found.right[first[found.left]]] = True
         stays[waiting[first]] = True
         waiting = waiting[~(first | goes)]
-    alike = places.copy()
+    alike = positions.copy()
     for found in pairs_within(hashes[concerned], distance):
         left, right = concerned[found.left], concerned[found.right]
         taken = stays[left] & ~stays[right]

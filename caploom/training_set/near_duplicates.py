@@ -35,7 +35,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
         result[rows.start : rows.stop] = _near_one_by_one(sets, threshold)
 
     # For each word of an image, the captions that contain it, as the bits of a number.
-    place = np.arange(len(texts)) - starts[images]
+    position = np.arange(len(texts)) - starts[images]
     few = captions[images[owner]] <= _BITS
     owner, tokens = owner[few], tokens[few]
     order = np.argsort(images[owner] * vocabulary + tokens, kind="stable")
@@ -45,7 +45,7 @@ def near_duplicates_of(texts: pa.Array, images: np.ndarray, threshold: float) ->
     else:
         keys = images[owner] * vocabulary + tokens
         first = np.flatnonzero(_first(keys))
-        groups, holders = images[owner][first], np.bitwise_or.reduceat(np.int64(1) << place[owner], first)
+        groups, holders = images[owner][first], np.bitwise_or.reduceat(np.int64(1) << position[owner], first)
     several = np.where(captions <= _BITS, captions, 0)
     for later in range(1, int(several.max(initial=0))):
         # Only images with that many captions continue: a single image with fifty must not slow down all of them.

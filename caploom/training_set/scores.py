@@ -44,8 +44,8 @@ class Scores:
         """float32 of shape (keys,); NaN where there is no score."""
         if len(self._keys) == 0:
             return np.full(len(keys), np.nan, np.float32)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[place] == keys, self._scores[place], np.float32(np.nan)).astype(np.float32)
+        position = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[position] == keys, self._scores[position], np.float32(np.nan)).astype(np.float32)
 
 
 def caption_keys(captions: pa.Table) -> np.ndarray:

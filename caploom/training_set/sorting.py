@@ -13,15 +13,15 @@ def sorted_rows(group: np.ndarray, rows: pa.RecordBatch, columns: list[str]) -> 
     tied = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # each has the group of the previous row
     if len(tied) == 0:
         return order, repeated
-    places = np.union1d(tied - 1, tied)
-    texts = rows.select(columns).take(pa.array(order[places]))
-    table = pa.Table.from_batches([texts]).append_column("group", pa.array(ordered[places]))
+    positions = np.union1d(tied - 1, tied)
+    texts = rows.select(columns).take(pa.array(order[positions]))
+    table = pa.Table.from_batches([texts]).append_column("group", pa.array(ordered[positions]))
     inner = pc.sort_indices(table, sort_keys=[("group", "ascending"), *((name, "ascending") for name in columns)])
-    order[places] = order[places][inner.to_numpy()]
+    order[positions] = order[positions][inner.to_numpy()]
     table = table.take(inner)
-    same = np.ones(len(places) - 1, bool)
+    same = np.ones(len(positions) - 1, bool)
     for name in ["group", *columns]:
         column = table.column(name).combine_chunks()
         same &= pc.equal(column.slice(1), column.slice(0, len(column) - 1)).to_numpy(zero_copy_only=False)
-    repeated[places[1:][same]] = True
+    repeated[positions[1:][same]] = True
     return order, repeated

@@ -83,8 +83,8 @@ class Spill:
 
 def ranges(offsets: Sequence[np.ndarray], bucket: int) -> Iterator[tuple[int, int]]:
     """The positions of a bucket's pieces in a spill's file: start and size."""
-    for each in offsets:
-        start, end = int(each[bucket]), int(each[bucket + 1])
+    for offset in offsets:
+        start, end = int(offset[bucket]), int(offset[bucket + 1])
         if end > start:
             yield start, end - start
 

@@ -67,13 +67,13 @@ def json_escaped(texts: pa.Array) -> pa.Array:
     found = [np.flatnonzero(data == ord(mark)) for mark in '"\\']
     if len(data) and data.min() < 0x20:
         found.append(np.flatnonzero(data < 0x20))
-    places = np.concatenate(found)
-    if len(places) == 0:
+    positions = np.concatenate(found)
+    if len(positions) == 0:
         return texts
     starts = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     escaped = np.zeros(len(texts), bool)
     # A position belongs to the last text that starts at or before it: empty texts before it start there too.
-    escaped[np.searchsorted(starts, places + starts[0], side="right") - 1] = True
+    escaped[np.searchsorted(starts, positions + starts[0], side="right") - 1] = True
     mask = pa.array(escaped)
     values = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts.filter(mask).to_pylist()]
     return pc.replace_with_mask(texts, mask, pa.array(values, pa.string()))

@@ -66,9 +66,9 @@ def retry_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
 
 def _neighbours(order: list[str], shards: list[str]) -> Iterator[tuple[int, int]]:
     """First and last index of each block of adjacent shards: a run takes a range."""
-    places = [order.index(shard) for shard in shards]
+    positions = [order.index(shard) for shard in shards]
     start = 0
-    for end in range(1, len(places) + 1):
-        if end == len(places) or places[end] != places[end - 1] + 1:
-            yield places[start], places[end - 1]
+    for end in range(1, len(positions) + 1):
+        if end == len(positions) or positions[end] != positions[end - 1] + 1:
+            yield positions[start], positions[end - 1]
             start = end

@@ -14,10 +14,10 @@ prepare = batches._Steps.__getitem__
 
 
 def recorded(steps, step):
-    place = step % (len(steps._rows) // steps._batch_size)
-    start = place * steps._batch_size + steps._rank * steps._share
+    position = step % (len(steps._rows) // steps._batch_size)
+    start = position * steps._batch_size + steps._rank * steps._share
     part = prepare(steps, step)
-    order = steps._epoch.places(start, start + steps._share)
+    order = steps._epoch.positions(start, start + steps._share)
     given[step] = [int(steps._window_of(steps._epoch, number).numbers[row]) for number, rows in order for row in rows]
     (folder / f"rows-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(given))
     return part

@@ -84,8 +84,8 @@ def shards_of(files: TrainingFiles, sizes: list[int]) -> list[Path]:
 def numbers_of(rows: TrainingRows, seed: int, epoch: int) -> list[int]:
     visited = rows.epoch(seed=seed, epoch=epoch)
     found = []
-    for window, places in visited.places(0, len(rows)):
-        found += rows.read(visited.windows[window]).numbers[places].tolist()
+    for window, positions in visited.positions(0, len(rows)):
+        found += rows.read(visited.windows[window]).numbers[positions].tolist()
     return found
 
 
@@ -150,9 +150,9 @@ def test_memory_is_that_of_a_window_and_not_of_the_set(files: TrainingFiles, tmp
     peak = 0
     for step in range(0, 300_000, 4_000):
         epoch = rows.epoch(seed=0, epoch=0)
-        for number, places in epoch.places(step, step + 100):
+        for number, positions in epoch.positions(step, step + 100):
             window = rows.read(epoch.windows[number])
-            assert window.draw_texts(int(places[0]), seed=0, epoch=0)
+            assert window.draw_texts(int(positions[0]), seed=0, epoch=0)
             peak = max(peak, pa.total_allocated_bytes() - before)
             del window
     assert len(rows) == 300_000

@@ -65,8 +65,8 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path, tiny: st
     (tmp_path / "wider.json").write_text(json.dumps(wider))
     file = tmp_path / "saved" / "model.safetensors"
     sentence = (
-        rf"{file}: these weights are of another architecture than {tmp_path}/wider\.json: "
-        r"visual\.\S+ is [\dx]+ there and [\dx]+ here, and \d+ more differ; name the one they are of"
+        rf"{file}: these weights are for another architecture than {tmp_path}/wider\.json: "
+        r"visual\.\S+ is [\dx]+ there and [\dx]+ here, and \d+ more differ; name that architecture"
     )
     with pytest.raises(TrainingError, match=sentence):
         start_model(str(tmp_path / "wider.json"), str(file), seed=0)

@@ -89,12 +89,12 @@ def _row_sentence(rows: RowDifferences) -> str:
 
 def _metric_rows(metrics: Sequence[MetricDifference], found: Differences) -> list[list[str]]:
     rows = [["measured", "recall", _short(found.first), _short(found.second), "difference", "95 % interval", "p"]]
-    for each in metrics:
-        low, high = (100 * bound for bound in each.interval)
-        measured = ", ".join([each.evaluation_set, each.stage, each.scoring])
-        p_value = "< 0.0001" if each.p_value < 0.0001 else f"{each.p_value:.4f}"
-        numbers = [f"{100 * each.first:.2f}", f"{100 * each.second:.2f}", f"{100 * each.difference:+.2f}"]
-        recall = f"{each.direction.replace('_', ' ')} R@{each.k}"
+    for metric in metrics:
+        low, high = (100 * bound for bound in metric.interval)
+        measured = ", ".join([metric.evaluation_set, metric.stage, metric.scoring])
+        p_value = "< 0.0001" if metric.p_value < 0.0001 else f"{metric.p_value:.4f}"
+        numbers = [f"{100 * metric.first:.2f}", f"{100 * metric.second:.2f}", f"{100 * metric.difference:+.2f}"]
+        recall = f"{metric.direction.replace('_', ' ')} R@{metric.k}"
         rows.append([measured, recall, *numbers, f"{low:+.2f} to {high:+.2f}", p_value])
     return rows
 

@@ -72,8 +72,8 @@ def _branches(
     grouped: GroupedLineage, key: str, next_of: dict[str, list[str]], indent: str, seen: set[str]
 ) -> Iterator[str]:
     others = next_of.get(key, [])
-    for place, other in enumerate(others):
-        last = place == len(others) - 1
+    for index, other in enumerate(others):
+        last = index == len(others) - 1
         mark = f"{indent}{'└─' if last else '├─'} "
         if other in seen:
             yield terminal_text(f"{mark}{grouped.groups[other].name}  (see above)")

@@ -95,7 +95,7 @@ class ImageFinder:
             )
         others = [each for each in every if each != choice[0]]
         if others:
-            notes.append(f"other images had this path before: {', '.join(each[:16] for each in others)}")
+            notes.append(f"other images had this path before: {', '.join(other[:16] for other in others)}")
         return FoundImage(choice[0], text, tuple(notes))
 
     def _pairs_of(self, names: Sequence[str]) -> list[tuple[str, bool]]:
@@ -116,8 +116,8 @@ class ImageFinder:
                 [there, *names],
             ).fetchall()
             if found:
-                place = {file: number for number, file in enumerate(latest)}
-                found.sort(key=lambda row: place[row[1]])
+                position = {file: number for number, file in enumerate(latest)}
+                found.sort(key=lambda row: position[row[1]])
                 return [(image_id, latest[file]) for image_id, file in found]
         return []
 

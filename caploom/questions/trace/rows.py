@@ -58,7 +58,7 @@ def _scanned(files: Sequence[Path], image_id: str) -> list[dict[str, Any]]:
         at = pc.indices_nonzero(pc.equal(_ids(file), image_id))
         if len(at):
             rows = read_table(file).take(at).to_pylist()
-            found += [{**row, "file": file.name, "row": place} for row, place in zip(rows, at.to_pylist(), strict=True)]
+            found += [{**row, "file": file.name, "row": index} for row, index in zip(rows, at.to_pylist(), strict=True)]
     return found
 
 

@@ -39,8 +39,8 @@ def traced_training_sets(
             for source, caption, weight in zip(row["sources"], row["captions"], row["weights"], strict=True)
         ]
         lost = _lost(_given(context, address, pairs, captions), landed, dropped)
-        places = tuple((row["file"], row["row"]) for row in rows)
-        sets.append(TracedTrainingSet("/".join(name), address, time_text(started), is_latest, places, (*landed, *lost)))
+        spots = tuple((row["file"], row["row"]) for row in rows)
+        sets.append(TracedTrainingSet("/".join(name), address, time_text(started), is_latest, spots, (*landed, *lost)))
     return sets
 
 

@@ -52,7 +52,7 @@ def _sections(trace: ImageTrace) -> Iterator[tuple[str, list[str]]]:
     if trace.failures:
         yield (
             "failures",
-            [f"{each.stage}: {each.reason} (attempt {each.attempt}): {each.detail}" for each in trace.failures],
+            [f"{row.stage}: {row.reason} (attempt {row.attempt}): {row.detail}" for row in trace.failures],
         )
     if trace.notes:
         yield "notes", list(trace.notes)
@@ -70,13 +70,13 @@ def _caption(caption: TracedCaption) -> list[str]:
 
 
 def _training_set(training_set: TracedTrainingSet) -> list[str]:
-    places = ", ".join(f"row {row} of {file}" for file, row in training_set.rows) or "has no row of this image"
-    lines = [f"{places}; {_when(training_set.started, training_set.is_latest)}"]
-    for each in training_set.captions:
-        if each.weight is None:
-            lines.append(f"  not in it  {each.source}: {_quoted(each.caption)}  ({each.reason})")
+    positions = ", ".join(f"row {row} of {file}" for file, row in training_set.rows) or "has no row of this image"
+    lines = [f"{positions}; {_when(training_set.started, training_set.is_latest)}"]
+    for caption in training_set.captions:
+        if caption.weight is None:
+            lines.append(f"  not in it  {caption.source}: {_quoted(caption.caption)}  ({caption.reason})")
         else:
-            lines.append(f"  {each.weight:.3f}  {each.source}: {_quoted(each.caption)}")
+            lines.append(f"  {caption.weight:.3f}  {caption.source}: {_quoted(caption.caption)}")
     return lines
 
 

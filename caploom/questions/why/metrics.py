@@ -63,18 +63,18 @@ def figures_of(
     """
     ours = measurements[recipe]
     if evaluation_set is not None:
-        known = sorted({each["evaluation_set"] for each in ours})
-        ours = [each for each in ours if each["evaluation_set"] == evaluation_set]
+        known = sorted({found["evaluation_set"] for found in ours})
+        ours = [found for found in ours if found["evaluation_set"] == evaluation_set]
         if not ours:
             raise ConfigError(
                 f'{recipe} was not measured on "{evaluation_set}"; it was on: {", ".join(known)}'
                 f"{nearest(evaluation_set, known)}."
             )
     wanted = _plain(metric)
-    found = [(each, *names[wanted]) for each in ours if wanted in (names := _names(each))]
+    found = [(one, *names[wanted]) for one in ours if wanted in (names := _names(one))]
     if not found:
         shortest: dict[tuple[str, str], str] = {}
-        for name, figure in (item for each in ours for item in _names(each).items()):
+        for name, figure in (item for one in ours for item in _names(one).items()):
             shortest[figure] = min(shortest.get(figure, name), name, key=len)
         words = [_display(name) for name in shortest.values()]
         raise ConfigError(

@@ -135,9 +135,9 @@ class BucketPrefix:
 
     def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """As `Exchange`, with several requests at once."""
-        place = self._place(name)
+        url = self._url_of(name)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(lambda each: read_range(place, *each), ranges)
+            yield from pool.map(lambda each: read_range(url, *each), ranges)
 
     def give(self, names: Sequence[str], folder: Path) -> None:
         """As `Exchange`."""
@@ -151,5 +151,5 @@ class BucketPrefix:
         for key in bucket.list(self.prefix):
             bucket.delete(key)
 
-    def _place(self, name: str) -> str:
+    def _url_of(self, name: str) -> str:
         return Bucket(self.url).url_of(f"{self.prefix}/{name}")
