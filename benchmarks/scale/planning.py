@@ -5,6 +5,7 @@ The store is a finished one, so nothing is to be made, and a question is answere
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -63,13 +64,12 @@ def on_s3(job: Job) -> Done:
     """In a bucket, each question with an empty mirror (cold) and again with what that left there (warm)."""
     figures: dict[str, float] = {}
     with _served(_folder(job)) as (server, config), job.measured():
-        server.spoil = _delayed
         for name, question in QUESTIONS.items():
             os.environ["CAPLOOM_MIRROR"] = str(config.with_name(f"mirror-{name}"))
             for mirror in ("cold", "warm"):
-                before = len(server.seen)
+                before = server.requests(DELAY)
                 asked = _asked(question, config)
-                asked["requests"] = len(server.seen) - before
+                asked["requests"] = server.requests(DELAY) - before
                 figures |= {f"{name}_{mirror}_{figure}": value for figure, value in asked.items()}
     return Done(2 * len(QUESTIONS), figures)
 
@@ -107,27 +107,47 @@ class _Accesses:
         }
 
 
+class _Server:
+    """The process of an S3 server."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self._input, self._output = process.stdin, process.stdout
+        self.endpoint = self._output.readline().strip()
+
+    def requests(self, delay: float) -> int:
+        """How many requests there were; each later one takes `delay` seconds longer."""
+        print(delay, file=self._input, flush=True)
+        return int(self._output.readline())
+
+
 @contextmanager
-def _served(folder: Path) -> Iterator[tuple[Any, Path]]:
+def _served(folder: Path) -> Iterator[tuple[_Server, Path]]:
     """An S3 server that holds a copy of a folder's store, and the YAML of a factory over that."""
+    command = [sys.executable, "-m", "benchmarks.scale.server"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            server = _Server(process)
+            keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+            os.environ |= {**keys, "AWS_ENDPOINT_URL": server.endpoint}
+            _upload(Store(folder / "store"))
+            settings = json.loads((folder / "factory.yaml").read_text(encoding="utf-8"))
+            config = folder / "factory-s3.yaml"
+            config.write_text(json.dumps({**settings, "store": f"s3://{_BUCKET}"}), encoding="utf-8")
+            yield server, config
+        finally:
+            process.kill()
+
+
+def _upload(store: Store) -> None:
     import s3fs
 
-    from tests.object_storage import serve
-
-    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-    server, stop = serve()
-    os.environ |= {**keys, "AWS_ENDPOINT_URL": server.endpoint}
-    try:
-        files = s3fs.S3FileSystem()
-        files.mkdir(_BUCKET)
-        objects = dict(_objects(Store(folder / "store")))
-        files.put([str(path) for path in objects.values()], [f"{_BUCKET}/{key}" for key in objects])
-        settings = json.loads((folder / "factory.yaml").read_text(encoding="utf-8"))
-        config = folder / "factory-s3.yaml"
-        config.write_text(json.dumps({**settings, "store": f"s3://{_BUCKET}"}), encoding="utf-8")
-        yield server, config
-    finally:
-        stop()
+    files = s3fs.S3FileSystem()
+    files.mkdir(_BUCKET)
+    objects = dict(_objects(store))
+    files.put([str(path) for path in objects.values()], [f"{_BUCKET}/{key}" for key in objects])
 
 
 def _objects(store: Store) -> Iterator[tuple[str, Path]]:
@@ -137,10 +157,6 @@ def _objects(store: Store) -> Iterator[tuple[str, Path]]:
         yield f"{address}/{MANIFEST}", artifact.manifest_path
         for name in artifact.manifest.files:
             yield object_key(address, name, artifact.manifest), artifact.file(name)
-
-
-def _delayed(method: str, path: str) -> None:
-    time.sleep(DELAY)
 
 
 def _folder(job: Job) -> Path:
