@@ -14,12 +14,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from caploom.common.text import first_line
 from caploom.errors import StoreError
 from caploom.images.decode import ImageFault, read_image_file
 from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
 from caploom.storage.manifest import MANIFEST
-from caploom.storage.records import SOURCE_ROWS, image_identity
+from caploom.storage.records import SOURCE_ROWS, image_identity, optional, schema_of
 from caploom.storage.store import Store
 from caploom.storage.tables import read_table
 
@@ -28,13 +29,11 @@ RAW_PAIRS = "raw_pairs"
 
 _PAGE = 50_000  # rows in Python's memory at a time
 _MEMORY = "1GB"  # beyond it DuckDB works on the disk
-_HASHED = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("image_id", pa.string()),  # null when the file could not be read
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
+_HASHED = schema_of(
+    row=pa.int64(),
+    image_id=optional(pa.string()),  # null when the file could not be read
+    reason=optional(pa.string()),
+    detail=optional(pa.string()),
 )
 
 # A path at which two versions of the source had different images is ambiguous: its file is hashed.
@@ -203,7 +202,7 @@ def _room_for_it(file: str) -> Iterator[None]:
     except (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException) as error:
         raise StoreError(
             f"{file}: its rows cannot be stored in the temporary folder {tempfile.gettempdir()} "
-            f"({str(error).splitlines()[0]}); make room there or name another folder in TMPDIR."
+            f"({first_line(error)}); make room there or name another folder in TMPDIR."
         ) from None
 
 

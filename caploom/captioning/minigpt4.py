@@ -24,6 +24,7 @@ from caploom.captioning.minigpt4_weights import (
     vision_sizes,
     vision_weights,
 )
+from caploom.common.text import first_line
 from caploom.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class _Parts:
                 folder, dtype=self._dtype, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CaptionerError(f"{folder}: its weights do not load ({_first_line(error)}).") from error
+            raise CaptionerError(f"{folder}: its weights do not load ({first_line(error).rstrip('.')}).") from error
         if report["missing_keys"]:
             raise CaptionerError(
                 f"{folder}: its weights lack {_summary(sorted(report['missing_keys']))}; download Vicuna again, or "
@@ -206,7 +207,7 @@ def _open_vicuna(folder: Path) -> "tuple[Any, PreTrainedTokenizerBase]":
         tokenizer.init_kwargs["legacy"] = True
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CaptionerError(
-            f"{folder}: Vicuna's configuration or tokenizer does not load ({_first_line(error)})."
+            f"{folder}: Vicuna's configuration or tokenizer does not load ({first_line(error).rstrip('.')})."
         ) from error
     if config.model_type != "llama":
         raise CaptionerError(f"{folder}: it is a {config.model_type} model; MiniGPT-4 needs Vicuna, a llama model.")
@@ -226,8 +227,8 @@ def _check_sentencepiece(folder: Path) -> None:
     # Where sentencepiece is too new for the installed protobuf, protobuf raises an error of its own.
     except Exception as error:
         raise CaptionerError(
-            f"{folder}: its tokenizer.model needs sentencepiece ({_first_line(error)}); install it with pip install "
-            "'caploom[minigpt4]'."
+            f"{folder}: its tokenizer.model needs sentencepiece ({first_line(error).rstrip('.')}); install it with "
+            "pip install 'caploom[minigpt4]'."
         ) from error
 
 
@@ -255,7 +256,3 @@ def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], dtype: torc
 def _summary(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

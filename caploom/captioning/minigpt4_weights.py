@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from caploom.common.text import first_line
 from caploom.errors import CaptionerError
 
 VISION_HEAD_WIDTH = 88
@@ -142,7 +143,7 @@ def _read(path: Path, holds: str) -> dict[str, Tensor]:
         # Only tensors and plain values: a downloaded pickle could otherwise run any code.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise CaptionerError(
             f"{path}: it is not a torch checkpoint of tensors alone ({reason}); give the file with {holds}."
         ) from error

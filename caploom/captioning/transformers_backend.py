@@ -24,6 +24,7 @@ from caploom.captioning.sampling import GumbelSampler
 from caploom.captioning.settings import TransformersCaptioner
 from caploom.captioning.stop_criterion import PerRowStopping, tokens_that_may_settle
 from caploom.captioning.stopping import can_settle
+from caploom.common.text import first_line
 from caploom.errors import CaptionerError
 from caploom.storage.store import Store
 
@@ -234,12 +235,12 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
                 "code, then write trust_remote_code: true and the revision that you read, or serve it and use backend: "
                 "openai."
             ) from None
-        raise CaptionerError(f"{settings.model}: the model does not load ({_first_line(error)}).") from error
+        raise CaptionerError(f"{settings.model}: the model does not load ({first_line(error)}).") from error
     except (AttributeError, NameError, RuntimeError, AssertionError) as error:
         if settings.trust_remote_code:
             raise CaptionerError(
                 f"{settings.model}: its own code does not run with this version of transformers "
-                f"({_first_line(error)}); serve it with the version that it was written for and use backend: openai."
+                f"({first_line(error)}); serve it with the version that it was written for and use backend: openai."
             ) from error
         if not isinstance(error, AttributeError) or "tokenizer" not in str(error):
             raise
@@ -250,10 +251,6 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
         loaded.model.to(device)
     loaded.model.eval()
     return loaded
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _quantization(settings: TransformersCaptioner) -> Any:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from caploom.common.executors import RayExecutor
+from caploom.common.text import first_line
 from caploom.errors import ClusterError
 
 _KNOCK_SECONDS = 5.0
@@ -43,7 +44,8 @@ def connecting(executor: RayExecutor) -> Iterator[ModuleType]:
         yield ray
     except (ConnectionError, OSError) as error:
         raise ClusterError(
-            f"{where}: no Ray cluster answers there ({_first_line(error)}); start it or correct `executor.address`."
+            f"{where}: no Ray cluster answers there ({first_line(error).rstrip('.')}); start it or correct "
+            "`executor.address`."
         ) from None
     except RuntimeError as error:
         if "ersion" not in str(error):
@@ -123,8 +125,3 @@ def check_nodes(ray: ModuleType, count: int, cpus: float, gpus: float) -> None:
 def _alive(ray: ModuleType) -> list[dict[str, float]]:
     """The resources of each node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -50,6 +50,11 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the error's kind when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def seconds_text(seconds: float) -> str:
     """`0.3 s`, `43.6 s`, `12 min 5 s`, `3 h 20 min`."""
     if seconds < 100:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caploom.common.text import first_line
 from caploom.errors import EvaluationError
 from caploom.evaluation.encoders import Encoder
 from caploom.evaluation.load_encoder import load_encoder
@@ -128,7 +129,7 @@ class _Pairs:
             table = table.select([*columns, "fold"])
             table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in [*columns, "fold"]]))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise EvaluationError(f"{pairs}: these are not evaluation pairs ({str(error).splitlines()[0]}).") from None
+            raise EvaluationError(f"{pairs}: these are not evaluation pairs ({first_line(error)}).") from None
         image_ids: list[str] = table["image_id"].to_pylist()
         paths: list[str] = table["path"].to_pylist()
         captions: list[list[str]] = table["captions"].to_pylist()

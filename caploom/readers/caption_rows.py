@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
 
+from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.readers.image_names import as_text, is_text, refused_by_name
 from caploom.readers.source_row import SourceRow
@@ -132,5 +133,5 @@ def json_items(uri: str, prefix: str) -> Iterator[Any]:
         # The rows before the damage are good; the rest cannot be counted, so one bad row stands for it.
         incomplete = any(word in str(error).lower() for word in ("premature", "incomplete"))  # by ijson's backend
         what = "ends in the middle" if incomplete else "is not valid JSON"
-        detail = f"{name_of(uri)}: the JSON {what} after row {count} ({str(error).strip().splitlines()[0]}); repair it."
+        detail = f"{name_of(uri)}: the JSON {what} after row {count} ({first_line(error)}); repair it."
         yield bad_row(count + 1, "", "json_ends_early" if incomplete else "invalid_json", detail)

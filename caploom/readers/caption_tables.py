@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, cast
 
+from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import bad_row, json_items, reading, suffix_of
 from caploom.readers.image_names import is_text
@@ -83,8 +84,8 @@ def _json_lines(uri: str, form: TableForm) -> Iterator[Any]:
             except UnicodeDecodeError:
                 yield bad_row(number, "", "undecodable_text", f"{where}: it is not UTF-8; convert the file.")
             except (ValueError, RecursionError) as error:
-                why = str(error).splitlines()[0]
-                yield bad_row(number, "", "invalid_json", f"{where}: it is not valid JSON ({why}); correct the line.")
+                detail = f"{where}: it is not valid JSON ({first_line(error)}); correct the line."
+                yield bad_row(number, "", "invalid_json", detail)
 
 
 def _csv_records(uri: str, form: TableForm) -> Iterator[Any]:
@@ -173,7 +174,7 @@ def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
             for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{uri}: it cannot be read as Parquet ({str(error).splitlines()[0]}); repair it.") from None
+        raise SourceError(f"{uri}: it cannot be read as Parquet ({first_line(error)}); repair it.") from None
 
 
 @contextmanager

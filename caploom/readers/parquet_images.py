@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from caploom.common.settings import Settings
+from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.images.location import Location
 from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row
@@ -85,8 +86,9 @@ class ParquetReader(Settings):
                         for row in rows:
                             yield count, row
         except (pa.ArrowException, OSError) as error:
-            why = str(error).splitlines()[0]
-            detail = f"{name_of(uri)}: it cannot be read as Parquet after row {count} ({why}); copy it again."
+            detail = (
+                f"{name_of(uri)}: it cannot be read as Parquet after row {count} ({first_line(error)}); copy it again."
+            )
             yield count + 1, bad_row(before + count + 1, name_of(uri), "damaged_parquet", detail)
 
     def _columns(self, uri: str, schema: "pa.Schema") -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from caploom.common.text import first_line
 from caploom.errors import SourceError, StoreError
 from caploom.storage.paths import file_system
 
@@ -162,16 +163,16 @@ class Bucket:
     def _failed(self, key: str, error: Exception) -> StoreError:
         if _is_denied(error):
             return StoreError(
-                f"{self.url_of(key)}: the storage denies access ({_first_line(error)}); check that the credentials "
-                "in the environment are there, have not expired and may read and write there."
+                f"{self.url_of(key)}: the storage denies access ({first_line(error)}); check that the credentials in "
+                "the environment are there, have not expired and may read and write there."
             )
         if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             return StoreError(
-                f"{self.url_of(key)}: the environment has no credentials for it ({_first_line(error)}); set them, for "
+                f"{self.url_of(key)}: the environment has no credentials for it ({first_line(error)}); set them, for "
                 "S3 in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
         return StoreError(
-            f"{self.url_of(key)}: the storage keeps failing ({_first_line(error)}); run again when it responds: "
+            f"{self.url_of(key)}: the storage keeps failing ({first_line(error)}); run again when it responds: "
             "finished artifacts are kept."
         )
 
@@ -191,13 +192,8 @@ def _is_denied(error: Exception) -> bool:
     return isinstance(error, PermissionError) or google or forbidden
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _written(info: dict[str, Any]) -> int:
-    when = info.get("LastModified") or info.get("mtime") or info.get("updated") or info.get("created")
+def _written(told: dict[str, Any]) -> int:
+    when = told.get("LastModified") or told.get("mtime") or told.get("updated") or told.get("created")
     if isinstance(when, str):
         try:
             when = datetime.fromisoformat(when)

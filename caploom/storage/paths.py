@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 from pydantic import BeforeValidator, ValidationInfo
 
 from caploom.common.settings import resolve_path
+from caploom.common.text import first_line
 from caploom.errors import SourceError
 
 if TYPE_CHECKING:
@@ -251,5 +252,6 @@ def _explained(uri: str) -> Iterator[None]:
     except Exception as error:  # storage services raise errors without a common base class
         if not is_url(uri):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise SourceError(f"{uri}: the storage refused or failed ({lines[0]}); check URL and permissions.") from None
+        raise SourceError(
+            f"{uri}: the storage refused or failed ({first_line(error)}); check URL and permissions."
+        ) from None

@@ -20,177 +20,158 @@ def pair_identity(image_id: str, caption: str) -> str:
     return hashlib.sha256(f"{image_id}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-SOURCE_ROWS = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),  # 1-based row in the user's file
-        pa.field("image", pa.string(), nullable=False),  # as the user wrote it
-        pa.field("caption", pa.string()),
-        pa.field("path", pa.string()),  # absolute path, null when it must not be opened
-        pa.field("reason", pa.string()),  # why the row is bad already, null when it is not
-        pa.field("detail", pa.string()),
-    ]
+def optional(kind: pa.DataType) -> pa.Field:
+    """A column of this type that may be null."""
+    return pa.field("", kind)
+
+
+def schema_of(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    """A schema of these columns, in this order; only an `optional` one may be null."""
+    return pa.schema(
+        [
+            column.with_name(name) if isinstance(column, pa.Field) else pa.field(name, column, nullable=False)
+            for name, column in columns.items()
+        ]
+    )
+
+
+SOURCE_ROWS = schema_of(
+    row=pa.int64(),  # 1-based row in the user's file
+    image=pa.string(),  # as the user wrote it
+    caption=optional(pa.string()),
+    path=optional(pa.string()),  # absolute path, null when it must not be opened
+    reason=optional(pa.string()),  # why the row is bad already, null when it is not
+    detail=optional(pa.string()),
 )
 
-INBOX_FILES = pa.schema(
-    [
-        pa.field("place", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),  # of the file and its caption's, as they were taken
-        pa.field("first_row", pa.int64(), nullable=False),  # of the file's own rows, from 0
-        pa.field("rows", pa.int64(), nullable=False),  # of the file in this shard
-        pa.field("finished", pa.bool_(), nullable=False),  # whether the file has no rows after them
-    ]
+INBOX_FILES = schema_of(
+    place=pa.string(),
+    version=pa.string(),  # of the file and its caption's, as they were taken
+    first_row=pa.int64(),  # of the file's own rows, from 0
+    rows=pa.int64(),  # of the file in this shard
+    finished=pa.bool_(),  # whether the file has no rows after them
 )
 
-PAIRS = pa.schema(
-    [
-        pa.field("pair_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # the user's own path, kept for the exports
-        pa.field("path", pa.string(), nullable=False),  # location (see caploom.images.location)
-        pa.field("raw_caption", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),  # pixels
-        pa.field("height", pa.int32(), nullable=False),  # pixels
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("phash", pa.uint64(), nullable=False),  # perceptual hash; 0 of a picture without features
-    ]
+PAIRS = schema_of(
+    pair_id=pa.string(),
+    image_id=pa.string(),
+    image=pa.string(),  # the user's own path, kept for the exports
+    path=pa.string(),  # location (see caploom.images.location)
+    raw_caption=pa.string(),
+    width=pa.int32(),  # pixels
+    height=pa.int32(),  # pixels
+    row=pa.int64(),
+    phash=pa.uint64(),  # perceptual hash; 0 of a picture without features
 )
 
-KEPT_IMAGES = pa.schema(
-    [
-        pa.field("location", pa.string(), nullable=False),  # where the image lay
-        pa.field("kept", pa.string(), nullable=False),  # where its copy is
-    ]
+KEPT_IMAGES = schema_of(
+    location=pa.string(),  # where the image lay
+    kept=pa.string(),  # where its copy is
 )
 
-FAILURES = pa.schema(
-    [
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),  # the row number or the image's identity
-        pa.field("image", pa.string(), nullable=False),  # the user's own path
-        pa.field("reason", pa.string(), nullable=False),  # a short word to count by, e.g. "missing_image"
-        pa.field("detail", pa.string(), nullable=False),  # one sentence for a person
-        pa.field("attempt", pa.int32(), nullable=False),  # how often it has been tried
-    ]
+FAILURES = schema_of(
+    stage=pa.string(),
+    key=pa.string(),  # the row number or the image's identity
+    image=pa.string(),  # the user's own path
+    reason=pa.string(),  # a short word to count by, e.g. "missing_image"
+    detail=pa.string(),  # one sentence for a person
+    attempt=pa.int32(),  # how often it has been tried
 )
 
-CAPTIONS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("captioner", pa.string(), nullable=False),
-        pa.field("fingerprint", pa.string(), nullable=False),  # of the captioner
-        pa.field("text", pa.string(), nullable=False),  # unsheared
-        pa.field("tokens", pa.int32()),  # new tokens, in the captioner's own tokenizer; null where not counted
-        pa.field("finish_reason", pa.string(), nullable=False),  # "stop", "length", "shear" or "imported"
-        pa.field("seconds", pa.float32(), nullable=False),  # this image's share of its batch's time
-        pa.field("attempt", pa.int32(), nullable=False),
-        pa.field("pair_id", pa.string()),  # of the raw caption that the prompt quotes; null when it quotes none
-    ]
+CAPTIONS = schema_of(
+    image_id=pa.string(),
+    captioner=pa.string(),
+    fingerprint=pa.string(),  # of the captioner
+    text=pa.string(),  # unsheared
+    tokens=optional(pa.int32()),  # new tokens, in the captioner's own tokenizer; null where not counted
+    finish_reason=pa.string(),  # "stop", "length", "shear" or "imported"
+    seconds=pa.float32(),  # this image's share of its batch's time
+    attempt=pa.int32(),
+    pair_id=optional(pa.string()),  # of the raw caption that the prompt quotes; null when it quotes none
 )
 
-SHEARED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("captioner", pa.string(), nullable=False),
-        pa.field("start", pa.int32(), nullable=False),  # the caption is text[start:end] of the ledger's text,
-        pa.field("end", pa.int32(), nullable=False),  # counted in characters
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("source_words", pa.int32(), nullable=False),  # length before, in words
-        pa.field("words", pa.int32(), nullable=False),  # length after, in words
-        pa.field("cut", pa.bool_(), nullable=False),  # whether more than whitespace was cut off
-        pa.field("at_cap", pa.bool_(), nullable=False),  # whether a rule that cuts at a length did
-    ]
+SHEARED = schema_of(
+    image_id=pa.string(),
+    captioner=pa.string(),
+    start=pa.int32(),  # the caption is text[start:end] of the ledger's text,
+    end=pa.int32(),  # counted in characters
+    caption=pa.string(),
+    source_words=pa.int32(),  # length before, in words
+    words=pa.int32(),  # length after, in words
+    cut=pa.bool_(),  # whether more than whitespace was cut off
+    at_cap=pa.bool_(),  # whether a rule that cuts at a length did
 )
 
-DROPPED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),  # "raw" or the captioner
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),  # usually the filter that dropped it
-    ]
+DROPPED = schema_of(
+    image_id=pa.string(),
+    source=pa.string(),  # "raw" or the captioner
+    caption=pa.string(),
+    reason=pa.string(),  # usually the filter that dropped it
 )
 
-SCORES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("key", pa.uint64(), nullable=False),  # of the image and the caption together
-        pa.field("score", pa.float32(), nullable=False),  # cosine of the two embeddings, -1 to 1
-    ]
+SCORES = schema_of(
+    image_id=pa.string(),
+    key=pa.uint64(),  # of the image and the caption together
+    score=pa.float32(),  # cosine of the two embeddings, -1 to 1
 )
 
-NEAR_DUPLICATES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("duplicate_of", pa.string(), nullable=False),  # the image alike that stays
-        pa.field("distance", pa.int16(), nullable=False),  # bits between their perceptual hashes
-    ]
+NEAR_DUPLICATES = schema_of(
+    image_id=pa.string(),
+    duplicate_of=pa.string(),  # the image alike that stays
+    distance=pa.int16(),  # bits between their perceptual hashes
 )
 
-LEAKED_IMAGES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),  # of the training data
-        pa.field("evaluation_image_id", pa.string(), nullable=False),  # the same where it is the same file
-        pa.field("distance", pa.int16(), nullable=False),  # bits between their perceptual hashes
-    ]
+LEAKED_IMAGES = schema_of(
+    image_id=pa.string(),  # of the training data
+    evaluation_image_id=pa.string(),  # the same where it is the same file
+    distance=pa.int16(),  # bits between their perceptual hashes
 )
 
-TRAINING_ROWS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # the user's own path
-        pa.field("path", pa.string(), nullable=False),  # absolute path
-        # The three lists are parallel: captions[i] is by sources[i] and is drawn with weights[i].
-        pa.field("captions", pa.list_(pa.string()), nullable=False),
-        pa.field("sources", pa.list_(pa.string()), nullable=False),
-        pa.field("weights", pa.list_(pa.float32()), nullable=False),  # they add up to 1
-    ]
+TRAINING_ROWS = schema_of(
+    image_id=pa.string(),
+    image=pa.string(),  # the user's own path
+    path=pa.string(),  # absolute path
+    # The three lists are parallel: captions[i] is by sources[i] and is drawn with weights[i].
+    captions=pa.list_(pa.string()),
+    sources=pa.list_(pa.string()),
+    weights=pa.list_(pa.float32()),  # they add up to 1
 )
 
-RESIZED_IMAGES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),  # in the order of the array of pixels
-    ]
+RESIZED_IMAGES = schema_of(
+    image_id=pa.string(),  # in the order of the array of pixels
 )
 
-EVALUATION_PAIRS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("captions", pa.list_(pa.string()), nullable=False),
-        pa.field("fold", pa.int16()),  # recalls are averaged over the folds; null where there is only one
-        pa.field("phash", pa.uint64(), nullable=False),  # as in PAIRS
-    ]
+EVALUATION_PAIRS = schema_of(
+    image_id=pa.string(),
+    image=pa.string(),
+    path=pa.string(),
+    captions=pa.list_(pa.string()),
+    fold=optional(pa.int16()),  # recalls are averaged over the folds; null where there is only one
+    phash=pa.uint64(),  # as in PAIRS
 )
 
-CLASSIFICATION_IMAGES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),  # index of its class among the set's classes, from 0
-        pa.field("phash", pa.uint64(), nullable=False),  # as in PAIRS
-    ]
+CLASSIFICATION_IMAGES = schema_of(
+    image_id=pa.string(),
+    image=pa.string(),
+    path=pa.string(),
+    label=pa.int32(),  # index of its class among the set's classes, from 0
+    phash=pa.uint64(),  # as in PAIRS
 )
 
-PREDICTIONS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),  # the image's class
-        pa.field("predicted", pa.string(), nullable=False),  # the class of the highest score
-        pa.field("rank", pa.int32(), nullable=False),  # of the image's class; 1 is best
-        pa.field("label_score", pa.float32(), nullable=False),  # cosine, -1 to 1
-        pa.field("predicted_score", pa.float32(), nullable=False),
-    ]
+PREDICTIONS = schema_of(
+    image_id=pa.string(),
+    image=pa.string(),
+    label=pa.string(),  # the image's class
+    predicted=pa.string(),  # the class of the highest score
+    rank=pa.int32(),  # of the image's class; 1 is best
+    label_score=pa.float32(),  # cosine, -1 to 1
+    predicted_score=pa.float32(),
 )
 
-RANKS = pa.schema(
-    [
-        pa.field("direction", pa.string(), nullable=False),  # "image_to_text" or "text_to_image"
-        pa.field("query", pa.string(), nullable=False),  # image_id, or image_id#caption-index
-        pa.field("rank", pa.int32(), nullable=False),  # 1 is best: rank of the best positive
-        pa.field("scoring", pa.string(), nullable=False),  # "cosine"; of BLIP "ITC", and that with re-ranking
-        pa.field("fold", pa.int16()),  # among whose candidates it ranks; null where the set is searched whole
-    ]
+RANKS = schema_of(
+    direction=pa.string(),  # "image_to_text" or "text_to_image"
+    query=pa.string(),  # image_id, or image_id#caption-index
+    rank=pa.int32(),  # 1 is best: rank of the best positive
+    scoring=pa.string(),  # "cosine"; of BLIP "ITC", and that with re-ranking
+    fold=optional(pa.int16()),  # among whose candidates it ranks; null where the set is searched whole
 )

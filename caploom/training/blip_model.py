@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from caploom.common.text import first_line
 from caploom.errors import StoreError, TrainingError
 from caploom.training.clip_model import ARCHITECTURES, Tokenize
 
@@ -177,7 +178,7 @@ def load_blip(folder: Path) -> BlipModel:
         preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items()}
         return BlipModel(network.eval(), tokenizer, PreprocessCfg(**preprocessing), config["max_text_length"])
     except Exception as error:  # transformers, torch and safetensors each raise their own kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise StoreError(f"{folder}: this is not a complete BLIP checkpoint ({reason}); retrain the recipe.") from error
 
 
@@ -221,9 +222,8 @@ def _of_transformers(model: str, revision: str | None, *, pretrained: bool) -> B
         images = BlipImageProcessor.from_pretrained(model, revision=revision)
         network = _pretrained_network(model, revision) if pretrained else _new_network(config)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"{model}: no BLIP can be loaded from it ({reason}); name a folder or a hub model of the kind "
+            f"{model}: no BLIP can be loaded from it ({first_line(error)}); name a folder or a hub model of the kind "
             "BlipForImageTextRetrieval."
         ) from error
     preprocessing = PreprocessCfg(

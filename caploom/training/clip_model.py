@@ -19,6 +19,7 @@ from open_clip.transform import PreprocessCfg
 from open_clip.transformer import text_global_pool
 from safetensors.torch import save_file
 
+from caploom.common.text import first_line
 from caploom.errors import StoreError, TrainingError
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -124,9 +125,8 @@ def load_checkpoint(folder: Path) -> ClipModel:
         network = _instantiate(architecture, source=str(folder / CONFIG_FILE))
         open_clip.load_checkpoint(network, str(folder / WEIGHTS_FILE))
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
-            f"{folder}: the checkpoint's {CONFIG_FILE} and {WEIGHTS_FILE} do not load together ({reason}); "
+            f"{folder}: the checkpoint's {CONFIG_FILE} and {WEIGHTS_FILE} do not load together ({first_line(error)}); "
             "train the recipe again."
         ) from error
     return ClipModel(network.eval(), architecture, preprocessing, _tokenizer(architecture))
@@ -168,7 +168,7 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise TrainingError(
             f'The device "{device}" cannot be used ({reason}); write auto, cpu, or a GPU that is there, such as cuda:0.'
         ) from None

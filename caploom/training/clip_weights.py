@@ -9,6 +9,7 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg
 
+from caploom.common.text import first_line
 from caploom.errors import TrainingError
 from caploom.training.clip_model import (
     CONFIG_FILE,
@@ -61,7 +62,7 @@ def load_weights(network: Network, file: Path, model: str) -> None:
         state = open_clip.factory.load_state_dict(str(file), weights_only=True)
         there = {name: tuple(tensor.shape) for name, tensor in state.items()}
     except Exception as error:  # torch, pickle and safetensors each raise their own kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise TrainingError(f"{file}: these are not weights of {model} ({reason}); correct `pretrained`.") from error
     # A bias is SigLIP's: it is dropped where another loss is trained, and initialized where there was none.
     left_out = "logit_bias" in there and network.logit_bias is None
@@ -123,7 +124,7 @@ def _from_hub(untrained: ClipModel, model: str, pretrained: str) -> ClipModel:
         except EntryNotFoundError:
             continue  # of these files, a repository has one or two
         except (HfHubHTTPError, OSError, ValueError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            why = first_line(error)
             break
         if file != CONFIG_FILE:
             break
@@ -149,7 +150,7 @@ def _published(untrained: ClipModel, model: str, tag: str) -> ClipModel:
     try:
         weights = Path(open_clip.download_pretrained(config))
     except Exception as error:  # the hub and the network each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise TrainingError(
             f'The weights "{tag}" of {model} cannot be loaded ({reason}); download them first and name the file.'
         ) from error

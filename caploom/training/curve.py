@@ -7,17 +7,16 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import torch
 
+from caploom.storage.records import schema_of
 from caploom.training.job import TrainingEvent
 
 LOSSES_FILE = "losses.parquet"
-LOSSES = pa.schema(
-    [
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),  # mean over the steps since the previous row
-        pa.field("learning_rate", pa.float64(), nullable=False),  # of that step
-        pa.field("gradient_norm", pa.float64(), nullable=False),  # of that step, before clipping
-        pa.field("parts", pa.map_(pa.string(), pa.float64()), nullable=False),  # of the loss, by their names
-    ]
+LOSSES = schema_of(
+    step=pa.int64(),
+    loss=pa.float64(),  # mean over the steps since the previous row
+    learning_rate=pa.float64(),  # of that step
+    gradient_norm=pa.float64(),  # of that step, before clipping
+    parts=pa.map_(pa.string(), pa.float64()),  # of the loss, by their names
 )
 
 _POINTS = 100

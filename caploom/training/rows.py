@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from caploom.common.text import first_line
 from caploom.errors import TrainingError
 from caploom.storage.records import TRAINING_ROWS
 from caploom.training.drawing import draw_one, draw_several, random_sentence
@@ -185,7 +186,7 @@ def _drawing(files: Sequence[Path], footers: Sequence[pq.FileMetaData]) -> Drawi
 
 
 def _no_shard(file: Path, error: Exception) -> TrainingError:
-    reason = str(error).splitlines()[0]
+    reason = first_line(error)
     return TrainingError(f"{file}: this is not a shard of a training set ({reason}); rebuild the training set.")
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from caploom.common.names import RAW_SOURCE
 from caploom.errors import TrainingError
+from caploom.storage.records import schema_of
 from caploom.storage.tables import read_batches, read_metadata
 from caploom.training_set.order import (
     DIGEST,
@@ -38,16 +39,14 @@ would be too small."""
 COPIES = 16  # copies of a bucket's text, at the peak of joining, filtering and writing it
 _ROW_OVERHEAD = 64  # bytes of a caption's row in addition to its text
 
-CAPTIONS_OF_IMAGES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),  # "raw" or the captioner
-        pa.field("place", pa.int8(), nullable=False),  # 0 raw, 1 others
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # the user's own path
-        pa.field("path", pa.string(), nullable=False),  # absolute path
-        pa.field("words", pa.int32(), nullable=False),  # of the caption, separated by whitespace
-    ]
+CAPTIONS_OF_IMAGES = schema_of(
+    image_id=pa.string(),
+    source=pa.string(),  # "raw" or the captioner
+    place=pa.int8(),  # 0 raw, 1 others
+    caption=pa.string(),
+    image=pa.string(),  # the user's own path
+    path=pa.string(),  # absolute path
+    words=pa.int32(),  # of the caption, separated by whitespace
 )
 """A bucket: sorted by (the image's position in the order, place, source, caption), without duplicate rows."""
 
