@@ -1,21 +1,26 @@
 """What `caploom plan` counts is what a run then makes: each count against the run itself."""
 
 import json
+import time
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from small_factory import picture
-from whole_factory import edited, factory_of, make_everything, write_settings
+from whole_factory import edited, factory_of, make_everything, reader, write_settings
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger
 from caploom.cli import main
+from caploom.errors import SourceError
 from caploom.questions.cost.plan_cost import plan_cost
 from caploom.questions.cost.text import cost_markdown, cost_text, duration
 from caploom.stages.captions import shard_images
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
+from caploom.stages.registry import STAGES
 from caploom.stages.shards import create_new_shards, shard_names
+from caploom.stages.stage import Ref, Stage
 
 KINDS = ("raw_pairs", "captions", "sheared", "training_set", "checkpoint", "retrieval_metrics")
 
@@ -173,6 +178,58 @@ def test_a_damaged_manifest_is_named_and_counts_as_missing(own):
     assert to_do(plan)["checkpoint"] == to_do(plan)["retrieval_metrics"] == 1
     assert any("checkpoint/one" in problem for problem in plan.damaged)
     assert "damaged: " in cost_text(plan)
+
+
+def test_a_source_that_is_gone_leaves_what_needs_it_to_do(own, tmp_path):
+    plan = plan_cost(factory_of(edited(own, "evaluation_sets", "held-out", "captions", value=str(tmp_path / "gone"))))
+    assert {item.stage: (item.to_do, item.done) for item in plan.items if item.to_do} == {"retrieval_metrics": (3, 0)}
+    with pytest.raises(SourceError, match="gone"):
+        plan_cost(factory_of(edited(own, "pairs", "captions", value=str(tmp_path / "gone"))))
+
+
+def test_both_stages_of_a_training_stand_together_and_recipes_in_their_order(own, tmp_path):
+    changed = {**own, "target_sets": {"more": reader(tmp_path, "more-pairs")}}
+    changed["trainers"] = {**own["trainers"], "long": {**own["trainers"]["small"], "steps": 2}}
+    recipe = {"captioners": ["first"], "shear": "sentence", "finetune": {"target_set": "more", "trainer": "small"}}
+    changed["recipes"] = {name: {**recipe, "trainer": name} for name in ("small", "long")}
+    plan = plan_cost(factory_of(changed))
+    assert [(item.name, item.to_do, item.steps) for item in plan.of("checkpoint")] == [
+        ("small", 1, 1),
+        ("small, second stage", 2, 2),
+        ("long", 1, 2),
+    ]
+    assert [(item.name, item.to_do, item.shared_by, item.rate) for item in plan.of("target_set")] == [
+        ("more", 1, 2, None)
+    ]
+
+
+def _build_toy(making, draft):
+    (draft.folder / "toy.txt").write_text("toy")
+    time.sleep(0.02)
+
+
+TOY = Stage(
+    kind="toy",
+    code_version="1",
+    axes=("shard",),
+    keys=lambda graph: graph.keys("shards"),
+    inputs=lambda graph, key: [Ref("raw_pairs", key)],
+    build=_build_toy,
+)
+
+
+def test_a_step_that_says_nothing_of_its_cost_is_one_line(own, monkeypatch):
+    monkeypatch.setitem(STAGES, "toy", f"{__name__}:TOY")
+    (item,) = plan_cost(factory_of(own)).of("toy")
+    assert (item.to_do, item.done, item.seconds) == (2, 0, None)
+    toy = Graph(factory_of(own)).make(Ref("toy", ("shard-00000",)))
+    plan = plan_cost(factory_of(own))
+    (item,) = plan.of("toy")
+    assert (item.to_do, item.done) == (1, 1)
+    assert item.seconds == pytest.approx(toy.manifest.seconds)
+    row = next(line for line in cost_text(plan).splitlines() if line.startswith("toy "))
+    assert "1 of 2" in row
+    assert "1 artifacts of this kind, on cpu" in row
 
 
 def test_the_command_says_the_same_as_text_and_as_json(own, tmp_path):

@@ -19,8 +19,6 @@ from caploom.stages.registry import stages
 from caploom.stages.shards import INBOX, listings, new_rows, next_number, source_of
 from caploom.stages.stage import Cost, Key, Ref, Stage
 
-__all__ = ["CostItem", "CostPlan", "plan_cost"]
-
 
 @dataclass(frozen=True)
 class CostPlan:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from caploom.common.text import printable
+from caploom.common.text import counted, markdown_text, printable
 from caploom.questions.cost.items import CostItem
 from caploom.questions.cost.plan_cost import CostPlan
 
@@ -20,8 +20,6 @@ def cost_text(plan: CostPlan) -> str:
 
 def cost_markdown(plan: CostPlan) -> str:
     """The same as Markdown."""
-    from caploom.common.text import markdown_text
-
     rows = [_HEAD, ["---"] * len(_HEAD), *([markdown_text(cell) for cell in _row(item)] for item in _to_do(plan))]
     table = [f"| {' | '.join(row)} |" for row in rows] if len(rows) > 2 else []
     return "\n".join(
@@ -51,7 +49,7 @@ def _to_do(plan: CostPlan) -> list[CostItem]:
 
 def _opening(plan: CostPlan) -> str:
     more = "" if plan.trainings == plan.recipes else f", {plan.trainings:,} with their seeds"
-    return f"{plan.factory}: {_count(plan.recipes, 'recipe')}{more}."
+    return f"{plan.factory}: {counted(plan.recipes, 'recipes')}{more}."
 
 
 def _row(item: CostItem) -> list[str]:
@@ -95,7 +93,7 @@ def _sum(plan: CostPlan) -> str:
         return "Nothing is to do: everything is made."
     unknown = [f"{item.verb} {item.name}" for item in plan.not_measured]
     certain = all(item.exact for item in plan.of("captions"))
-    captions = f"{'' if certain else 'at most '}{_count(plan.captions, 'caption')} to make"
+    captions = f"{'' if certain else 'at most '}{counted(plan.captions, 'captions')} to make"
     if not unknown:
         return f"In all: {captions}, about {duration(plan.seconds)}."
     if not plan.seconds:
@@ -109,7 +107,3 @@ def _sum(plan: CostPlan) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
