@@ -52,11 +52,11 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     if truths:
         heading = ["captioner", "shear", "named, whole", "named, sheared", "right, whole", "right, sheared"]
         rows: list[Row] = [list(heading)]
-        for each in (truth for truth in truths if truth.captioner in captions):
-            named = each.whole.named_share, each.sheared.named_share
-            right = each.whole.right_share, each.sheared.right_share
-            cells = [each.captioner, each.shear, *map(percent, (*named, *right))]
-            rows.append([Cell(text, captions[each.captioner][0]) for text in cells])
+        for truth in (one for one in truths if one.captioner in captions):
+            named = truth.whole.named_share, truth.sheared.named_share
+            right = truth.whole.right_share, truth.sheared.right_share
+            cells = [truth.captioner, truth.shear, *map(percent, (*named, *right))]
+            rows.append([Cell(text, captions[truth.captioner][0]) for text in cells])
         notes = ["Percent of the things present that are named, and of the things named that are there."]
         yield Section("truth", "Captioners against the truth", sentences=notes, table=rows)
 
