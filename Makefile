@@ -44,7 +44,7 @@ ui: venv ## Open the Dagster UI on what a run made: make ui [CONFIG=my.yaml]
 
 .PHONY: test
 test: venv ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 .PHONY: test-all
 test-all: venv ## Run the long fault tests
