@@ -79,6 +79,7 @@ def make_again(
 
 
 def _work(original: Factory, recorded: Manifest, ancestors: Mapping[str, Artifact], fresh: Store, tools: Tools) -> Work:
+    """The work on an artifact: what it was made from is linked, and the facts of then are taken as given."""
     link_into(fresh, ancestors.values())
     config = rebuilt_config(original.config, recorded, ancestors, fresh.root / "pictures")
     graph = Graph(Factory(config.model_copy(update={"store": fresh.root}), fresh))

@@ -196,8 +196,11 @@ class Graph:
 
     def _provide(self, ref: Ref, by: Ref, tools: Tools) -> None:
         self._prepare(ref)
-        if self.find(ref) is not None:
-            return
+        try:
+            if self.find(ref) is not None:
+                return
+        except CaploomError as error:
+            raise self.stage(ref.kind).explain(ref.key, error) from None
         if not self.stage(ref.kind).on_demand:
             self.require(ref, by=by)
         self.make(ref, replace(tools, progress=None, bar=None))
