@@ -4,6 +4,7 @@ from collections import Counter
 from small_factory import picture
 
 from caploom.stages import raw_pairs as ingest
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard, ingested_shards, read_pairs
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.key_index import KeyIndex
@@ -55,7 +56,7 @@ def test_each_bad_row_is_a_failure_with_its_reason_and_the_rest_goes_on(write_so
     assert len(read_pairs(artifact)) == 6
     assert (artifact.manifest.rows.rows_in, artifact.manifest.rows.rows_failed) == (15, 9)
     assert artifact.manifest.rows.reasons == dict(Counter(REASONS))
-    assert all(outcome.passed for outcome in check_raw_pairs(factory, artifact))
+    assert all(outcome.passed for outcome in check_raw_pairs(Graph(factory), artifact))
 
 
 def test_a_pair_is_identified_by_its_bytes_and_its_caption(write_source, make_factory):
