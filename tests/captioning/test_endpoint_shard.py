@@ -6,6 +6,7 @@ from endpoint_server import EndpointServer, name
 from caploom.captioning.backend import load_backend
 from caploom.errors import CaptionerError
 from caploom.stages.captions import caption_shard, check_captions, read_captions
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards
 
@@ -40,7 +41,7 @@ def test_a_run_whose_server_died_is_finished_when_it_is_back(write_source, make_
         factory, artifact = run(server.url)
     captions = read_captions(artifact).to_pylist()
     assert len(captions) == 40
-    assert all(outcome.passed for outcome in check_captions(factory, artifact))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), artifact))
     # Each was paid for once, and another url is the same captioner.
     assert 40 - 9 <= sum(server.asked.values()) <= 40 - 7
     assert not [path for path in source.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]

@@ -34,7 +34,7 @@ def test_a_shard_is_captioned_once_and_then_found_without_loading_a_model(write_
     factory = ingested(make_factory(write_source(10)))
     made = caption_shard(factory, "colours", "shard-00000", ColourBackend)
     assert len(read_captions(made)) == 10
-    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), made))
     assert caption_shard(factory, "colours", "shard-00000", no_model).reused
 
 
@@ -103,7 +103,7 @@ def test_a_failing_image_is_a_failure_row_of_that_captioner(write_source, make_f
     failures = read_table(made.file("failures.parquet")).to_pylist()
     assert [(row["image"], row["reason"]) for row in failures] == [("0002.png", "missing_image")]
     assert made.manifest.rows.rows_out == 5
-    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), made))
 
 
 def test_unknown_captioners_and_shards_that_are_not_ingested_are_said(write_source, make_factory):
@@ -133,7 +133,7 @@ def test_a_full_disk_stops_the_shard_and_with_room_again_it_goes_on(write_source
     made = caption_shard(factory, "colours", "shard-00000", lambda: second)
     images = read_captions(made).column("image_id").to_pylist()
     assert (len(images), len(set(images))) == (60, 60)
-    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), made))
     assert sum(len(call) for call in second.calls) < 60  # what was kept before the disk was full is kept
 
 
@@ -205,6 +205,6 @@ def test_resume_after_sigkill_loses_and_repeats_nothing(write_source, make_facto
     assert (len(images), len(set(images))) == (60, 60)
     # Only what was under way, or in the quarter of a second before, when a process was killed is generated again.
     assert len(log.read_text().splitlines()) <= 60 + 6 * 4 * kills
-    assert all(outcome.passed for outcome in check_captions(factory, made))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), made))
     left_over = [path for path in made.folder.parent.iterdir() if path.name.startswith(".")]
     assert left_over == []

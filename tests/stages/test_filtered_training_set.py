@@ -5,7 +5,8 @@ from small_factory import ColourBackend
 
 from caploom.errors import TrainingError
 from caploom.stages.captions import caption_shard
-from caploom.stages.raw_pairs import ingest_shard, ingested_shards
+from caploom.stages.graph import Graph
+from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import check_training_set, merge_training_set
@@ -58,7 +59,7 @@ def test_dropped_captions_are_counted_and_kept_with_their_reasons(merge):
     assert len(dropped) == 13
     assert training_set.manifest.rows.reasons == {"min_words": 12, "no_empty": 1, "repeated_caption": 1}
     assert all(row["sources"] == ["colours"] and row["weights"] == [1.0] for row in rows_of(training_set))
-    assert all(outcome.passed for outcome in check_training_set(factory, training_set, ingested_shards(factory)))
+    assert all(outcome.passed for outcome in check_training_set(Graph(factory), training_set))
 
 
 def test_filters_that_drop_everything_are_refused_and_nothing_is_written(merge, tmp_path):

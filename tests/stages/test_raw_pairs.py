@@ -1,14 +1,18 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 from small_factory import picture
 
-from caploom.stages import raw_pairs as ingest
-from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard, ingested_shards, read_pairs
+from caploom.stages.graph import Graph
+from caploom.stages.raw_pairs import RAW_PAIRS, check_raw_pairs, ingest_shard, ingested_shards, read_pairs
+from caploom.stages.registry import STAGES
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import image_identity, pair_identity
 from caploom.storage.tables import read_table
+
+NEXT = replace(RAW_PAIRS, code_version="next")
 
 BAD_ROWS = [
     {"image": "missing.png", "caption": "x"},
@@ -55,7 +59,7 @@ def test_each_bad_row_is_a_failure_with_its_reason_and_the_rest_goes_on(write_so
     assert len(read_pairs(artifact)) == 6
     assert (artifact.manifest.rows.rows_in, artifact.manifest.rows.rows_failed) == (15, 9)
     assert artifact.manifest.rows.reasons == dict(Counter(REASONS))
-    assert all(outcome.passed for outcome in check_raw_pairs(factory, artifact))
+    assert all(outcome.passed for outcome in check_raw_pairs(Graph(factory), artifact))
 
 
 def test_a_pair_is_identified_by_its_bytes_and_its_caption(write_source, make_factory):
@@ -106,7 +110,7 @@ def test_pairs_of_many_other_shards_are_found_by_their_index(write_source, make_
     details = [failure["detail"] for failure in read_table(made[3].file("failures.parquet")).to_pylist()]
     assert ["shard-00000" in details[0], "shard-00001" in details[1]] == [True, True]
     # Pairs of an older version are in the index too, and no repetition of theirs is one.
-    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    monkeypatch.setitem(STAGES, "raw_pairs", f"{__name__}:NEXT")
     assert len(read_pairs(ingest_shard(factory, "shard-00003"))) == 2
     assert len(read_pairs(ingest_shard(factory, "shard-00000"))) == 1
 
@@ -115,7 +119,7 @@ def test_an_older_version_of_a_shard_is_kept_and_not_counted(write_source, make_
     factory = make_factory(write_source(3))
     create_new_shards(factory)
     old = ingest_shard(factory, "shard-00000")
-    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    monkeypatch.setitem(STAGES, "raw_pairs", f"{__name__}:NEXT")
     new = ingest_shard(factory, "shard-00000")
     assert old.folder != new.folder
     assert [artifact.folder for artifact in ingested_shards(factory)] == [new.folder]

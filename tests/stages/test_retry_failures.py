@@ -5,6 +5,7 @@ from small_factory import ColourBackend, picture
 from caploom.cli import main
 from caploom.common.progress import track
 from caploom.stages.captions import caption_shard, check_captions, read_captions, read_failures
+from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.retry_failures import retry_every_shard, retry_failures, shards_to_retry
 from caploom.stages.shards import create_new_shards, shard_names
@@ -44,7 +45,7 @@ def test_only_the_failures_are_redone_and_the_shard_becomes_whole(broken):
     assert sum(len(call) for call in backend.calls) == 1
     assert len(read_captions(retried.artifact)) == 9
     assert [(row["image"], row["attempt"]) for row in read_failures(retried.artifact)] == [("0007.png", 2)]
-    assert all(outcome.passed for outcome in check_captions(factory, retried.artifact))
+    assert all(outcome.passed for outcome in check_captions(Graph(factory), retried.artifact))
     attempts = {row["image_id"]: row["attempt"] for row in read_captions(retried.artifact).to_pylist()}
     assert {image_id for image_id, attempt in attempts.items() if attempt == 2} == set(backend.calls[0])
     # The shard's captions are the new ones from now on, and the old artifact is still there.

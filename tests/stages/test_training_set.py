@@ -50,7 +50,7 @@ def test_each_image_has_its_own_raw_and_sheared_captions(write_source, make_fact
         colour = ["red", "green", "blue", "white"][number % 4]
         assert row["captions"] == [f"photo {number}", f"A {colour} square."]
         assert row["weights"] == [0.5, 0.5]
-    assert all(outcome.passed for outcome in check_training_set(factory, training_set, ingested_shards(factory)))
+    assert all(outcome.passed for outcome in check_training_set(Graph(factory), training_set))
 
 
 def test_sheared_captions_are_spans_of_the_ledgers_text(write_source, make_factory):
@@ -149,7 +149,7 @@ def test_an_image_in_two_shards_is_one_row_with_all_its_captions(write_source, m
     row = next(row for row in rows_of(training_set) if row["image"] == "0000.png")
     assert row["captions"] == ["again", "photo 0", "A red square."]
     assert training_set.manifest.rows.reasons == {"repeated_caption": 1}
-    assert all(outcome.passed for outcome in check_training_set(factory, training_set, ingested_shards(factory)))
+    assert all(outcome.passed for outcome in check_training_set(Graph(factory), training_set))
 
 
 def test_a_shard_that_is_not_captioned_yet_is_named(write_source, make_factory):
@@ -246,9 +246,7 @@ def test_the_checks_see_what_is_lost_doubled_or_invented(write_source, make_fact
     factory = captioned(make_factory(write_source(12)))
     training_set = merged(factory)
     change_rows(training_set, change)
-    outcome = next(
-        each for each in check_training_set(factory, training_set, ingested_shards(factory)) if each.name == check
-    )
+    outcome = next(each for each in check_training_set(Graph(factory), training_set) if each.name == check)
     assert not outcome.passed
     assert outcome.figures[figure[0]] == figure[1]
 
