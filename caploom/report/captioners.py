@@ -21,8 +21,8 @@ def captioner_sections(factory: Factory, by_base: Mapping[str, list[Arm]]) -> It
     used = [name for name in factory.config.captioners if name in having]
     found = {each.manifest.address: each for arms in by_base.values() for arm in arms for each in arm.captions}
     captions: dict[str, list[Artifact]] = {}
-    for each in found.values():
-        captions.setdefault(each.manifest.configuration["captioner"], []).append(each)
+    for artifact in found.values():
+        captions.setdefault(artifact.manifest.configuration["captioner"], []).append(artifact)
     used = [name for name in used if name in captions]
     if not used:
         return

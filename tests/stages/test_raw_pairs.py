@@ -1,15 +1,18 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 from small_factory import picture
 
-from caploom.stages import raw_pairs as ingest
 from caploom.stages.graph import Graph
-from caploom.stages.raw_pairs import check_raw_pairs, ingest_shard, ingested_shards, read_pairs
+from caploom.stages.raw_pairs import RAW_PAIRS, check_raw_pairs, ingest_shard, ingested_shards, read_pairs
+from caploom.stages.registry import STAGES
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import image_identity, pair_identity
 from caploom.storage.tables import read_table
+
+NEXT = replace(RAW_PAIRS, code_version="next")
 
 BAD_ROWS = [
     {"image": "missing.png", "caption": "x"},
@@ -107,7 +110,7 @@ def test_pairs_of_many_other_shards_are_found_by_their_index(write_source, make_
     details = [failure["detail"] for failure in read_table(made[3].file("failures.parquet")).to_pylist()]
     assert ["shard-00000" in details[0], "shard-00001" in details[1]] == [True, True]
     # Pairs of an older version are in the index too, and no repetition of theirs is one.
-    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    monkeypatch.setitem(STAGES, "raw_pairs", f"{__name__}:NEXT")
     assert len(read_pairs(ingest_shard(factory, "shard-00003"))) == 2
     assert len(read_pairs(ingest_shard(factory, "shard-00000"))) == 1
 
@@ -116,7 +119,7 @@ def test_an_older_version_of_a_shard_is_kept_and_not_counted(write_source, make_
     factory = make_factory(write_source(3))
     create_new_shards(factory)
     old = ingest_shard(factory, "shard-00000")
-    monkeypatch.setattr(ingest, "CODE_VERSION", "next")
+    monkeypatch.setitem(STAGES, "raw_pairs", f"{__name__}:NEXT")
     new = ingest_shard(factory, "shard-00000")
     assert old.folder != new.folder
     assert [artifact.folder for artifact in ingested_shards(factory)] == [new.folder]

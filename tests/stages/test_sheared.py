@@ -121,7 +121,7 @@ def test_match_raw_cuts_at_each_image_s_own_raw_caption(make):
 def test_a_captioner_without_a_known_tokenizer_is_refused(make):
     factory, recipe = make([{"max_tokens": 3, "tokenizer": "captioner"}])
     with pytest.raises(ConfigError, match='"said" has the backend import, whose tokenizer is not known here'):
-        Graph(factory).plan(Ref("sheared_captions", (recipe.name,)))
+        shear_recipe(factory, recipe)
 
 
 def test_tokens_are_counted_in_the_captioner_s_own_tokenizer(make):
@@ -130,7 +130,7 @@ def test_tokens_are_counted_in_the_captioner_s_own_tokenizer(make):
     factory, recipe = make(
         [{"max_tokens": 3, "tokenizer": "captioner"}], {"model": "demo:tiny-llava", "prompt": "Describe <image>:"}
     )
-    count = captioner_tokens(factory, "said", factory.config.shear_steps(recipe.shear))
+    count = captioner_tokens(factory.config, "said", factory.config.shear_steps(recipe.shear))
     assert count is not None
     assert count("") == 0
     assert 0 < count("a red square") < count("a red square and a blue circle")
