@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from caploom.errors import EvaluationError
 from caploom.evaluation.intervals import PairedDifference, paired_difference
-from caploom.evaluation.metrics import RECALL_AT, recall_at
+from caploom.evaluation.metrics import DIRECTIONS, RECALL_AT, recall_at
 from caploom.storage.records import RANKS
 from caploom.storage.tables import read_table
 
-_DIRECTIONS = ("image_to_text", "text_to_image")
 _KEY = ("query", "fold", "copy")
 
 
@@ -80,7 +79,7 @@ def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Compa
         )
     found = []
     for scoring in scorings:
-        for direction in _DIRECTIONS:
+        for direction in DIRECTIONS:
             keys, ranks = _queries(one, scoring, direction)
             other_keys, other_ranks = _queries(other, scoring, direction)
             if not keys.equals(other_keys):

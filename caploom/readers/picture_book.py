@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from caploom.common.progress import track
-from caploom.common.settings import Settings, resolve_path
+from caploom.common.settings import resolve_path
+from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
 
 
-class PictureBookReader(Settings):
+class PictureBookReader(SourceReader):
     """Scenes composed from OpenMoji drawings, each with a poor raw caption (or, to evaluate, five full ones)."""
 
     reader: Literal["picture_book"] = "picture_book"
@@ -35,22 +36,18 @@ class PictureBookReader(Settings):
         from caploom.demo.picture_book import write_picture_book
 
         with track(f"drawing {self.split} scenes", "scenes") as bar:
-            write_picture_book(
-                self.folder,
-                split=self.split,
-                scenes=self.scenes,
-                seed=self.seed,
-                mismatched=self.mismatched if self.split == "training" else 0.0,
-                progress=bar.part(),
-            )
+            write_picture_book(self.folder, **self._parameters, progress=bar.part())
 
     @property
     def is_drawn(self) -> bool:
         """Whether the pictures already exist."""
         from caploom.demo.picture_book import is_written
 
-        mismatched = self.mismatched if self.split == "training" else 0.0
-        return is_written(self.folder, split=self.split, scenes=self.scenes, seed=self.seed, mismatched=mismatched)
+        return is_written(self.folder, **self._parameters)
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return self.model_dump(include={"split", "scenes", "seed", "mismatched"})
 
     def rows(self) -> Iterator[SourceRow]:
         """The rows of the rendered folder's caption file."""

@@ -162,8 +162,7 @@ class ObjectStore(Store):
         for address, name in files:
             if not (self.path(address) / name).is_file():
                 if address not in manifests:
-                    path = self.path(address) / MANIFEST
-                    manifests[address] = parse_manifest(path.read_bytes(), path)
+                    manifests[address] = self._mirrored(address)
                 missing.append((manifests[address], name))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for each in [pool.submit(self.fetched, *one) for one in missing]:
@@ -184,29 +183,17 @@ class ObjectStore(Store):
 
     def has_file(self, address: str, name: str) -> bool:
         """Whether the mirror's copy of an artifact's manifest names the file."""
-        manifest = self.path(address) / MANIFEST
         with suppress(FileNotFoundError):
-            return name in parse_manifest(manifest.read_bytes(), manifest).files
+            return name in self._mirrored(address).files
         return False
 
     def file(self, address: str, name: str) -> Path:
         """The path of an artifact's file in the mirror, fetched if necessary. It may not exist."""
         path = self.path(address) / name
         with suppress(FileNotFoundError):
-            manifest = self.path(address) / MANIFEST
-            if not path.is_file() and name in parse_manifest(manifest.read_bytes(), manifest).files:
+            if not path.is_file() and name in self._mirrored(address).files:
                 self.fetch([(address, name)])
         return path
-
-    def sizes(self, address: str) -> dict[str, int]:
-        """The existing files of an artifact, and their sizes in bytes."""
-        told = self.bucket.list(address)
-        text = told.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
-        if not text:
-            return {}
-        manifest = parse_manifest(text, Path(self.bucket.url_of(address)))
-        keys = {name: object_key(address, name, manifest) for name in manifest.files}
-        return {name: told[key].size for name, key in keys.items() if key in told}
 
     def fetched(self, manifest: Manifest, name: str) -> Path:
         """The mirror's copy of a file that a manifest names; raises `StoreError` when it is gone or damaged."""
@@ -277,6 +264,10 @@ class ObjectStore(Store):
         for key in self.bucket.list(self._key(folder)):
             self.bucket.delete(key)
         super().delete_shared(folder)
+
+    def _mirrored(self, address: str) -> Manifest:
+        path = self.path(address) / MANIFEST
+        return parse_manifest(path.read_bytes(), path)
 
     def _key(self, path: Path) -> str:
         return path.resolve().relative_to(self.root.resolve()).as_posix()

@@ -26,7 +26,7 @@ from transformers import (
 
 from caploom.common.text import first_line
 from caploom.errors import StoreError, TrainingError
-from caploom.training.clip_model import ARCHITECTURES, Tokenize
+from caploom.training.clip_model import ARCHITECTURES, Tokenize, read_preprocessing
 
 CONFIG_FILE = "blip_config.json"
 RETRIEVAL_FOLDER, CAPTIONING_FOLDER = "retrieval", "captioning"
@@ -175,8 +175,8 @@ def load_blip(folder: Path) -> BlipModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder / RETRIEVAL_FOLDER, local_files_only=True)
         network.temperature.data.fill_(config["temperature"])
-        preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items()}
-        return BlipModel(network.eval(), tokenizer, PreprocessCfg(**preprocessing), config["max_text_length"])
+        preprocessing = read_preprocessing(config["preprocessing"])
+        return BlipModel(network.eval(), tokenizer, preprocessing, config["max_text_length"])
     except Exception as error:  # transformers, torch and safetensors each raise their own kinds for a damaged file
         reason = first_line(error)
         raise StoreError(f"{folder}: this is not a complete BLIP checkpoint ({reason}); retrain the recipe.") from error

@@ -135,7 +135,7 @@ class BucketPrefix:
 
     def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """As `Exchange`, with several requests at once."""
-        place = self._place(name)
+        place = Bucket(self.url).url_of(f"{self.prefix}/{name}")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             yield from pool.map(lambda each: read_range(place, *each), ranges)
 
@@ -150,6 +150,3 @@ class BucketPrefix:
         bucket = Bucket(self.url)
         for key in bucket.list(self.prefix):
             bucket.delete(key)
-
-    def _place(self, name: str) -> str:
-        return Bucket(self.url).url_of(f"{self.prefix}/{name}")
