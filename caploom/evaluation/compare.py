@@ -5,7 +5,7 @@ certain. Queries are paired by identity (direction, query, fold), never by their
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The form that `caploom compare --json` prints."""
-        return {
-            "scoring": self.scoring,
-            "direction": self.direction,
-            "k": self.k,
-            "queries": self.queries,
-            "first": self.first,
-            "second": self.second,
-            "difference": self.paired.difference,
-            "interval": list(self.paired.interval),
-            "p_value": self.paired.p_value,
-        }
+        told = asdict(self)
+        paired = told.pop("paired")
+        return {**told, **paired, "interval": list(paired["interval"])}
 
 
 def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Comparison]:

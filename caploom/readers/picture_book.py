@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -15,6 +15,8 @@ from caploom.readers.source_row import SourceRow
 class PictureBookReader(SourceReader):
     """Scenes composed from OpenMoji drawings, each with a poor raw caption (or, to evaluate, five full ones)."""
 
+    # The same scenes are the same source in any folder.
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder"})
     reader: Literal["picture_book"] = "picture_book"
     folder: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Where the pictures are rendered to.")
     split: Literal["training", "evaluation"] = "training"
@@ -26,10 +28,6 @@ class PictureBookReader(SourceReader):
     def attribution(self) -> str:
         """The attribution that pages with the pictures must show."""
         return "Drawings: OpenMoji (openmoji.org), HfG Schwäbisch Gmünd and contributors, CC BY-SA 4.0."
-
-    def fingerprinted(self) -> dict[str, object]:
-        """Everything except the folder: the same scenes are the same source in any folder."""
-        return self.model_dump(mode="json", exclude={"folder"})
 
     def prepare(self) -> None:
         """Render the pictures, unless they exist."""

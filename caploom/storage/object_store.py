@@ -10,14 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from caploom.common.hashing import file_sha256
 from caploom.errors import StoreError
-from caploom.storage.bucket import Bucket, StoredObject
+from caploom.storage.bucket import Bucket, StoredObject, at_once
 from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
 from caploom.storage.store import Artifact, Store
 from caploom.storage.stored_tables import ROOT, StoredTables
@@ -26,7 +25,6 @@ from caploom.storage.writing import draft_beside, full_disk_explained, write_ato
 if TYPE_CHECKING:
     import duckdb
 
-_AT_ONCE = 8  # requests: each waits for the network and not for a core
 _CLAIM = "claim"
 _CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after it
 CHANGING = frozenset({"retries.json"})
@@ -136,11 +134,8 @@ class ObjectStore(Store):
         for key in known.keys() - told.keys():
             shutil.rmtree(self.path(key).parent, ignore_errors=True)
         wanted = [key for key, each in told.items() if key not in known or not _is_copy(known[key], each)]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            copies = [pool.submit(self._mirror_manifest, key, told[key]) for key in wanted]
-            copies += [pool.submit(self._mirror_shared, key) for key in changing]
-            for each in copies:
-                each.result()
+        at_once(self._mirror_manifest, [(key, told[key]) for key in wanted])
+        at_once(self._mirror_shared, [(key,) for key in changing])
 
     def refresh_throttled(self, *parts: str) -> None:
         """See `Store`; artifacts that this store finishes itself are seen at once."""
@@ -164,9 +159,7 @@ class ObjectStore(Store):
                 if address not in manifests:
                     manifests[address] = self._mirrored(address)
                 missing.append((manifests[address], name))
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for each in [pool.submit(self.fetched, *one) for one in missing]:
-                each.result()
+        at_once(self.fetched, missing)
 
     @property
     def tables_root(self) -> str:
@@ -255,9 +248,7 @@ class ObjectStore(Store):
 
         # Parts are written once; a file whose name has no `*` may change.
         wanted = [path for path in there if "*" not in pattern or path not in here]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for each in [pool.submit(self._mirror_shared, self._key(path)) for path in wanted]:
-                each.result()
+        at_once(self._mirror_shared, [(self._key(path),) for path in wanted])
 
     def delete_shared(self, folder: Path) -> None:
         """Delete the shared files below a folder."""
@@ -308,13 +299,7 @@ class ObjectStore(Store):
         address = manifest.address
         if self.bucket.read(f"{address}/{MANIFEST}") is not None:
             return  # another machine finished the same plan first: its artifact stays
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            uploads = [
-                pool.submit(self.bucket.upload, folder / name, object_key(address, name, manifest))
-                for name in manifest.files
-            ]
-            for each in uploads:
-                each.result()
+        at_once(self.bucket.upload, [(folder / name, object_key(address, name, manifest)) for name in manifest.files])
         if not self.bucket.create(f"{address}/{MANIFEST}", text):
             return
         if (target / MANIFEST).exists():

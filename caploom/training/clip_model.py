@@ -132,6 +132,11 @@ def read_preprocessing(written: dict[str, Any]) -> PreprocessCfg:
     return PreprocessCfg(**{key: tuple(each) if isinstance(each, list) else each for key, each in written.items()})
 
 
+def side_of(preprocessing: PreprocessCfg) -> int:
+    """The height of the images that a model takes, in pixels."""
+    return preprocessing.size if isinstance(preprocessing.size, int) else int(preprocessing.size[0])
+
+
 def trim_padding(network: Network, tokens: torch.Tensor) -> torch.Tensor:
     """Token ids (N, context length) without the columns in which every text is over, where the network allows it.
 

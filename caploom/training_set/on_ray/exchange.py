@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from caploom.errors import StoreError
-from caploom.storage.bucket import Bucket
+from caploom.storage.bucket import Bucket, at_once
 from caploom.storage.object_store import ObjectStore
 from caploom.storage.paths import read_range
 from caploom.storage.store import Store
@@ -141,9 +141,7 @@ class BucketPrefix:
 
     def give(self, names: Sequence[str], folder: Path) -> None:
         """As `Exchange`."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # Through `list`, so that their exceptions are raised here.
-            list(pool.map(lambda name: Bucket(self.url).download(f"{self.prefix}/{name}", folder / name), names))
+        at_once(Bucket(self.url).download, [(f"{self.prefix}/{name}", folder / name) for name in names])
 
     def clear(self) -> None:
         """As `Exchange`."""
