@@ -14,7 +14,7 @@ from caploom.common.hashing import file_sha256, fingerprint
 from caploom.training_set.buckets import Buckets
 from caploom.training_set.filters import PreparedFilters
 from caploom.training_set.settings import MixSettings
-from caploom.training_set.training_json import write_training_json
+from caploom.training_set.training_json import TrainingJson
 from caploom.training_set.write import write_training_set
 
 
@@ -40,8 +40,9 @@ def write_json(job: Job) -> Done:
     with tempfile.TemporaryDirectory(dir=job.folder) as name:
         path = Path(name, "training.json")
         files = sorted((job.folder / f"rows-{job.options['images']}").glob("rows-*.parquet"))
-        with job.measured():
-            write_training_json(_tables(files), path)
+        with job.measured(), TrainingJson(path) as file:
+            for rows in _tables(files):
+                file.write(rows)
         captions, total = _json_result(path, job.options["images"])
     return Done(captions, {"images": job.options["images"], "captions": captions, "checksum": total})
 

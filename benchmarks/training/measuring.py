@@ -39,7 +39,8 @@ def measured_recall(
     """Mean Recall@1 of both directions and its chance level, of a checkpoint or of a file of the peer's weights."""
     import open_clip
 
-    from caploom.evaluation.evaluate import evaluate_checkpoint
+    from caploom.evaluation.evaluate import evaluate_encoder
+    from caploom.evaluation.load_encoder import load_encoder
     from caploom.training.clip_model import create_clip_model, save_checkpoint
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,6 +49,7 @@ def measured_recall(
             open_clip.load_checkpoint(model.network, str(weights))
             checkpoint = Path(scratch)
             save_checkpoint(model, checkpoint)
-        metrics = evaluate_checkpoint(checkpoint, folder / "evaluation.parquet", out=Path(scratch), device="cpu")
+        encoder = load_encoder(checkpoint, "cpu")
+        metrics = evaluate_encoder(encoder, folder / "evaluation.parquet", out=Path(scratch))
     (measured,) = metrics.values()
     return measured.mean_recall_at_1, measured.mean_chance_at_1

@@ -4,13 +4,14 @@ Wrong padding makes batched texts wrong, silently and fluently. Both sides are g
 must have been undecided at that token within the noise of the dtype; otherwise the batch is wrong.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from caploom.captioning.backend import CanaryRow, ImageRef
-from caploom.images.decode import ImageFault, decode_image, read_identified_image
+from caploom.images.decode import ImageFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,21 +74,12 @@ def _spread(model: CanaryModel, refs: Sequence[ImageRef]) -> "list[tuple[ImageRe
     step = max(len(ordered) // IMAGES, 1)
     preferred = ordered[::step] + [ref for position, ref in enumerate(ordered) if position % step]
     opened = []
-    for ref, image in _readable(preferred):
-        opened.append((ref, image))
+    for ref in preferred:
+        with suppress(ImageFault):  # captioning the shard reports it
+            opened.append((ref, ref.opened()))
         if len(opened) == IMAGES:
             break
     return opened
-
-
-def _readable(refs: Sequence[ImageRef]) -> "Iterator[tuple[ImageRef, Image]]":
-    from pathlib import Path
-
-    for ref in refs:
-        try:
-            yield ref, decode_image(read_identified_image(Path(ref.path), ref.image_id), ref.path)
-        except ImageFault:
-            continue  # captioning the shard reports it
 
 
 def _until_end(tokens: torch.Tensor, end_tokens: Sequence[int]) -> torch.Tensor:

@@ -75,7 +75,8 @@ class EndpointServers:
                 fault = EndpointFault(error.reason, error.detail if named else f"{server.url}: {error.detail}")
                 self._missed(server)
             else:
-                self._answered(server)
+                with self._lock:
+                    server.unanswered, server.pause, server.asleep_until = 0, _FIRST_PAUSE, 0.0
                 return answer
         raise fault
 
@@ -128,10 +129,6 @@ class EndpointServers:
         finally:
             with self._lock:
                 server.under_way -= 1
-
-    def _answered(self, server: _Server) -> None:
-        with self._lock:
-            server.unanswered, server.pause, server.asleep_until = 0, _FIRST_PAUSE, 0.0
 
     def _missed(self, server: _Server, times: int = 1) -> None:
         """Count unanswered requests; after some, the server is left out for a while, each time for longer."""

@@ -32,7 +32,7 @@ class ImportBackend:
         """Read the whole file; raises `CaptionerError` when that fails, or when no row names an ingested image."""
         self.facts: dict[str, Any] = {}
         self._settings = settings
-        self._rewriting = Rewriting(sorted(settings.rewrite.items(), key=_longest_first))
+        self._rewriting = Rewriting(sorted(settings.rewrite.items(), key=lambda rule: -len(rule[0])))
         self._rows = ImportedRows(settings.captions.name, store)
         with ExitStack() as on_failure:
             on_failure.callback(self._rows.close)
@@ -108,7 +108,3 @@ class ImportBackend:
             f"{file}: none of its {self.facts['rows']:,} rows gives an ingested image its caption: {image!r} of row "
             f"{row} became {became!r}, and an ingested image is at {ingested!r}; correct `root` or `rewrite`."
         )
-
-
-def _longest_first(rule: tuple[str, str]) -> int:
-    return -len(rule[0])

@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from caploom.captioning.minigpt4_weights import (
-    Checkpoint,
-    qformer_sizes,
-    qformer_weights,
-    vision_sizes,
-    vision_weights,
-)
+from caploom.captioning.minigpt4_weights import Checkpoint, qformer_sizes, qformer_weights, vision_sizes, vision_weights
 from caploom.common.text import first_line
 from caploom.errors import CaptionerError
 

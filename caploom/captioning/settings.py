@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -100,13 +100,6 @@ class CaptionerSettings(Settings):
         """Whether it takes a slot of the GPU pool."""
         return False
 
-    def fingerprinted(self) -> dict[str, Any]:
-        """All settings except those that only decide where, how fast and how persistently it runs."""
-        return self.model_dump(mode="json", exclude={"max_attempts", *self._not_fingerprinted()})
-
-    def _not_fingerprinted(self) -> set[str]:
-        return set()
-
 
 class PromptedSettings(CaptionerSettings):
     """A model that is shown an image with a prompt."""
@@ -157,6 +150,9 @@ class PromptedSettings(CaptionerSettings):
 class TransformersCaptioner(PromptedSettings):
     """A model of transformers, in this process."""
 
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
+        {"max_attempts", "device", "device_map", "memory_gb", "batch_size", "prefetch", "attention"}
+    )
     backend: Literal["transformers"] = "transformers"
     revision: str | None = Field(default=None, description="Commit or tag on the hub; pin it for work that matters.")
     chat_template: bool = Field(default=False, description="Wrap prompt and image in the model's own chat template.")
@@ -202,13 +198,13 @@ class TransformersCaptioner(PromptedSettings):
         """It uses the GPU, when there is one."""
         return True
 
-    def _not_fingerprinted(self) -> set[str]:
-        return {"device", "device_map", "memory_gb", "batch_size", "prefetch", "attention"}
-
 
 class EndpointCaptioner(PromptedSettings):
     """A model behind an OpenAI-compatible server: vLLM, SGLang, Ollama, `transformers serve`, or a paid one."""
 
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
+        {"max_attempts", "url", "api_key_env", "concurrency", "timeout", "retries"}
+    )
     backend: Literal["openai"]
     model: str = Field(description="The model's name as the server knows it.")
     url: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
@@ -255,13 +251,11 @@ class EndpointCaptioner(PromptedSettings):
                 raise ValueError(f"extra_body.{name}: this field is filled in by the backend, leave it out")
         return self
 
-    def _not_fingerprinted(self) -> set[str]:
-        return {"url", "api_key_env", "concurrency", "timeout", "retries"}
-
 
 class ImportedCaptions(CaptionerSettings):
     """Existing captions: the released code's JSON, one file per captioner."""
 
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"max_attempts", "root"})
     backend: Literal["import"]
     captions: Annotated[Path, BeforeValidator(resolve_path)] = Field(
         description="`.json` (`[{image, caption}, ...]`), `.csv` or `.tsv`."
@@ -280,9 +274,6 @@ class ImportedCaptions(CaptionerSettings):
     def label(self) -> str:
         """The file's name."""
         return self.captions.name
-
-    def _not_fingerprinted(self) -> set[str]:
-        return {"root"}
 
 
 def _with_backend(value: Any) -> Any:

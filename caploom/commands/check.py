@@ -4,12 +4,10 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@user_errors
+@factory_command
 def check(config: Path) -> None:
     """Validate a factory's YAML and list what it would make."""
     from caploom.captioning.identity import captioner_fingerprint

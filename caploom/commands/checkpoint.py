@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 from caploom.errors import ExportError
 
 _HOW_TO_LOAD = {
@@ -14,13 +14,11 @@ _HOW_TO_LOAD = {
 }
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("recipe")
 @click.option("--to", "folder", required=True, help="Folder to create, or URL; new or empty.")
 @click.option("--format", "format_name", type=click.Choice(list(_HOW_TO_LOAD)), default="open_clip", show_default=True)
 @click.option("--stage", type=click.Choice(["zero-shot", "fine-tuned"]), default="zero-shot", show_default=True)
-@user_errors
 def checkpoint(config: Path, recipe: str, folder: str, format_name: str, stage: str) -> None:
     """Write a recipe's checkpoint for open_clip or for transformers."""
     from caploom.config.factory import Factory

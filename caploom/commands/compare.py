@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 if TYPE_CHECKING:
     from caploom.evaluation.compare import Comparison
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("recipe_a")
 @click.argument("recipe_b")
 @click.option("--set", "name", help="Only this evaluation set; by default all that both recipes were measured on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@user_errors
 def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_json: bool) -> None:
     """Compare two measured recipes on the same queries: RECIPE_A's recalls minus RECIPE_B's.
 

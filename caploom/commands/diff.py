@@ -5,16 +5,14 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("first")
 @click.argument("second")
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--md", "form", flag_value="md", help="Print Markdown.")
-@user_errors
 def diff(config: Path, first: str, second: str, form: str | None) -> None:
     """Show what differs between FIRST and SECOND: configuration, code, inputs, rows, metrics, cost.
 

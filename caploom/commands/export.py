@@ -5,14 +5,13 @@ from typing import Any
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 from caploom.exports.registry import EXPORTS
 
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("recipe")
 @click.option("--format", "format_name", required=True, help=f"One of {', '.join(EXPORTS)}.")
 @click.option("--out", required=True, help="Folder to create, or URL; new or empty.")
@@ -23,7 +22,6 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--image-root", type=_FOLDER, help="blip: the folder that image paths are relative to.")
 @click.option("--samples-a-tar", type=int, help="webdataset: images per tar; 10000 by default.")
 @click.option("--symlink", is_flag=True, default=None, help="hf-imagefolder: symbolic links instead of hard links.")
-@user_errors
 def export(config: Path, recipe: str, format_name: str, out: str, **options: Any) -> None:
     """Write a recipe's training set in a format that another tool reads.
 

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@user_errors
+@factory_command
 def failures(config: Path) -> None:
     """Print every row that failed, with its reason, and the rows of imported files that found no image."""
     from caploom.config.factory import Factory

@@ -5,17 +5,15 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.option("--look", is_flag=True, help="Scan it now, as the sensor does, and split complete files into shards.")
 @click.option(
     "--events", type=click.IntRange(min=0), default=20, show_default=True, help="How many of the newest to show."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@user_errors
 def inbox(config: Path, look: bool, events: int, as_json: bool) -> None:
     """Say what waits in the inbox, which shards were created from it, and what was noticed about its files."""
     from caploom.config.factory import Factory

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("artifact")
 @click.option("--json", "as_json", is_flag=True, help="Print nodes and edges as JSON.")
 @click.option(
     "--format", "form", type=click.Choice(["tree", "mermaid", "dot"]), default="tree", show_default=True, help="How."
 )
 @click.option("--all", "everything", is_flag=True, help="Each shard on a line of its own.")
-@user_errors
 def lineage(config: Path, artifact: str, as_json: bool, form: str, everything: bool) -> None:
     """Show what ARTIFACT was made from, back to the raw files, and what was made from it.
 

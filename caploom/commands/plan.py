@@ -42,13 +42,7 @@ def plan(
 
     factory = None if config is None else Factory.from_yaml(config)
     if cluster:
-        from caploom.questions.cost.cluster import (
-            DATA_SETS,
-            PUBLISHED,
-            cluster_costs,
-            cluster_text,
-            measured_rates,
-        )
+        from caploom.questions.cost.cluster import DATA_SETS, PUBLISHED, cluster_costs, cluster_text, measured_rates
 
         rates = [*(measured_rates(factory) if factory is not None else []), *PUBLISHED]
         costs = cluster_costs(

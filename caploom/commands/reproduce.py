@@ -10,11 +10,10 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("artifact")
 @click.option(
     "--in",
@@ -24,7 +23,6 @@ from caploom.commands.user_errors import user_errors
 )
 @click.option("--keep", is_flag=True, help="Keep the temporary folder, and print its path.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@user_errors
 def reproduce(config: Path, artifact: str, folder: Path | None, keep: bool, as_json: bool) -> None:
     """Rebuild ARTIFACT from its manifest, in a fresh folder, and compare it with the one in the store.
 

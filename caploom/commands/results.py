@@ -4,23 +4,16 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@user_errors
+@factory_command
 def results(config: Path) -> None:
     """Print Recall@1/5/10 of every measured recipe."""
     from caploom.config.factory import Factory
     from caploom.questions.results.latest_results import latest_results
     from caploom.questions.results.results import classification_rows, result_rows, verdict
-    from caploom.questions.results.tables import (
-        by_label,
-        classification_table,
-        markdown_table,
-        recall_table,
-    )
+    from caploom.questions.results.tables import by_label, classification_table, markdown_table, recall_table
 
     latest = latest_results(Factory.from_yaml(config))
     arms = latest.arms

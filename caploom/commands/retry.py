@@ -4,13 +4,11 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.option("--captioner", "captioners", multiple=True, help="Only this captioner; may be given several times.")
-@user_errors
 def retry(config: Path, captioners: tuple[str, ...]) -> None:
     """Caption again the images that failed, and only those, as often as each captioner's `max_attempts` allows.
 

@@ -8,17 +8,15 @@ from typing import Any
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("query", required=False)
 @click.option("--json", "form", flag_value="json", help="Print one JSON record per row.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum number of rows shown.")
 @click.option("--tables", is_flag=True, help="List the tables with their columns, instead of a query.")
-@user_errors
 def sql(config: Path, query: str | None, form: str | None, limit: int, tables: bool) -> None:
     """Query the catalog in SQL: DuckDB tables and views over manifests, captions, training sets and metrics.
 

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@user_errors
+@factory_command
 def statistics(config: Path) -> None:
     """Print what each captioner's captions are like: lengths, refusals, openings, words shared with the others."""
     from caploom.config.factory import Factory

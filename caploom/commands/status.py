@@ -6,15 +6,13 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one record per slot.")
 @click.option("--all", "everything", is_flag=True, help="Also show what is current.")
 @click.option("--check", is_flag=True, help="Exit with 1 unless everything is current.")
-@user_errors
 def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
     """Show what is missing or stale, and why, over the whole graph of the present YAML. Nothing is made.
 

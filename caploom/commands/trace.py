@@ -5,14 +5,12 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@user_errors
 def trace(config: Path, image: str, as_json: bool) -> None:
     """Show every caption of IMAGE, what the shears cut, the training sets each landed in, and where it was retrieved.
 

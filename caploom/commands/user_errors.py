@@ -1,13 +1,19 @@
-"""How commands report a user's mistake."""
+"""What commands share: the factory's YAML as their first argument, and how they report a user's mistake."""
 
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from caploom.errors import CaploomError
+
+
+def factory_command(command: Callable[..., None]) -> click.Command:
+    """A command whose first argument, CONFIG, is a factory's YAML."""
+    return click.command()(click.argument("config", type=click.Path(path_type=Path))(user_errors(command)))
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:

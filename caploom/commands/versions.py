@@ -5,14 +5,12 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("recipe", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@user_errors
 def versions(config: Path, recipe: str | None, as_json: bool) -> None:
     """Show the results of RECIPE (or every recipe) on each version of its data, the oldest first.
 

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import click
 
-from caploom.commands.user_errors import user_errors
+from caploom.commands.user_errors import factory_command
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@factory_command
 @click.argument("recipe")
 @click.argument("metric")
 @click.option("--set", "name", help="Only this evaluation set; by default all that the recipe was measured on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@user_errors
 def why(config: Path, recipe: str, metric: str, name: str | None, as_json: bool) -> None:
     """Show what RECIPE's METRIC is based on: the checkpoint, the training set, and the sources of its captions.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
@@ -21,9 +21,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only decide where, how fast and how persistently it runs."""
+
     def fingerprinted(self) -> dict[str, Any]:
-        """The fields that decide what is made, as JSON values; subclasses leave out those that affect only speed."""
-        return self.model_dump(mode="json")
+        """The fields that decide what is made, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.not_fingerprinted))
 
 
 def resolve_path(value: Any, info: ValidationInfo) -> Any:

@@ -16,17 +16,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 def terminal_text(text: str) -> str:
     """Text that cannot control a terminal: anything but letters, marks, digits, punctuation and spaces is escaped."""
-    if text.isprintable():
-        return text
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    if character.isspace():
-        return " "
-    return character.encode("unicode_escape").decode("ascii")
+    return printable("".join(" " if each.isspace() else each for each in text))
 
 
 def markdown_line(text: str) -> str:

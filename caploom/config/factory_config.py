@@ -20,13 +20,7 @@ from caploom.config.freshness import FreshnessSettings
 from caploom.config.grid import GridParts, GridSettings, expand_grid
 from caploom.config.inbox import InboxSettings
 from caploom.config.mlflow import MlflowSettings
-from caploom.config.recipes import (
-    FinetuneSettings,
-    Finetuning,
-    Recipe,
-    RecipeSettings,
-    seeds_differ,
-)
+from caploom.config.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, Seeds
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
 from caploom.readers.ingest_settings import IngestSettings
@@ -83,8 +77,8 @@ class FactoryConfig(Settings):
         default=True,
         description="Whether a training set is also written as the released code's JSON, for people to open.",
     )
-    seeds: list[int] = Field(
-        default=[0], min_length=1, description="Every recipe is trained once per seed; the first keeps the plain name."
+    seeds: Seeds = Field(
+        default=[0], description="Every recipe is trained once per seed; the first keeps the plain name."
     )
     recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
     grid: GridSettings | None = Field(
@@ -120,12 +114,6 @@ class FactoryConfig(Settings):
     def _no_captioner_is_called_raw(cls, value: dict[str, Captioner]) -> dict[str, Captioner]:
         if RAW_SOURCE in value:
             raise ValueError(f'"{RAW_SOURCE}" names the raw captions themselves: give the captioner another name')
-        return value
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, value: list[int]) -> list[int]:
-        seeds_differ(value)
         return value
 
     @field_validator("shears")
@@ -246,7 +234,7 @@ class FactoryConfig(Settings):
         return [] if name == "none" else self.shears[name]
 
     def _expand(self, base: str, recipe: RecipeSettings, seed: int) -> Recipe:
-        trainer = self.trainers[recipe.trainer or next(iter(self.trainers))]
+        trainer, tuned = self.trainers[recipe.trainer or next(iter(self.trainers))], recipe.finetune
         return Recipe(
             name=base if seed == (recipe.seeds or self.seeds)[0] else f"{base}-seed-{seed}",
             base=base,
@@ -257,11 +245,8 @@ class FactoryConfig(Settings):
             filters=tuple(recipe.filters),
             trainer=trainer,
             evaluation_sets=tuple(self.evaluation_sets if recipe.evaluation_sets == "all" else recipe.evaluation_sets),
-            finetune=self._finetuning(recipe.finetune) if recipe.finetune is not None else None,
+            finetune=Finetuning(target_set=tuned.target_set, trainer=self.trainers[tuned.trainer]) if tuned else None,
         )
-
-    def _finetuning(self, finetune: FinetuneSettings) -> Finetuning:
-        return Finetuning(target_set=finetune.target_set, trainer=self.trainers[finetune.trainer])
 
 
 def parse_config(data: Any, *, base: Path, source: str) -> FactoryConfig:

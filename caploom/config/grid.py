@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from caploom.common.hashing import fingerprint
 from caploom.common.names import MOST_NAME_CHARACTERS
 from caploom.common.settings import Name, Settings, check_known
-from caploom.config.recipes import FinetuneSettings, RecipeSettings, seeds_differ
+from caploom.config.recipes import FinetuneSettings, RecipeSettings, Seeds
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.filter_settings import FilterStep
@@ -110,7 +110,7 @@ class GridSettings(Settings):
     trainers: list[str] | None = Field(
         default=None, min_length=1, description="Names of trainers; may be left out when there is only one."
     )
-    seeds: list[int] | None = Field(default=None, min_length=1, description="Instead of the YAML's own seeds.")
+    seeds: Seeds | None = Field(default=None, description="Instead of the YAML's own seeds.")
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="As in a recipe, for every arm.")
     finetune: FinetuneSettings | None = Field(default=None, description="As in a recipe, for every arm.")
     limit: PositiveInt = Field(default=64, description="A grid with more trainings, arms times seeds, is refused.")
@@ -119,11 +119,6 @@ class GridSettings(Settings):
     @classmethod
     def _one_mapping_is_a_list_of_one(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) or value == "all" else value
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, value: list[int] | None) -> list[int] | None:
-        return seeds_differ(value)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,23 @@
 """Recipes: the arms of an ablation, as a YAML writes them and with every name resolved."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from caploom.common.settings import Settings
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.settings import MixSettings
+
+
+def _differ(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{seeds} contains a seed twice: write each seed once")
+    return seeds
+
+
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_differ)]
+"""Seeds of the YAML, each one once."""
 
 
 class FinetuneSettings(Settings):
@@ -35,19 +45,7 @@ class RecipeSettings(Settings):
     finetune: FinetuneSettings | None = Field(
         default=None, description="A second stage on a target set; both stages are measured."
     )
-    seeds: list[int] | None = Field(default=None, min_length=1, description="Instead of the YAML's own seeds.")
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, value: list[int] | None) -> list[int] | None:
-        return seeds_differ(value)
-
-
-def seeds_differ(seeds: list[int] | None) -> list[int] | None:
-    """The seeds; raises `ValueError` for duplicates."""
-    if seeds is not None and len(set(seeds)) != len(seeds):
-        raise ValueError(f"{seeds} contains a seed twice: write each seed once")
-    return seeds
+    seeds: Seeds | None = Field(default=None, description="Instead of the YAML's own seeds.")
 
 
 class Finetuning(Settings):

@@ -7,8 +7,6 @@ what was seen, like an association, so that it differs from picture to picture e
 random.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The tiny captioners' texts are in ``characters.py``.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

@@ -34,7 +34,6 @@ PACKAGES = {
 }
 """The packages, at exact versions: the same pictures and words each time."""
 
-CAPTIONS_AN_EVALUATION_IMAGE = 3
 MARKER = "complete.json"
 _FORMAT = 1
 _PATIENCE = 900  # seconds for a package of 100 MB on a slow connection

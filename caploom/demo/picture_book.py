@@ -4,8 +4,6 @@ The book is written into a temporary sibling folder and renamed, so a folder tha
 and an interrupted call leaves nothing that a later one could mistake for a book.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

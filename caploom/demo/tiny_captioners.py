@@ -7,8 +7,6 @@ parameters each; the words of a text are its tokens, and the vocabulary is that 
 This module imports torch and transformers: import it only where models are built or trained.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Callable
@@ -58,6 +56,7 @@ _POSITIONS = 256
 # One query for each patch-sized cell of a picture.
 _QUERY_TOKENS = 16
 _HALF = [0.5, 0.5, 0.5]
+_SIZE = {"height": SCENE_SIZE, "width": SCENE_SIZE}
 # The texts of this many scenes contain every word of every captioner.
 _SCENES_FOR_VOCABULARY = 4_000
 
@@ -92,9 +91,7 @@ def build(name: str, seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
     torch.manual_seed(seed)
     model, processor = family.build(tokenizer)
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **_special_ids(tokenizer),
         max_new_tokens=MAX_NEW_TOKENS,
     )
     return model, processor
@@ -152,8 +149,8 @@ def _words_of_all_captioners() -> frozenset[str]:
     return frozenset(words)
 
 
-def _size(side: int = SCENE_SIZE) -> dict[str, int]:
-    return {"height": side, "width": side}
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
 def _llama(tokenizer: PreTrainedTokenizerFast, intermediate_size: int) -> LlamaConfig:
@@ -165,9 +162,7 @@ def _llama(tokenizer: PreTrainedTokenizerFast, intermediate_size: int) -> LlamaC
         num_attention_heads=_HEADS,
         num_key_value_heads=_HEADS,
         max_position_embeddings=_POSITIONS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **_special_ids(tokenizer),
         tie_word_embeddings=False,
     )
 
@@ -191,7 +186,7 @@ def _build_llava(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, P
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
-    images = CLIPImageProcessor(size=_size(), crop_size=_size(), image_mean=_HALF, image_std=_HALF)
+    images = CLIPImageProcessor(size=_SIZE, crop_size=_SIZE, image_mean=_HALF, image_std=_HALF)
     processor = LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
@@ -227,9 +222,7 @@ def _build_qwen_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel,
             "num_attention_heads": _HEADS,
             "num_key_value_heads": _HEADS,
             "max_position_embeddings": _POSITIONS,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **_special_ids(tokenizer),
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10_000.0,
@@ -287,7 +280,7 @@ def _build_minigpt_4(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedMode
         num_query_tokens=_QUERY_TOKENS,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    images = BlipImageProcessor(size=_size(), image_mean=_HALF, image_std=_HALF)
+    images = BlipImageProcessor(size=_SIZE, image_mean=_HALF, image_std=_HALF)
     processor = Blip2Processor(image_processor=images, tokenizer=tokenizer, num_query_tokens=_QUERY_TOKENS)
     model = Blip2ForConditionalGeneration(config)
     # Queries that start equal stay equal: the Q-Former has nothing else to distinguish them.
@@ -309,9 +302,7 @@ def _build_otter(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, P
         freeze_text_layers=False,
         freeze_vision_layers=False,
         use_resampler=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **_special_ids(tokenizer),
         vision_config={
             "embed_dim": _WIDTH,
             "image_size": SCENE_SIZE,

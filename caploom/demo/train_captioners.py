@@ -4,8 +4,6 @@ This is how the weights in ``caploom/demo/captioners`` were made. It is not part
 quarter of an hour on one core per captioner. Everything is seeded; on one machine equal arguments give equal weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

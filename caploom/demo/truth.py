@@ -1,7 +1,5 @@
 """How true a caption is, measured against the known content of the scenes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass

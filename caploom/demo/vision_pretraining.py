@@ -9,8 +9,6 @@ cell, and stays with it. The classifiers for this are discarded afterwards.
 This module imports torch: import it only where captioners are trained.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

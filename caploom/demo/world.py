@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ class Thing:
 
     Attributes:
         name: the singular noun that all texts use, for example ``"ice cream"``.
-        article: ``"a"`` or ``"an"``.
         plural: the plural noun.
         drawing: OpenMoji's file name without ``.svg``: the code points of the drawing.
         category: the vague word for it: animal, vehicle, plant, food or object.
@@ -33,7 +33,6 @@ class Thing:
     """
 
     name: str
-    article: str
     plural: str
     drawing: str
     category: str
@@ -44,8 +43,7 @@ class Thing:
 def _thing(
     name: str, drawing: str, category: str, scale: float = 1.0, plural: str = "", synonyms: tuple[str, ...] = ()
 ) -> Thing:
-    article = "an" if name[0] in "aeiou" else "a"
-    return Thing(name, article, plural or name + "s", drawing, category, scale, synonyms)
+    return Thing(name, plural or name + "s", drawing, category, scale, synonyms)
 
 
 THINGS: tuple[Thing, ...] = (
@@ -222,6 +220,7 @@ BACKGROUND_BY_NAME: dict[str, Background] = {background.name: background for bac
 _SUPERSAMPLING = 4
 
 
+@cache
 def paint_background(name: str) -> Image.Image:
     """Paint a place: an RGB image of ``SCENE_SIZE`` x ``SCENE_SIZE`` pixels."""
     from PIL import Image, ImageDraw

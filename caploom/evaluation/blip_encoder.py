@@ -1,21 +1,17 @@
 """Evaluates a BLIP checkpoint: embeddings for the contrastive score (ITC), pairs for the matching score (ITM)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from caploom.errors import EvaluationError
+from caploom.evaluation.embeddings import Done, ImageReader, embedded
 from caploom.evaluation.encoders import PairScorer
-from caploom.images.decode import ImageFault
 from caploom.training.blip_model import BlipModel, load_blip
-from caploom.training.images import ImageDecoder
 
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE, _PAIRS_AT_ONCE = 64, 256, 256
 _TOP = 256  # candidates re-ranked, as in the original's evaluation on COCO
-
-Done = Callable[[int], None]
 
 
 class BlipEncoder:
@@ -25,32 +21,26 @@ class BlipEncoder:
 
     def __init__(self, checkpoint: Path, device: torch.device) -> None:
         self._model, self._device = load_blip(checkpoint), device
-        self._model.network.to(device)
-        self._images = _Images(self._model, device)
+        self._network = self._model.network.to(device)
+        self._images = ImageReader(self._model.preprocessing, device)
         self.pair_scorer: PairScorer | None = _Matcher(self._model, self._images, device)
 
     def embed_images(self, paths: Sequence[str], image_ids: Sequence[str], progress: Done | None = None) -> np.ndarray:
         """See `Encoder`."""
-        blocks = []
-        with torch.inference_mode():
-            for start in range(0, len(paths), _IMAGES_AT_ONCE):
-                block = slice(start, start + _IMAGES_AT_ONCE)
-                features, _ = self._model.network.encode_images(self._images.read(paths[block], image_ids[block]))
-                blocks.append(_numbers(features, paths[block]))
-                _report(progress, min(start + _IMAGES_AT_ONCE, len(paths)))
-        return np.concatenate(blocks)
+
+        def encode(block: slice) -> torch.Tensor:
+            return self._network.encode_images(self._images.read(paths[block], image_ids[block]))[0]
+
+        return embedded(paths, encode, _IMAGES_AT_ONCE, progress)
 
     def embed_texts(self, texts: Sequence[str], progress: Done | None = None) -> np.ndarray:
         """See `Encoder`."""
-        blocks = []
-        with torch.inference_mode():
-            for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                block = list(texts[start : start + _TEXTS_AT_ONCE])
-                tokens = _trimmed(self._model.tokenize(block)).to(self._device)
-                features = self._model.network.encode_texts(tokens)
-                blocks.append(_numbers(features, block))
-                _report(progress, min(start + _TEXTS_AT_ONCE, len(texts)))
-        return np.concatenate(blocks)
+
+        def encode(block: slice) -> torch.Tensor:
+            tokens = _trimmed(self._model.tokenize(list(texts[block])))
+            return self._network.encode_texts(tokens.to(self._device))
+
+        return embedded(texts, encode, _TEXTS_AT_ONCE, progress)
 
 
 class _Matcher:
@@ -59,7 +49,7 @@ class _Matcher:
     label = f"ITC + ITM re-ranking of the top {_TOP}"
     top = _TOP
 
-    def __init__(self, model: BlipModel, images: "_Images", device: torch.device) -> None:
+    def __init__(self, model: BlipModel, images: ImageReader, device: torch.device) -> None:
         self._model, self._images, self._device = model, images, device
 
     def score(
@@ -90,41 +80,11 @@ class _Matcher:
                     logits = self._model.network.match(of_images, tokens)
                     scores[pairs] = logits[:, 1].float().cpu().numpy()
                     done += len(pairs)
-                    _report(progress, done)
+                    if progress is not None:
+                        progress(done)
         return scores
-
-
-class _Images:
-    """Reads and normalizes images for a model."""
-
-    def __init__(self, model: BlipModel, device: torch.device) -> None:
-        self._decoder, self._device = ImageDecoder(model.preprocessing), device
-
-    def read(self, paths: Sequence[str], image_ids: Sequence[str]) -> torch.Tensor:
-        """float32 (N, 3, height, width) on the device; raises `EvaluationError` for an image that cannot be read."""
-        try:
-            pixels = [self._decoder.decode(path, each) for path, each in zip(paths, image_ids, strict=True)]
-        except ImageFault as error:
-            raise EvaluationError(f"{error} Restore the image or rebuild the evaluation set without it.") from None
-        return self._decoder.normalize(torch.from_numpy(np.stack(pixels)).to(self._device))
 
 
 def _trimmed(tokens: torch.Tensor) -> torch.Tensor:
     """The token ids without the columns in which every text is over."""
     return tokens[:, : int(tokens.ne(0).sum(dim=1).max())]
-
-
-def _numbers(features: torch.Tensor, items: Sequence[str]) -> np.ndarray:
-    embeddings = features.float().cpu().numpy()
-    wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(wrong):
-        raise EvaluationError(
-            f'The model\'s embedding of "{items[wrong[0]]}" is not a number; its training failed: '
-            "retrain it with a lower learning rate."
-        )
-    return embeddings
-
-
-def _report(progress: Done | None, done: int) -> None:
-    if progress is not None:
-        progress(done)

@@ -5,7 +5,7 @@ certain. Queries are paired by identity (direction, query, fold), never by their
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from caploom.errors import EvaluationError
 from caploom.evaluation.intervals import PairedDifference, paired_difference
-from caploom.evaluation.metrics import RECALL_AT, recall_at
+from caploom.evaluation.metrics import DIRECTIONS, RECALL_AT, recall_at
 from caploom.storage.records import RANKS
 from caploom.storage.tables import read_table
 
-_DIRECTIONS = ("image_to_text", "text_to_image")
 _KEY = ("query", "fold", "copy")
 
 
@@ -46,17 +45,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The form that `caploom compare --json` prints."""
-        return {
-            "scoring": self.scoring,
-            "direction": self.direction,
-            "k": self.k,
-            "queries": self.queries,
-            "first": self.first,
-            "second": self.second,
-            "difference": self.paired.difference,
-            "interval": list(self.paired.interval),
-            "p_value": self.paired.p_value,
-        }
+        told = asdict(self)
+        paired = told.pop("paired")
+        return {**told, **paired, "interval": list(paired["interval"])}
 
 
 def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Comparison]:
@@ -80,7 +71,7 @@ def paired_comparison(first: Path, second: Path, *, seed: int = 0) -> list[Compa
         )
     found = []
     for scoring in scorings:
-        for direction in _DIRECTIONS:
+        for direction in DIRECTIONS:
             keys, ranks = _queries(one, scoring, direction)
             other_keys, other_ranks = _queries(other, scoring, direction)
             if not keys.equals(other_keys):

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from caploom.common.text import first_line
 from caploom.errors import EvaluationError
 from caploom.evaluation.encoders import Encoder
-from caploom.evaluation.load_encoder import load_encoder
 from caploom.evaluation.metrics import RECALL_AT, RetrievalMetrics, direction_metrics, mean_rank_variance
 from caploom.evaluation.reranking import reranked
 from caploom.evaluation.retrieval import Ranks, retrieval_ranks
@@ -20,24 +19,6 @@ from caploom.storage.records import EVALUATION_PAIRS, RANKS
 
 METRICS_FILE = "metrics.json"
 RANKS_FILE = "ranks.parquet"
-
-
-def evaluate_checkpoint(
-    checkpoint: Path,
-    pairs: Path,
-    *,
-    out: Path,
-    device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, RetrievalMetrics]:
-    """`evaluate_encoder` of a checkpoint folder that the trainer wrote; raises `StoreError` when it is incomplete.
-
-    Example:
-        >>> found = evaluate_checkpoint(Path("checkpoint"), Path("pairs.parquet"), out=Path("measured"))
-        >>> found["cosine"].images, found["cosine"].captions
-        (10, 10)
-    """
-    return evaluate_encoder(load_encoder(checkpoint, device), pairs, out=out, progress=progress)
 
 
 def evaluate_encoder(
@@ -56,6 +37,11 @@ def evaluate_encoder(
 
     Raises:
         EvaluationError: if retrieval cannot be measured on these pairs.
+
+    Example:
+        >>> found = evaluate_encoder(load_encoder(Path("checkpoint")), Path("pairs.parquet"), out=Path("measured"))
+        >>> found["cosine"].images, found["cosine"].captions
+        (10, 10)
     """
     data = _Pairs.read(pairs)
     data.refuse_fewer_candidates_than(max(RECALL_AT), pairs)

@@ -61,7 +61,9 @@ def write_evaluation_pairs(name: str, settings: RetrievalSet, draft: Draft, prog
         },
         "reader": settings.fingerprinted(),
     }
-    note = _note(settings, dataset, len(images), sum(counts)) if checked is None else None
+    note = None
+    if checked is None and isinstance(settings, KarpathySet):
+        note = note_of(dataset, settings.splits, len(images), sum(counts))
     if copies:
         note = f"Copies of another image under a second name: {copies:,}; each counts, as elsewhere."
     draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
@@ -155,7 +157,3 @@ def _set_folds(images: Sequence[dict[str, Any]], folds: int) -> None:
     size = len(images) // folds
     for position, image in enumerate(images):
         image["fold"] = position // size if folds > 1 else None
-
-
-def _note(settings: RetrievalSet, dataset: str | None, images: int, captions: int) -> str | None:
-    return note_of(dataset, settings.splits, images, captions) if isinstance(settings, KarpathySet) else None

@@ -9,6 +9,7 @@ from caploom.common.settings import Settings, resolve_path
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.karpathy import KarpathyReader
 from caploom.readers.picture_book import PictureBookReader
+from caploom.readers.source_reader import SourceReader
 
 NAMED_TEMPLATES = ("openai-imagenet", "simple-imagenet")
 
@@ -45,7 +46,7 @@ class PictureBookSet(RetrievalSettings, PictureBookReader):
     """Scenes of the picture book."""
 
 
-class ClassificationSet(Settings):
+class ClassificationSet(SourceReader):
     """Images by class, classified by a text classifier made of prompt templates (zero-shot classification)."""
 
     reader: Literal["image_folders"]
@@ -63,11 +64,6 @@ class ClassificationSet(Settings):
     templates: Literal["openai-imagenet", "simple-imagenet"] | list[str] = Field(
         default=["a photo of a {}."], description="Prompts with `{}` for the class; or one of open_clip's lists."
     )
-
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; unknown for a user's own images."""
-        return None
 
     @field_validator("templates", mode="before")
     @classmethod

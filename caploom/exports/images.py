@@ -135,9 +135,14 @@ class ImageStream:
             target.write_bytes(content)
         return f"{final}/{name}"
 
-    def skip(self, image: ExportImage, reason: str, detail: str) -> None:
-        """Record that an image's captions are not in the export."""
-        self._write_skipped(image, reason, detail, len(image.captions))
+    def skip(self, image: ExportImage, reason: str, detail: str, captions: int | None = None) -> None:
+        """Record that an image's captions, or so many of them, are not in the export."""
+        captions = len(image.captions) if captions is None else captions
+        self.leave_out(reason, captions)
+        if self._skipped is None:
+            self._skipped = self._skipped_path.open("w", encoding="utf-8")
+        row = {"image_id": image.image_id, "image": image.image, "reason": reason, "detail": detail}
+        self._skipped.write(json.dumps({**row, "captions": captions}, ensure_ascii=False) + "\n")
 
     def leave_out(self, reason: str, captions: int) -> None:
         """Count captions that the export leaves out on purpose; they get no row."""
@@ -156,13 +161,13 @@ class ImageStream:
 
     def _without_blanks(self, image: ExportImage) -> ExportImage:
         if not image.captions:
-            self._write_skipped(image, "no_caption", f"{image.image}: it has no caption.", 0)
+            self.skip(image, "no_caption", f"{image.image}: it has no caption.", 0)
             return image
         kept = [index for index, caption in enumerate(image.captions) if caption.strip()]
         if len(kept) == len(image.captions):
             return image
         blank = len(image.captions) - len(kept)
-        self._write_skipped(image, "blank_caption", f"{image.image}: {blank} of its captions are blank.", blank)
+        self.skip(image, "blank_caption", f"{image.image}: {blank} of its captions are blank.", blank)
         return image.only(kept)
 
     def _as_drawn(self, image: ExportImage) -> ExportImage:
@@ -181,13 +186,6 @@ class ImageStream:
         if self._check == "exists" and not Path(uri := Location.parse(image.path).uri).is_file():
             raise ImageFault("missing_image", f"{uri}: there is no such file.")
         return b""
-
-    def _write_skipped(self, image: ExportImage, reason: str, detail: str, captions: int) -> None:
-        self.leave_out(reason, captions)
-        if self._skipped is None:
-            self._skipped = self._skipped_path.open("w", encoding="utf-8")
-        row = {"image_id": image.image_id, "image": image.image, "reason": reason, "detail": detail}
-        self._skipped.write(json.dumps({**row, "captions": captions}, ensure_ascii=False) + "\n")
 
 
 def merged_by_image(rows: Iterable[ExportImage]) -> Iterator[ExportImage]:

@@ -43,7 +43,7 @@ def _in_threads(locations: Iterable[str], count: int) -> Iterator[Found]:
     with ThreadPoolExecutor(count) as threads:
         while True:
             while len(waiting) < 2 * count and (batch := list(islice(source, size))):
-                waiting.append(threads.submit(_identify_all, batch))
+                waiting.append(threads.submit(list, map(_identify, batch)))
             if not waiting:
                 return
             found = waiting.popleft().result()
@@ -55,10 +55,6 @@ def _batch_size(found: list[Found]) -> int:
     """The batch size for images like those read so far."""
     read = sum(len(image.data) for _, image in found if isinstance(image, IdentifiedImage))
     return max(1, min(_LARGEST_BATCH, _BATCH_BYTES * len(found) // max(1, read)))
-
-
-def _identify_all(locations: list[str]) -> list[Found]:
-    return [_identify(location) for location in locations]
 
 
 def _identify(location: str) -> Found:

@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from caploom.common.settings import Settings
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, kind_of, not_an_object
+from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, name_of
 
 
-class CocoReader(Settings):
+class CocoReader(SourceReader):
     """`{"images": [{id, file_name}], "annotations": [{image_id, caption}]}`, in any order; images below `root`.
 
     Example:
@@ -24,11 +24,6 @@ class CocoReader(Settings):
     reader: Literal["coco"]
     root: UriOrPath = Field(description="Folder or URL that each `file_name` starts from, such as `train2017`.")
     captions: UriOrPath = Field(description="Such as `captions_train2017.json`; a file or a URL.")
-
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; the file has one per image."""
-        return None
 
     def prepare(self) -> None:
         """Check that file and folder exist; raises `SourceError`."""

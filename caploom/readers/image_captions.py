@@ -5,18 +5,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from caploom.common.settings import Settings
 from caploom.readers.caption_rows import CaptionRows, check_files, not_an_object, suffix_of
 from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, table_records
 from caploom.readers.img2dataset_names import check_template, downloaded_name
-from caploom.readers.rewriting import RewriteRule, rewriting_of
+from caploom.readers.rewriting import RewriteRule, Rewriting
+from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, name_of
 
 _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
 
-class ImageCaptionsReader(Settings):
+class ImageCaptionsReader(SourceReader):
     """Images below `root`; captions in JSON, JSON lines, CSV, TSV or Parquet, one record per image.
 
     Example:
@@ -69,11 +69,6 @@ class ImageCaptionsReader(Settings):
         return self
 
     @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; unknown for a user's own images."""
-        return None
-
-    @property
     def caption_keys(self) -> tuple[str, ...]:
         """The caption keys: the configured one; without one, also the keys of Caploom's own tables."""
         return ("caption", "captions", "raw_caption") if self.caption_key == "caption" else (self.caption_key,)
@@ -107,7 +102,9 @@ class ImageCaptionsReader(Settings):
         """
         self.prepare()
         name = name_of(self.captions)
-        make = CaptionRows(name, self.root, rewritten or (rewriting_of(self.rewrite) if self.rewrite else None))
+        if rewritten is None and self.rewrite:
+            rewritten = Rewriting([(rule["from"], rule["to"]) for rule in self.rewrite])
+        make = CaptionRows(name, self.root, rewritten)
         for number, record in enumerate(table_records(self.captions, self._form), start=1):
             if isinstance(record, SourceRow):
                 yield record

@@ -12,23 +12,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from caploom.common.settings import Settings
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of
 from caploom.readers.caption_tables import TableForm, table_records
 from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
 from caploom.readers.sidecars import Sidecar, read_sidecar
+from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import (
-    PathResolver,
-    UriOrPath,
-    exists,
-    folder_of,
-    is_folder,
-    is_url,
-    list_files,
-    name_of,
-)
+from caploom.storage.paths import PathResolver, UriOrPath, exists, folder_of, is_folder, is_url, list_files, name_of
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The Hugging Face hub's names for the captions of a folder of images, anywhere below the root."""
@@ -48,7 +39,7 @@ class _Group:
     others: list[str] = field(default_factory=list)
 
 
-class ImageFolderReader(Settings):
+class ImageFolderReader(SourceReader):
     """Images anywhere below `root`; captions in `.txt` files of the same names, or in `metadata.jsonl` and its like.
 
     Example:
@@ -70,11 +61,6 @@ class ImageFolderReader(Settings):
     @classmethod
     def _keys_in_lower_case(cls, value: list[str]) -> list[str]:
         return [key.lower() for key in value]
-
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; unknown for a user's own images."""
-        return None
 
     def prepare(self) -> None:
         """Check that the folder exists; raises `SourceError`."""
@@ -106,7 +92,7 @@ class ImageFolderReader(Settings):
                 for row in self._of_table(table, named):
                     number += 1
                     yield replace(row, row=number)
-        groups = _grouped(listing(), beside=self._text_beside if look_beside else None)
+        groups = _grouped(listing(), look_beside=look_beside)
         for group, text in self._with_texts(groups):
             for row in self._of_group(group, text, named):
                 number += 1
@@ -186,16 +172,13 @@ class ImageFolderReader(Settings):
     def _text_of(self, group: _Group) -> Sidecar | None:
         return read_sidecar(group.text, self.translations) if group.text is not None and group.images else None
 
-    def _text_beside(self, stem: str) -> str | None:
-        return stem + _TEXT if exists(stem + _TEXT) else None
-
     def _relative(self, uri: str) -> str:
         """A file's name in rows: its path below the root."""
         return uri.removeprefix(self.root.rstrip("/") + "/")
 
 
-def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) -> Iterator[_Group]:
-    """The files by their names without ending; `beside` finds the text of an image that is not among `uris`.
+def _grouped(uris: Iterable[str], *, look_beside: bool) -> Iterator[_Group]:
+    """The files by their names without ending; with `look_beside`, an image's text need not be among `uris`.
 
     `uris` are sorted, so files that begin with `a/b.` are adjacent, and only those are kept in memory.
     """
@@ -203,8 +186,8 @@ def _grouped(uris: Iterable[str], beside: Callable[[str], str | None] | None) ->
 
     def complete(stem: str) -> _Group:
         group = waiting.pop(stem)
-        if group.images and group.text is None and beside is not None:
-            group.text = beside(stem)
+        if group.images and group.text is None and look_beside and exists(stem + _TEXT):
+            group.text = stem + _TEXT
         return group
 
     for uri in uris:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from caploom.common.settings import Settings, nearest
+from caploom.common.settings import nearest
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import CaptionRows, bad_row, check_files, json_items, not_an_object, reading
+from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, name_of
 
@@ -18,7 +19,7 @@ _TOP_LEVEL_BYTES = 4096
 _DATASET = re.compile(rb'"dataset"\s*:\s*"([^"\\]*)"')
 
 
-class KarpathyReader(Settings):
+class KarpathyReader(SourceReader):
     """`{"images": [{filename, filepath, split, sentences: [{raw}, ...]}], "dataset": ...}`, images below `root`.
 
     Example:
@@ -38,11 +39,6 @@ class KarpathyReader(Settings):
     captions_per_image: Literal["all"] | PositiveInt = Field(
         default="all", description="`all`, or the number of captions used per image; an image with fewer fails."
     )
-
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; the file has none."""
-        return None
 
     @property
     def splits(self) -> list[str]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from caploom.common.settings import Settings
 from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.images.location import Location
 from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row
 from caploom.readers.expand_paths import files_named
+from caploom.readers.source_reader import FilesReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, folder_of, name_of, open_uri
 
@@ -22,7 +22,7 @@ _CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT", "raw_caption", "sente
 _ROWS = 1_024
 
 
-class ParquetReader(Settings):
+class ParquetReader(FilesReader):
     """Parquet files with a column of images (bytes, or the hub's `{bytes, path}`) or of paths, and one of captions.
 
     Example:
@@ -36,22 +36,9 @@ class ParquetReader(Settings):
     image_key: str | None = Field(default=None, description="Column of the images; by default the first usual one.")
     caption_key: str | None = Field(default=None, description="Column of a caption, or a list of them.")
 
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; unknown for a user's own images."""
-        return None
-
-    def prepare(self) -> None:
-        """Check that there is a file; raises `SourceError`."""
-        self.uris()
-
     def uris(self) -> list[str]:
         """The paths or URLs of the files."""
         return files_named(self.files, [".parquet"])
-
-    def rows(self) -> Iterator[SourceRow]:
-        """A row for each caption of the files' rows, in their order. The images themselves are not read."""
-        return self.rows_of(self.uris())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these files; a damaged file is a bad row. Raises `SourceError` when one lacks its columns."""

@@ -28,8 +28,3 @@ class Rewriting:
             if path.startswith(beginning):
                 return instead + path.removeprefix(beginning)
         return path
-
-
-def rewriting_of(rules: Sequence[RewriteRule]) -> Rewriting:
-    """The rewriting that a YAML's rules define."""
-    return Rewriting([(rule["from"], rule["to"]) for rule in rules])

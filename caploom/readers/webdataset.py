@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
-from caploom.common.settings import Settings
 from caploom.errors import SourceError
 from caploom.images.location import Location
 from caploom.readers.caption_rows import bad_row, caption_row
 from caploom.readers.expand_paths import files_named
 from caploom.readers.image_names import IMAGE_SUFFIXES, as_text, refused_by_name
+from caploom.readers.source_reader import FilesReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, name_of, open_uri
 
@@ -29,7 +29,7 @@ _BLOCK = 512  # bytes; a tar ends with an empty block
 _KEY = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)\Z", re.DOTALL)
 
 
-class WebdatasetReader(Settings):
+class WebdatasetReader(FilesReader):
     """Tars of samples: members of the same name up to its first dot.
 
     Example:
@@ -45,22 +45,9 @@ class WebdatasetReader(Settings):
         description="Where captions are: a member's ending, or `json:<key>`; the first that a sample has counts.",
     )
 
-    @property
-    def attribution(self) -> str | None:
-        """The attribution that pages with the pictures must show; unknown for a user's own images."""
-        return None
-
-    def prepare(self) -> None:
-        """Check that there is a tar; raises `SourceError`."""
-        self.uris()
-
     def uris(self) -> list[str]:
         """The paths or URLs of the tars."""
         return files_named(self.tars, _TARS)
-
-    def rows(self) -> Iterator[SourceRow]:
-        """A row for each image and caption of the tars, in their order; a faulty member is a bad row."""
-        return self.rows_of(self.uris())
 
     def rows_of(self, files: Sequence[str]) -> Iterator[SourceRow]:
         """The rows of these tars. Raises `SourceError` when one cannot be opened."""

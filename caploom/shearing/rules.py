@@ -4,9 +4,6 @@ A rule takes the text and its own parameters and returns the span `(start, end)`
 that is not blank never becomes blank, and shearing is idempotent.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from caploom.shearing import sentence_columns
 from caploom.shearing.lengths import (
     match_corpus,
@@ -18,7 +15,7 @@ from caploom.shearing.lengths import (
     max_words_settled,
 )
 from caploom.shearing.phrases import drop_repeats, strip_boilerplate
-from caploom.shearing.rule import Rule, Span, bind_parameters
+from caploom.shearing.rule import Rule, Span
 from caploom.shearing.sentences import first_sentence, first_sentence_settled, random_sentence, sentences
 from caploom.shearing.spans import Spans
 from caploom.shearing.tokens import (
@@ -64,8 +61,3 @@ RULES: dict[str, Rule] = {
 
 OLD_NAMES = {"seed_release": "paper_release"}
 """The former names of rules: YAMLs may still use them, and stores record them."""
-
-
-def bind(rule: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule's parameters, checked against its signature and with defaults filled in; raises `ValueError`."""
-    return bind_parameters(rule, RULES[rule], parameters)

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import Field, field_serializer, model_validator
 
 from caploom.common.settings import Settings, current_name, nearest
-from caploom.shearing.rules import OLD_NAMES, RULES, bind
+from caploom.shearing.rule import bind_parameters
+from caploom.shearing.rules import OLD_NAMES, RULES
 
 
 class ShearStep(Settings):
@@ -34,7 +35,7 @@ class ShearStep(Settings):
             raise ValueError(
                 f'there is no shear rule "{rule}"; known: {", ".join(RULES)}{nearest(str(rule), list(RULES))}'
             )
-        return {"rule": rule, "parameters": bind(rule, parameters)}
+        return {"rule": rule, "parameters": bind_parameters(rule, RULES[rule], parameters)}
 
     @field_serializer("rule")
     def _recorded_name(self, rule: str) -> str:

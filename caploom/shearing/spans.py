@@ -50,6 +50,15 @@ class Block:
         """The text between two byte positions."""
         return str(self._view[start:end], "utf-8")
 
+    def texts_between(self, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
+        """The texts between pairs of byte positions; a large string array."""
+        edges = np.empty(2 * len(starts), np.int64)
+        edges[0::2], edges[1::2] = starts, ends
+        if not len(edges):
+            return pa.array([], pa.large_string())
+        pieces = pa.LargeStringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(self.data))
+        return pieces.take(pa.array(np.arange(0, len(edges), 2)))
+
     @cached_property
     def beyond_ascii(self) -> np.ndarray:
         """Which texts contain non-ASCII characters; bool, shape (texts,)."""
@@ -108,18 +117,6 @@ class Spans:
         block = Block(texts)
         return cls(block, block.offsets[:-1].copy(), block.offsets[1:].copy())
 
-    @classmethod
-    def of_characters(cls, texts: pa.Array, start: np.ndarray, end: np.ndarray) -> "Spans":
-        """The spans that begin and end at these characters of the texts."""
-        spans = cls.whole(texts)
-        block, low = spans.block, spans.start
-        first, last = low + start, low + end
-        for row in np.flatnonzero(block.beyond_ascii).tolist():
-            text = block.text(int(low[row]), int(spans.end[row]))
-            first[row] = low[row] + len(text[: start[row]].encode())
-            last[row] = low[row] + len(text[: end[row]].encode())
-        return cls(block, first, last)
-
     def characters(self) -> tuple[np.ndarray, np.ndarray]:
         """The spans as (start, end) in characters of the texts; int32, shape (texts,)."""
         low = self.block.offsets[:-1]
@@ -170,12 +167,7 @@ class Spans:
 
     def texts(self) -> pa.Array:
         """The texts of the spans; a string array."""
-        edges = np.empty(2 * len(self.start), np.int64)
-        edges[0::2], edges[1::2] = self.start, self.end
-        if not len(edges):
-            return pa.array([], pa.string())
-        pieces = pa.LargeStringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(self.block.data))
-        return pieces.take(pa.array(np.arange(0, len(edges), 2))).cast(pa.string())
+        return self.block.texts_between(self.start, self.end).cast(pa.string())
 
 
 def _strip(text: str, row: int) -> tuple[int, int]:

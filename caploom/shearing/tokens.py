@@ -10,7 +10,6 @@ from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from caploom.shearing.rule import Context, CountTokens, Row, Span, known
@@ -174,12 +173,7 @@ def _wild_rows(spans: Spans) -> np.ndarray:
 
 def _count_words(spans: Spans, low: np.ndarray, high: np.ndarray, tokens: int) -> np.ndarray:
     """The numbers of CLIP tokens of the words between these byte positions; int64, shape (words,)."""
-    if not len(low):
-        return np.zeros(0, np.int64)
-    edges = np.empty(2 * len(low), np.int64)
-    edges[0::2], edges[1::2] = low, high
-    pieces = pa.LargeStringArray.from_buffers(len(edges) - 1, pa.py_buffer(edges), pa.py_buffer(spans.block.data))
-    words = pieces.take(pa.array(np.arange(0, len(edges), 2))).dictionary_encode()
+    words = spans.block.texts_between(low, high).dictionary_encode()
     counts = [clip_tokens(word, tokens) for word in words.dictionary.to_pylist()]
     counted: np.ndarray = np.array(counts, np.int64)[words.indices.to_numpy()]
     return counted

@@ -5,17 +5,15 @@ import glob
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from caploom.errors import ExportError
-from caploom.storage.bucket import Bucket
+from caploom.storage.bucket import Bucket, at_once
 from caploom.storage.paths import is_url
 from caploom.storage.writing import draft_beside, fsync_path, is_abandoned
 
 _DRAFT_MARK = ".caploom-export."
-_AT_ONCE = 8  # uploads: each waits for the network and not for a core
 
 
 def absolute(out: Path | str) -> str:
@@ -54,9 +52,7 @@ def _uploaded(out: str, last: str | None) -> Iterator[Path]:
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         for name in there - files.keys():
             bucket.delete(name)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for upload in [pool.submit(bucket.upload, path, name) for name, path in files.items() if name != last]:
-                upload.result()
+        at_once(bucket.upload, [(path, name) for name, path in files.items() if name != last])
         if last is not None:
             bucket.upload(files[last], last)
 

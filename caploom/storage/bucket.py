@@ -6,7 +6,8 @@ them (`AWS_*`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...).
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryE
 _LOCAL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # s3fs and gcsfs also retry by themselves; this is for other storages, and for faults that outlast their retries.
 _ATTEMPTS = 3
+_AT_ONCE = 8  # requests: each waits for the network and not for a core
 # It logs a traceback of every error before raising it.
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
@@ -175,6 +177,13 @@ class Bucket:
             f"{self.url_of(key)}: the storage keeps failing ({first_line(error)}); run again when it responds: "
             "finished artifacts are kept."
         )
+
+
+def at_once(call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> None:
+    """Call a function with each of these arguments, several calls at a time; the first error is raised."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done in [pool.submit(call, *each) for each in arguments]:
+            done.result()
 
 
 def _is_transient(error: BaseException) -> bool:

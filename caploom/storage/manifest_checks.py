@@ -5,7 +5,7 @@ from pathlib import Path
 
 from caploom.errors import StoreError
 from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
-from caploom.storage.store import Plan, Store
+from caploom.storage.store import Plan
 
 
 def checked_manifest(root: Path, address: str) -> Manifest:
@@ -23,20 +23,6 @@ def checked_manifest(root: Path, address: str) -> Manifest:
     if problem is not None:
         raise StoreError(f"{path}: {problem}; delete the folder and rebuild the artifact.")
     return manifest
-
-
-def missing_files(store: Store, manifest: Manifest) -> list[str]:
-    """Files of a manifest that are gone or have another size; raises `StoreError` for one outside its folder."""
-    folder = store.path(manifest.address)
-    there = store.sizes(manifest.address)
-    gone = []
-    for name, record in manifest.files.items():
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder):
-            raise StoreError(f"{folder / MANIFEST}: it names the file {name}, which leaves its folder.")
-        if there.get(name) != record.size:
-            gone.append(name)
-    return gone
 
 
 def _problem(manifest: Manifest, address: str) -> str | None:

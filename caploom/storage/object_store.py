@@ -10,14 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from caploom.common.hashing import file_sha256
 from caploom.errors import StoreError
-from caploom.storage.bucket import Bucket, StoredObject
+from caploom.storage.bucket import Bucket, StoredObject, at_once
 from caploom.storage.manifest import MANIFEST, Manifest, parse_manifest
 from caploom.storage.store import Artifact, Store
 from caploom.storage.stored_tables import ROOT, StoredTables
@@ -26,7 +25,6 @@ from caploom.storage.writing import draft_beside, full_disk_explained, write_ato
 if TYPE_CHECKING:
     import duckdb
 
-_AT_ONCE = 8  # requests: each waits for the network and not for a core
 _CLAIM = "claim"
 _CLAIM_COUNTS = 60 * 10**9  # nanoseconds: its artifact is published right after it
 CHANGING = frozenset({"retries.json"})
@@ -136,11 +134,8 @@ class ObjectStore(Store):
         for key in known.keys() - objects.keys():
             shutil.rmtree(self.path(key).parent, ignore_errors=True)
         wanted = [key for key, each in objects.items() if key not in known or not _is_copy(known[key], each)]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            copies = [pool.submit(self._mirror_manifest, key, objects[key]) for key in wanted]
-            copies += [pool.submit(self._mirror_shared, key) for key in changing]
-            for copy in copies:
-                copy.result()
+        at_once(self._mirror_manifest, [(key, objects[key]) for key in wanted])
+        at_once(self._mirror_shared, [(key,) for key in changing])
 
     def refresh_throttled(self, *parts: str) -> None:
         """See `Store`; artifacts that this store finishes itself are seen at once."""
@@ -162,12 +157,9 @@ class ObjectStore(Store):
         for address, name in files:
             if not (self.path(address) / name).is_file():
                 if address not in manifests:
-                    path = self.path(address) / MANIFEST
-                    manifests[address] = parse_manifest(path.read_bytes(), path)
+                    manifests[address] = self._mirrored(address)
                 missing.append((manifests[address], name))
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for each in [pool.submit(self.fetched, *one) for one in missing]:
-                each.result()
+        at_once(self.fetched, missing)
 
     @property
     def tables_root(self) -> str:
@@ -184,29 +176,17 @@ class ObjectStore(Store):
 
     def has_file(self, address: str, name: str) -> bool:
         """Whether the mirror's copy of an artifact's manifest names the file."""
-        manifest = self.path(address) / MANIFEST
         with suppress(FileNotFoundError):
-            return name in parse_manifest(manifest.read_bytes(), manifest).files
+            return name in self._mirrored(address).files
         return False
 
     def file(self, address: str, name: str) -> Path:
         """The path of an artifact's file in the mirror, fetched if necessary. It may not exist."""
         path = self.path(address) / name
         with suppress(FileNotFoundError):
-            manifest = self.path(address) / MANIFEST
-            if not path.is_file() and name in parse_manifest(manifest.read_bytes(), manifest).files:
+            if not path.is_file() and name in self._mirrored(address).files:
                 self.fetch([(address, name)])
         return path
-
-    def sizes(self, address: str) -> dict[str, int]:
-        """The existing files of an artifact, and their sizes in bytes."""
-        objects = self.bucket.list(address)
-        text = objects.get(f"{address}/{MANIFEST}") and self.bucket.read(f"{address}/{MANIFEST}")
-        if not text:
-            return {}
-        manifest = parse_manifest(text, Path(self.bucket.url_of(address)))
-        keys = {name: object_key(address, name, manifest) for name in manifest.files}
-        return {name: objects[key].size for name, key in keys.items() if key in objects}
 
     def fetched(self, manifest: Manifest, name: str) -> Path:
         """The mirror's copy of a file that a manifest names; raises `StoreError` when it is gone or damaged."""
@@ -268,15 +248,17 @@ class ObjectStore(Store):
 
         # Parts are written once; a file whose name has no `*` may change.
         wanted = [path for path in there if "*" not in pattern or path not in here]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for each in [pool.submit(self._mirror_shared, self._key(path)) for path in wanted]:
-                each.result()
+        at_once(self._mirror_shared, [(self._key(path),) for path in wanted])
 
     def delete_shared(self, folder: Path) -> None:
         """Delete the shared files below a folder."""
         for key in self.bucket.list(self._key(folder)):
             self.bucket.delete(key)
         super().delete_shared(folder)
+
+    def _mirrored(self, address: str) -> Manifest:
+        path = self.path(address) / MANIFEST
+        return parse_manifest(path.read_bytes(), path)
 
     def _key(self, path: Path) -> str:
         return path.resolve().relative_to(self.root.resolve()).as_posix()
@@ -317,13 +299,7 @@ class ObjectStore(Store):
         address = manifest.address
         if self.bucket.read(f"{address}/{MANIFEST}") is not None:
             return  # another machine finished the same plan first: its artifact stays
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            uploads = [
-                pool.submit(self.bucket.upload, folder / name, object_key(address, name, manifest))
-                for name in manifest.files
-            ]
-            for upload in uploads:
-                upload.result()
+        at_once(self.bucket.upload, [(folder / name, object_key(address, name, manifest)) for name in manifest.files])
         if not self.bucket.create(f"{address}/{MANIFEST}", text):
             return
         if (target / MANIFEST).exists():

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
@@ -135,20 +136,20 @@ def read_range(uri: str, offset: int, length: int) -> bytes:
 
 def exists(uri: str) -> bool:
     """Whether there is such a file or folder; raises `SourceError` when that cannot be found out."""
-    with _explained(uri):
-        if is_url(uri):
-            filesystem, path = file_system(uri)
-            return bool(filesystem.exists(path))
-        return Path(uri).exists()
+    return _asked(uri, "exists", Path.exists)
 
 
 def is_folder(uri: str) -> bool:
     """Whether this is a folder (a prefix with objects below it); raises `SourceError` when that cannot be found out."""
+    return _asked(uri, "isdir", Path.is_dir)
+
+
+def _asked(uri: str, method: str, local: Callable[[Path], bool]) -> bool:
     with _explained(uri):
-        if is_url(uri):
-            filesystem, path = file_system(uri)
-            return bool(filesystem.isdir(path))
-        return Path(uri).is_dir()
+        if not is_url(uri):
+            return local(Path(uri))
+        filesystem, path = file_system(uri)
+        return bool(getattr(filesystem, method)(path))
 
 
 def list_files(folder: str, unreadable: Callable[[str], None] | None = None) -> Iterator[ListedFile]:
@@ -180,11 +181,7 @@ def file_system(uri: str) -> tuple["AbstractFileSystem", str]:
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as found:
-        return sorted((each for each in found if not each.name.startswith(".")), key=_sorting_name)
-
-
-def _sorting_name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+        return sorted((each for each in found if not each.name.startswith(".")), key=attrgetter("name"))
 
 
 def _list_folder(

@@ -20,14 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from caploom.common.hashing import file_sha256, fingerprint
 from caploom.errors import MissingArtifactError, StoreError
-from caploom.storage.manifest import (
-    MANIFEST,
-    FileRecord,
-    InputRecord,
-    Manifest,
-    RowCount,
-    parse_manifest,
-)
+from caploom.storage.manifest import MANIFEST, FileRecord, InputRecord, Manifest, RowCount, parse_manifest
 from caploom.storage.writing import draft_beside, fsync_path, full_disk_explained, is_abandoned, write_atomically
 
 if TYPE_CHECKING:
@@ -216,12 +209,6 @@ class Store:
         """The path or URL that a file of an artifact will have, as tables name it."""
         return str(self.path(address) / name)
 
-    def sizes(self, address: str) -> dict[str, int]:
-        """The existing files of an artifact, and their sizes in bytes."""
-        folder = self.path(address)
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
     def claim(self, address: str, fingerprint: str) -> bool:
         """Whether the folder at an address may have the artifact of this fingerprint, and never another one.
 
@@ -242,7 +229,8 @@ class Store:
 
     def list(self, *parts: str) -> list[Artifact]:
         """Every finished artifact below a kind or name, in the order of their addresses."""
-        return [*self._listed(*parts)]
+        found = (self.read_listed(address) for address in self.addresses(*parts))
+        return [artifact for artifact in found if artifact is not None]  # else it was deleted since
 
     def addresses(self, *parts: str) -> Sequence[str]:
         """The addresses of the finished artifacts below a kind or name, in order; nothing is read of them.
@@ -250,12 +238,6 @@ class Store:
         Those of a store at a URL are as they were when it was refreshed.
         """
         return [*_walk(self.path("/".join(parts)), "/".join(parts))]
-
-    def _listed(self, *parts: str) -> Iterator[Artifact]:
-        for address in self.addresses(*parts):
-            found = self.read_listed(address)
-            if found is not None:  # else it was deleted since
-                yield found
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[Draft]:
@@ -301,7 +283,16 @@ class Store:
         return made
 
     def _publish(self, folder: Path, target: Path) -> None:
-        _publish(folder, target)
+        fsync_path(folder)
+        if target.exists() and not (target / MANIFEST).exists():
+            shutil.rmtree(target)  # unfinished work of a killed process
+        try:
+            folder.rename(target)
+        except OSError:
+            if not (target / MANIFEST).exists():
+                raise
+            # Another process finished the same plan first: its artifact stays, and the caller deletes ours.
+        fsync_path(target.parent)
 
     def _manifest(self, plan: Plan, draft: Draft, started: datetime, seconds: float) -> Manifest:
         files = {
@@ -345,19 +336,6 @@ def _walk(folder: Path, address: str) -> Iterator[str]:
         return
     for name in sorted(below):
         yield from _walk(folder / name, f"{address}/{name}" if address else name)
-
-
-def _publish(folder: Path, target: Path) -> None:
-    fsync_path(folder)
-    if target.exists() and not (target / MANIFEST).exists():
-        shutil.rmtree(target)  # unfinished work of a killed process
-    try:
-        folder.rename(target)
-    except OSError:
-        if not (target / MANIFEST).exists():
-            raise
-        # Another process finished the same plan first: its artifact stays, and the caller deletes ours.
-    fsync_path(target.parent)
 
 
 @cache

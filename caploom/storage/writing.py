@@ -14,21 +14,22 @@ from caploom.errors import StoreError
 _HERE = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
 _OWNER = re.compile(r"\.(?:@(?P<host>[^.]*)\.)?(?P<pid>\d+)\.[0-9a-f]+(?:\.wal)?$")
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def full_disk_explained(root: Path) -> Iterator[None]:
+def full_disk_explained(
+    root: Path,
+    what: str = "the store cannot be written",
+    advice: str = "make room and run again: finished artifacts are kept",
+) -> Iterator[None]:
     """A full disk or an exhausted quota becomes a `StoreError` that says so."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in _DISK_FULL:
             raise
-        raise StoreError(
-            f"{root}: the store cannot be written ({os.strerror(error.errno).lower()}); make room and run again: "
-            "finished artifacts are kept."
-        ) from None
+        raise StoreError(f"{root}: {what} ({os.strerror(error.errno).lower()}); {advice}.") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

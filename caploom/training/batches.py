@@ -5,7 +5,7 @@ unusable row leaves its slot in the batch empty, and is counted by its reason.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,8 @@ class BatchStream:
 
     Step s takes the rows from position s x batch_size of its epoch on, of which each process takes an equal share; the
     rest of an epoch after its last whole batch is not used. `workers` are processes that prepare batches; with none, a
-    thread prepares the next batch while one is trained on. `resized` are folders of resized images.
+    thread prepares the next batch while one is trained on. `resized` are folders of resized images. `failed_rows` has
+    the reason for each row that was unusable so far, by its number.
     """
 
     def __init__(
@@ -72,18 +73,13 @@ class BatchStream:
         cached = ImageCache(source, cache_bytes // max(1, workers))
         self._steps = _Steps(rows, cached, tokenize, batch_size, seed, rank, processes)
         self._rows, self._per_epoch = len(rows), (len(rows) // batch_size) * (batch_size // processes)
-        self._failed: dict[int, str] = {}
+        self.failed_rows: dict[int, str] = {}
         self._seen = self._texts = self._cut = 0
 
     @property
     def failures(self) -> dict[str, int]:
         """The number of rows that were unusable so far, by reason; a row counts once, however often it is seen."""
-        return dict(Counter(self._failed.values()))
-
-    @property
-    def failed_rows(self) -> Mapping[int, str]:
-        """The reason for each of those rows, by its number."""
-        return self._failed
+        return dict(Counter(self.failed_rows.values()))
 
     @property
     def truncated_share(self) -> float:
@@ -93,7 +89,7 @@ class BatchStream:
     def __iter__(self) -> Iterator[Batch]:
         """Parts forever. Raises `TrainingError` when too many rows are unusable, or a whole part is."""
         for step, part in enumerate(self._parts(), start=self._first_step):
-            self._failed.update({row: fault.reason for row, fault in part.failed.items()})
+            self.failed_rows.update({row: fault.reason for row, fault in part.failed.items()})
             self._seen += part.rows
             self._texts += len(part.tokens)
             self._cut += part.cut
@@ -104,12 +100,13 @@ class BatchStream:
         if not part.failed:
             return
         met = min(self._seen, self._rows)  # at most: in the next epoch some rows are known and some new
-        too_many = met >= min(_BEFORE_JUDGING, self._per_epoch) and len(self._failed) > self._max_failed_share * met
+        failed = len(self.failed_rows)
+        too_many = met >= min(_BEFORE_JUDGING, self._per_epoch) and failed > self._max_failed_share * met
         if len(part.failed) == part.rows or too_many:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.failures.items()))
             first = next(iter(part.failed.values()))
             raise TrainingError(
-                f"Of the first {met:,} rows of the training set {len(self._failed):,} cannot be used ({reasons}), as "
+                f"Of the first {met:,} rows of the training set {failed:,} cannot be used ({reasons}), as "
                 f"found at step {step + 1:,}: {first.detail} Restore the images, or merge again without them."
             )
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from caploom.common.text import first_line
 from caploom.errors import StoreError, TrainingError
-from caploom.training.clip_model import ARCHITECTURES, Tokenize
+from caploom.training.clip_model import ARCHITECTURES, Tokenize, read_preprocessing, side_of
 
 CONFIG_FILE = "blip_config.json"
 RETRIEVAL_FOLDER, CAPTIONING_FOLDER = "retrieval", "captioning"
@@ -147,9 +147,9 @@ def create_blip(model: str, *, seed: int, revision: str | None = None, pretraine
 
 def save_blip(model: BlipModel, folder: Path) -> None:
     """Write a checkpoint folder."""
-    size = {"height": _side(model.preprocessing), "width": _side(model.preprocessing)}
+    side, preprocessing = side_of(model.preprocessing), model.preprocessing
     images = BlipImageProcessor(
-        size=size, image_mean=list(model.preprocessing.mean), image_std=list(model.preprocessing.std)
+        size={"height": side, "width": side}, image_mean=list(preprocessing.mean), image_std=list(preprocessing.std)
     )
     for name, network in (
         (RETRIEVAL_FOLDER, model.network.retrieval),
@@ -175,8 +175,8 @@ def load_blip(folder: Path) -> BlipModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder / RETRIEVAL_FOLDER, local_files_only=True)
         network.temperature.data.fill_(config["temperature"])
-        preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items()}
-        return BlipModel(network.eval(), tokenizer, PreprocessCfg(**preprocessing), config["max_text_length"])
+        preprocessing = read_preprocessing(config["preprocessing"])
+        return BlipModel(network.eval(), tokenizer, preprocessing, config["max_text_length"])
     except Exception as error:  # transformers, torch and safetensors each raise their own kinds for a damaged file
         reason = first_line(error)
         raise StoreError(f"{folder}: this is not a complete BLIP checkpoint ({reason}); retrain the recipe.") from error
@@ -259,7 +259,3 @@ def _tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
     ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=[_START], **_SPECIAL)
-
-
-def _side(preprocessing: PreprocessCfg) -> int:
-    return preprocessing.size if isinstance(preprocessing.size, int) else preprocessing.size[0]

@@ -116,12 +116,7 @@ def load_checkpoint(folder: Path) -> ClipModel:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         architecture = config["model_cfg"]
-        preprocessing = PreprocessCfg(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in config["preprocess_cfg"].items()
-            }
-        )
+        preprocessing = read_preprocessing(config["preprocess_cfg"])
         network = _instantiate(architecture, source=str(folder / CONFIG_FILE))
         open_clip.load_checkpoint(network, str(folder / WEIGHTS_FILE))
     except Exception as error:  # open_clip, torch and safetensors each raise their own kinds for a damaged file
@@ -130,6 +125,16 @@ def load_checkpoint(folder: Path) -> ClipModel:
             "train the recipe again."
         ) from error
     return ClipModel(network.eval(), architecture, preprocessing, _tokenizer(architecture))
+
+
+def read_preprocessing(written: dict[str, Any]) -> PreprocessCfg:
+    """The preprocessing that a JSON file has, which turned its tuples into lists."""
+    return PreprocessCfg(**{key: tuple(each) if isinstance(each, list) else each for key, each in written.items()})
+
+
+def side_of(preprocessing: PreprocessCfg) -> int:
+    """The height of the images that a model takes, in pixels."""
+    return preprocessing.size if isinstance(preprocessing.size, int) else int(preprocessing.size[0])
 
 
 def trim_padding(network: Network, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,12 @@
 """The weights that a CLIP model starts from: none, open_clip's published ones, a file, a folder, a hub's repository."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg
 
 from caploom.common.text import first_line
 from caploom.errors import TrainingError
@@ -18,6 +17,7 @@ from caploom.training.clip_model import (
     Network,
     create_clip_model,
     read_architecture,
+    read_preprocessing,
 )
 
 HUB_PREFIX = "hf-hub:"
@@ -166,6 +166,5 @@ def _read_preprocessing(config: Path) -> dict[str, Any]:
 def _preprocessed(model: ClipModel, meta: dict[str, Any]) -> ClipModel:
     """The model with its weights' own image preprocessing; the size is the architecture's."""
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-    given = {key: tuple(meta[key]) if isinstance(meta[key], list) else meta[key] for key in keys if key in meta}
-    preprocessing = PreprocessCfg(**{**asdict(model.preprocessing), **given})
-    return ClipModel(model.network, model.architecture, preprocessing, model.tokenize)
+    given = {key: meta[key] for key in keys if key in meta}
+    return replace(model, preprocessing=read_preprocessing({**asdict(model.preprocessing), **given}))

@@ -41,12 +41,6 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def moving_average(module: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of the module's weights; `update_parameters(module)` after each step moves it.
 

@@ -48,7 +48,6 @@ class TrainingRows:
         ]
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._window_rows, self._window_bytes = window_rows, window_bytes
-        self._looked_at: tuple[int, Window] | None = None
         if len(self) == 0:
             raise TrainingError("The training set has no rows; materialize raw_pairs and see its failures table.")
 
@@ -78,13 +77,6 @@ class TrainingRows:
         numbers = [np.arange(self._starts[file], self._starts[file + 1]) for file in files]
         return Window(pa.concat_tables(tables).combine_chunks(), np.concatenate(numbers), self.drawing)
 
-    def draw_texts(self, row: int, *, seed: int, epoch: int) -> list[str]:
-        """The texts of the row of that number for a step; see `Window.draw_texts`."""
-        file = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if self._looked_at is None or self._looked_at[0] != file:
-            self._looked_at = file, self.read([file])
-        return self._looked_at[1].draw_texts(row - int(self._starts[file]), seed=seed, epoch=epoch)
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -106,12 +98,9 @@ class Epoch:
             first, end = int(self.starts[window]), int(self.starts[window + 1])
             if first >= stop:
                 break
-            order = self._order(window, end - first)
+            order = _shuffled(self.seed, self.epoch, window, end - first)
             found.append((window, order[max(start, first) - first : min(stop, end) - first]))
         return found
-
-    def _order(self, window: int, length: int) -> np.ndarray:
-        return _shuffled(self.seed, self.epoch, window, length)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How models are trained: the trainers of the factory's YAML."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -13,11 +13,6 @@ from pydantic import (
 )
 
 from caploom.common.settings import Settings, resolve_path
-
-_NOT_FINGERPRINTED = {
-    "device", "processes", "nodes", "workers", "image_cache_mb", "resized_cache", "micro_batch",
-    "gradient_checkpointing", "save_every",
-}  # fmt: skip
 
 
 def _resolve_file(model: Any, info: ValidationInfo) -> Any:
@@ -32,6 +27,10 @@ NameOrFile = Annotated[str, BeforeValidator(_resolve_file)]
 class TrainingSettings(Settings):
     """The settings of every trainer. All recipes of a trainer train for the same number of steps, at the same cost."""
 
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
+        "device processes nodes workers image_cache_mb resized_cache micro_batch gradient_checkpointing "
+        "save_every".split()
+    )
     steps: PositiveInt = Field(description="Optimizer steps; samples seen = steps x batch_size.")
     batch_size: PositiveInt = Field(default=256, description="Images per step, over all processes.")
     micro_batch: PositiveInt | None = Field(
@@ -88,10 +87,6 @@ class TrainingSettings(Settings):
         if self.processes % self.nodes:
             raise ValueError(f"processes ({self.processes}) must be a multiple of nodes ({self.nodes})")
         return self
-
-    def fingerprinted(self) -> dict[str, Any]:
-        """All settings except those that only decide where and how fast it runs."""
-        return self.model_dump(mode="json", exclude=_NOT_FINGERPRINTED)
 
 
 class ClipTrainerSettings(TrainingSettings):

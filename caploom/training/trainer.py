@@ -21,7 +21,7 @@ from caploom.training.curve import LOSSES, LOSSES_FILE, Curve
 from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.objective import Objective, StepContext
 from caploom.training.objectives import create_objective
-from caploom.training.optimization import adamw, learning_rate, moving_average, set_learning_rate, trainable
+from caploom.training.optimization import adamw, learning_rate, moving_average, trainable
 from caploom.training.processes import Processes
 from caploom.training.rows import TrainingRows
 from caploom.training.training_state import (
@@ -150,7 +150,8 @@ class _Loop:
 
     def _step(self, batch: Batch) -> None:
         rate = learning_rate(self.step, self._settings)
-        set_learning_rate(self._optimizer, rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         context = StepContext(
             step=self.step,
@@ -180,8 +181,8 @@ class _Loop:
             if self._scaler.get_scale() < _LEAST_LOSS_SCALE:
                 wrong = "gradient"
         else:
-            wrong = next((name for name, value in (("loss", event.loss), ("gradient", event.gradient_norm))
-                          if not math.isfinite(value)), None)  # fmt: skip
+            figures = {"loss": event.loss, "gradient": event.gradient_norm}
+            wrong = next((name for name, value in figures.items() if not math.isfinite(value)), None)
         if wrong is not None:
             raise TrainingError(
                 f"The {wrong} stopped being a number between steps {self._curve.known + 1:,} and {self.step:,}; lower "
@@ -204,7 +205,10 @@ class _Loop:
             **_named("module", self._objective.module.state_dict()),
             **_named("optimizer", optimizer_tensors(self._optimizer)),
             **_named("objective", self._objective.state()),
-            **_named("random", {str(r): _tensor_of(state) for r, state in enumerate(random_states)}),
+            **{
+                f"random.{rank}": torch.frombuffer(bytearray(state), dtype=torch.uint8)
+                for rank, state in enumerate(random_states)
+            },
         }
         if self._average is not None:
             tensors |= _named("average", self._average.state_dict())
@@ -255,7 +259,3 @@ def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
     torch.set_rng_state(state[:length])
     if device.type == "cuda" and len(state) > length:
         torch.cuda.set_rng_state(state[length:], device)
-
-
-def _tensor_of(data: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from transformers.image_utils import PILImageResampling
 
 from caploom.errors import ExportError
-from caploom.training.clip_model import ClipModel
+from caploom.training.clip_model import ClipModel, side_of
 
 _RESAMPLING = {name.lower(): number for name, number in PILImageResampling.__members__.items()}
 _AGREEMENT = 1e-4  # the features' largest difference, in float32
@@ -76,7 +76,7 @@ def _config(model: ClipModel) -> CLIPConfig:
             "pad_token_id": end,
         },
         vision_config={
-            "image_size": _side(model),
+            "image_size": side_of(model.preprocessing),
             "patch_size": vision.get("patch_size", 16),
             "hidden_size": width,
             "intermediate_size": int(width * vision.get("mlp_ratio", 4.0)),
@@ -146,7 +146,7 @@ def _of_layer(part: str, tensor: torch.Tensor, layer: str) -> Iterator[tuple[str
 def _compare(model: ClipModel, exported: CLIPModel) -> None:
     """Both models must give the same features: this finds options that no weight shows."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, _side(model), _side(model), generator=generator)
+    images = torch.randn(2, 3, side_of(model.preprocessing), side_of(model.preprocessing), generator=generator)
     tokens = model.tokenize(["a red ball", "two green boats on a long river"])
     network = model.network.eval()
     with torch.inference_mode():
@@ -170,17 +170,12 @@ def _no_counterpart(part: str) -> str:
     )
 
 
-def _side(model: ClipModel) -> int:
-    size = model.preprocessing.size
-    return size if isinstance(size, int) else int(size[0])
-
-
 def _image_processor(model: ClipModel) -> CLIPImageProcessor:
     preprocessing = model.preprocessing
     if preprocessing.interpolation not in _RESAMPLING or preprocessing.resize_mode not in (None, "shortest", "squash"):
         what = f"{preprocessing.interpolation}, {preprocessing.resize_mode}"
         raise ExportError(_no_counterpart(f"the way images are resized ({what})"))
-    side, squash = _side(model), preprocessing.resize_mode == "squash"
+    side, squash = side_of(model.preprocessing), preprocessing.resize_mode == "squash"
     return CLIPImageProcessor(
         resample=_RESAMPLING[preprocessing.interpolation],
         size={"height": side, "width": side} if squash else {"shortest_edge": side},

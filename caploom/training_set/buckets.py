@@ -62,11 +62,6 @@ class Bucket:
     repeated: int
     orphans: int
 
-    @property
-    def rows_in(self) -> int:
-        """Rows that the bucket received."""
-        return len(self.captions) + self.repeated + self.orphans
-
 
 def count_buckets(size: int, memory: int, bucket_bytes: int = BUCKET_BYTES) -> int:
     """The number of buckets for rows of `size` bytes, so that working on one takes no more than `memory` bytes.

@@ -50,13 +50,3 @@ class DuplicateSettings(Settings):
             "near": self.near_distance if self.near is Policy.EXCLUDE else None,
             "leakage": self.leakage_distance if self.leakage is Policy.EXCLUDE else None,
         }
-
-    @classmethod
-    def of_identity(cls, identity: dict[str, Any]) -> "DuplicateSettings":
-        """Settings with the same effect, from a result of `identity`."""
-        keys: dict[str, Any] = {}
-        for key, distance in identity.items():
-            keys[key] = Policy.MARK if distance is None else Policy.EXCLUDE
-            if distance is not None:
-                keys[f"{key}_distance"] = distance
-        return cls(**keys)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from caploom.common.names import RAW_SOURCE
 from caploom.errors import TrainingError
+from caploom.training_set.caption_columns import image_numbers, text_column
 from caploom.training_set.filter_context import FilterContext, Scan
 from caploom.training_set.filter_settings import InLanguage, MaxRepeats, MinWords, NearDuplicates, NoEmpty
 from caploom.training_set.near_duplicates import near_duplicates_of
@@ -33,22 +34,6 @@ class Rule:
     def drops(self, captions: pa.Table) -> Mapping[str, np.ndarray]:
         """As `Prepared`."""
         return {self.reason: self.dropped(captions)}
-
-
-def text_column(captions: pa.Table, name: str = "caption") -> pa.Array:
-    """A column of a table in one piece, as strings."""
-    column = captions[name]
-    pieces = [chunk.cast(pa.string()) for chunk in column.chunks if len(chunk)]
-    return pa.concat_arrays(pieces) if pieces else pa.array([], pa.string())
-
-
-def image_numbers(captions: pa.Table) -> np.ndarray:
-    """int64 of shape (captions,): 0, 0, 1, ...: the index of each caption's image in the bucket."""
-    ids = text_column(captions, "image_id")
-    if len(ids) == 0:
-        return np.zeros(0, np.int64)
-    changes = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
-    return np.append(0, np.cumsum(changes))
 
 
 def no_empty(step: NoEmpty, scan: Scan, context: FilterContext) -> Rule:

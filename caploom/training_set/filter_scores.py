@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.common.names import RAW_SOURCE
+from caploom.training_set.caption_columns import image_numbers, text_column
 from caploom.training_set.filter_context import FilterContext, Narrowed, Scan
-from caploom.training_set.filter_rules import image_numbers, text_column
 from caploom.training_set.filter_settings import BestOfN, KeepTop
 from caploom.training_set.scores import Scores, scores_of
 

@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_
 from caploom.common.settings import Settings, nearest, resolve_path
 from caploom.training_set.scorer_identity import scorer_identity
 
-_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 _PATHS = ("/", "./", "../", "~")
 
 
@@ -55,23 +54,23 @@ class NearDuplicates(_Step):
     near_duplicates: float = Field(gt=0, le=1)
 
 
-def _resolve_model(value: Any, info: ValidationInfo) -> Any:
-    is_path = isinstance(value, str) and (value.startswith(_PATHS) or value.endswith(".json"))
-    return str(resolve_path(value, info)) if is_path else value
+def _resolving(*endings: str) -> BeforeValidator:
+    """Makes absolute what is written as a path, or ends like one."""
 
+    def resolve(value: Any, info: ValidationInfo) -> Any:
+        is_path = isinstance(value, str) and (value.startswith(_PATHS) or value.endswith(endings))
+        return str(resolve_path(value, info)) if is_path else value
 
-def _resolve_weights(value: Any, info: ValidationInfo) -> Any:
-    is_path = isinstance(value, str) and (value.startswith(_PATHS) or value.endswith(_WEIGHTS))
-    return str(resolve_path(value, info)) if is_path else value
+    return BeforeValidator(resolve)
 
 
 class ScoredStep(_Step):
     """A filter by the score of an open_clip model: the cosine of an image's and a caption's embeddings."""
 
-    model: Annotated[str, BeforeValidator(_resolve_model)] = Field(
+    model: Annotated[str, _resolving(".json")] = Field(
         description="An open_clip name, one of Caploom's own, a .json architecture, or a checkpoint's folder (`./...`)."
     )
-    pretrained: Annotated[str | None, BeforeValidator(_resolve_weights)] = Field(
+    pretrained: Annotated[str | None, _resolving(".pt", ".pth", ".bin", ".safetensors")] = Field(
         default=None, description="An open_clip tag or a file of weights; omitted for a checkpoint's folder."
     )
     batch_size: PositiveInt = Field(default=256, description="Images, and texts, per batch.")

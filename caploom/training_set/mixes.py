@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from caploom.common.names import RAW_SOURCE
 from caploom.storage.records import TRAINING_ROWS
+from caploom.training_set.caption_columns import image_starts, text_column
 from caploom.training_set.settings import MixSettings
 
 
@@ -87,9 +87,9 @@ def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
     `captions` has the columns image_id, source, caption, image and path, grouped by image. One row per image; with the
     mix `concatenate`, one per caption.
     """
-    columns = {name: _column(captions, name) for name in ("image_id", "source", "caption", "image", "path")}
+    columns = {name: text_column(captions, name) for name in ("image_id", "source", "caption", "image", "path")}
     count = len(captions)
-    starts = _starts(columns["image_id"])
+    starts = image_starts(columns["image_id"])
     if mix.strategy == "concatenate":
         starts = np.arange(count)
     owner = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, count)))
@@ -104,18 +104,3 @@ def training_rows(captions: pa.Table, mix: MixSettings) -> pa.Table:
     ]
     fields = [array.cast(field.type) for array, field in zip(arrays, TRAINING_ROWS, strict=True)]
     return pa.Table.from_arrays(fields, schema=TRAINING_ROWS.with_metadata(mix.drawing.metadata()))
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table[name].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # an older Arrow gives chunks back where there are none or many
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    return column.cast(pa.string())
-
-
-def _starts(image_ids: pa.Array) -> np.ndarray:
-    """The indices at which another image begins."""
-    if len(image_ids) == 0:
-        return np.zeros(0, np.int64)
-    changes = pc.not_equal(image_ids.slice(1), image_ids.slice(0, len(image_ids) - 1)).to_numpy(zero_copy_only=False)
-    return np.append(0, np.flatnonzero(changes) + 1)

@@ -1,10 +1,9 @@
 """The identity of a scorer, under which its scores are stored."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from caploom.common.hashing import file_sha256
+from caploom.common.hashing import model_content
 
 CODE_VERSION = "1"
 _ARCHITECTURES = Path(__file__).parents[1] / "training" / "architectures"
@@ -26,13 +25,5 @@ def scorer_identity(model_name: str, pretrained: str | None) -> dict[str, Any]:
 
 
 def _content(file: Path) -> str:
-    """The hash of a file's content, cached while the file is unchanged; a missing one is reported on reading."""
-    if not file.is_file():
-        return f"missing:{file.name}"
-    status = file.stat()
-    return f"content:{_file_sha256(str(file), status.st_size, status.st_mtime_ns)}"
-
-
-@lru_cache(maxsize=64)
-def _file_sha256(path: str, size: int, modified: int) -> str:
-    return file_sha256(Path(path))
+    """The hash of a file's content; a missing one is reported on reading."""
+    return model_content(file) if file.is_file() else f"missing:{file.name}"

@@ -34,18 +34,15 @@ class Scores:
 
     def look_up(self, captions: pa.Table) -> np.ndarray:
         """float32 of shape (captions,); NaN where there is no score."""
-        return self.of_keys(caption_keys(captions))
-
-    def lacking(self, captions: pa.Table) -> int:
-        """The number of captions without a score."""
-        return int(np.isnan(self.look_up(captions)).sum())
-
-    def of_keys(self, keys: np.ndarray) -> np.ndarray:
-        """float32 of shape (keys,); NaN where there is no score."""
+        keys = caption_keys(captions)
         if len(self._keys) == 0:
             return np.full(len(keys), np.nan, np.float32)
         position = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[position] == keys, self._scores[position], np.float32(np.nan)).astype(np.float32)
+
+    def lacking(self, captions: pa.Table) -> int:
+        """The number of captions without a score."""
+        return int(np.isnan(self.look_up(captions)).sum())
 
 
 def caption_keys(captions: pa.Table) -> np.ndarray:

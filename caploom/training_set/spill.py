@@ -1,9 +1,8 @@
 """A file that takes rows in any order and returns them by bucket, for rows that do not fit into memory."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from caploom.errors import StoreError
-from caploom.storage.writing import DISK_FULL
+from caploom.storage.writing import full_disk_explained
 
 
 class Spill:
@@ -106,18 +105,10 @@ def nameless_file(folder: Path) -> IO[bytes]:
         ) from None
 
 
-@contextmanager
-def full_spill_explained(folder: Path) -> Iterator[None]:
+def full_spill_explained(folder: Path) -> AbstractContextManager[None]:
     """A disk that is full while rows are written becomes a `StoreError` that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise StoreError(
-            f"{folder}: the rows that wait for the merge do not fit there ({os.strerror(error.errno).lower()}); make "
-            "room, or name a folder of a larger disk in `merge.spill`."
-        ) from None
+    advice = "make room, or name a folder of a larger disk in `merge.spill`"
+    return full_disk_explained(folder, "the rows that wait for the merge do not fit there", advice)
 
 
 def _one_batch(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

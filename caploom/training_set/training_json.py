@@ -5,7 +5,6 @@ bytes shows. A caption's escapes are those of Python's `json` with `ensure_ascii
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,13 +51,6 @@ class TrainingJson:
         self._file.write(b"[" if self._empty else b",")
         self._file.write(pa.py_buffer(text[:-1]))
         self._empty = False
-
-
-def write_training_json(tables: Iterable[pa.Table], path: Path) -> None:
-    """Write tables of rows (schema TRAINING_ROWS) as one file."""
-    with TrainingJson(path) as file:
-        for rows in tables:
-            file.write(rows)
 
 
 def json_escaped(texts: pa.Array) -> pa.Array:

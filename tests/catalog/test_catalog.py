@@ -22,7 +22,6 @@ from caploom.stages.shards import create_new_shards
 from caploom.stages.sheared import shear_recipe
 from caploom.stages.training_set import merge_training_set
 from caploom.storage.manifest import MANIFEST
-from caploom.storage.manifest_checks import missing_files
 from caploom.storage.opening import open_store
 from caploom.storage.store import Plan
 
@@ -203,13 +202,6 @@ def test_a_manifest_that_is_no_json_is_named(factory, text):
     manifest.write_text(text)
     ((path,),) = numbers(factory.store, "select path from damaged")
     assert path == str(manifest)
-
-
-def test_files_that_a_manifest_names_and_that_are_gone_are_told(factory):
-    artifact = factory.store.list("captions")[0]
-    assert missing_files(factory.store, artifact.manifest) == []
-    (artifact.folder / "captions.parquet").unlink()
-    assert missing_files(factory.store, artifact.manifest) == ["captions.parquet"]
 
 
 @pytest.mark.parametrize(

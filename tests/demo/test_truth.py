@@ -2,6 +2,7 @@
 
 import pytest
 
+from caploom.demo.descriptions import with_article
 from caploom.demo.truth import CaptionTruth, NothingToScoreError, named_things, score
 from caploom.demo.world import THINGS
 
@@ -23,7 +24,7 @@ def test_named_things_matches_whole_words_in_any_form(text, things):
 
 def test_every_thing_is_found_by_its_name_and_its_plural():
     for thing in THINGS:
-        assert named_things(f"There is {thing.article} {thing.name}.") == {thing.name}
+        assert named_things(f"There is {with_article(thing.name)}.") == {thing.name}
         assert named_things(f"There are {thing.plural}.") == {thing.name}
 
 

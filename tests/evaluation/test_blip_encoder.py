@@ -10,7 +10,7 @@ from PIL import Image
 
 from caploom.errors import EvaluationError
 from caploom.evaluation import blip_encoder
-from caploom.evaluation.evaluate import evaluate_checkpoint
+from caploom.evaluation.evaluate import evaluate_encoder
 from caploom.evaluation.load_encoder import load_encoder
 from caploom.storage.records import EVALUATION_PAIRS, image_identity
 from caploom.training.blip_model import create_blip, load_blip, save_blip
@@ -75,8 +75,11 @@ def test_pairs_are_scored_as_the_model_scores_them_one_by_one(
 def test_both_scorings_are_measured_and_labelled(checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     seen: list[tuple[int, int]] = []
-    metrics = evaluate_checkpoint(
-        checkpoint, pairs, out=tmp_path / "out", device="cpu", progress=lambda done, total: seen.append((done, total))
+    metrics = evaluate_encoder(
+        load_encoder(checkpoint, "cpu"),
+        pairs,
+        out=tmp_path / "out",
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert list(metrics) == ["ITC", RERANKED]
     assert metrics["ITC"].images == metrics[RERANKED].images == 12
@@ -93,4 +96,4 @@ def test_a_deleted_image_is_named(checkpoint: Path, pairs: Path, tmp_path: Path)
     (tmp_path / "7.png").unlink()
     (tmp_path / "out").mkdir()
     with pytest.raises(EvaluationError, match=r"7\.png: there is no such file"):
-        evaluate_checkpoint(checkpoint, pairs, out=tmp_path / "out", device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), pairs, out=tmp_path / "out")

@@ -10,7 +10,7 @@ from PIL import Image
 from caploom.errors import ConfigError, EvaluationError, SourceError
 from caploom.evaluation.classification import classify, label_ranks, prompts, text_classifier, wilson_interval
 from caploom.evaluation.classification_images import Classes, set_classes
-from caploom.evaluation.embeddings import embed_images, embed_texts
+from caploom.evaluation.embeddings import ClipEncoder
 from caploom.evaluation.evaluation_pairs import evaluation_pairs
 from caploom.stages.evaluation_sets import evaluated_images, evaluation_set
 from caploom.storage.records import CLASSIFICATION_IMAGES, PREDICTIONS
@@ -32,17 +32,6 @@ def model(tmp_path_factory):
     file = tmp_path_factory.mktemp("model") / "tiny.json"
     file.write_text(json.dumps(architecture))
     return create_clip_model(str(file), seed=0)
-
-
-class ClipEncoder:
-    def __init__(self, model):
-        self.model = model
-
-    def embed_images(self, paths, image_ids, progress=None):
-        return embed_images(self.model, paths, image_ids, device=CPU, progress=progress)
-
-    def embed_texts(self, texts, progress=None):
-        return embed_texts(self.model, texts, device=CPU, progress=progress)
 
 
 class VectorEncoder:
@@ -170,14 +159,14 @@ def test_classifier_and_accuracies_are_open_clips(model, folders, factory_of, tm
         theirs = open_clip.build_zero_shot_classifier(
             model.network.eval(), model.tokenize, classes.names, asked, num_classes_per_batch=3
         )
-    ours = text_classifier(ClipEncoder(model), classes.names, prompts(templates))
+    ours = text_classifier(ClipEncoder(model, CPU), classes.names, prompts(templates))
     assert ours.shape == (7, 16)
     assert ours == pytest.approx(theirs.T.numpy(), abs=2e-6)
 
     (tmp_path / "out").mkdir()
     seen = []
     metrics = classify(
-        ClipEncoder(model),
+        ClipEncoder(model, CPU),
         artifact.file("images.parquet"),
         classes,
         templates,
@@ -185,7 +174,7 @@ def test_classifier_and_accuracies_are_open_clips(model, folders, factory_of, tm
         progress=lambda done, total: seen.append((done, total)),
     )
     table = read_table(artifact.file("images.parquet"))
-    images = embed_images(model, table["path"].to_pylist(), table["image_id"].to_pylist(), device=CPU)
+    images = ClipEncoder(model, CPU).embed_images(table["path"].to_pylist(), table["image_id"].to_pylist())
     logits = torch.from_numpy(images) @ theirs
     labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
     best = logits.topk(5, dim=1).indices
@@ -229,7 +218,7 @@ def test_five_best_are_reported_only_where_there_are_more_classes_and_equal_name
         write_image(tmp_path / "images" / label / "x.ppm", ord(label))
     artifact = evaluation_set(factory_of({"root": str(tmp_path / "images")}), "set")
     classes = Classes(("a", "b"), ("thing", "thing"))
-    metrics = classify(ClipEncoder(model), artifact.file("images.parquet"), classes, ["a {}"], out=tmp_path)
+    metrics = classify(ClipEncoder(model, CPU), artifact.file("images.parquet"), classes, ["a {}"], out=tmp_path)
     assert metrics.accuracy == {1: 0.0}
     assert metrics.to_dict()["classes_with_the_same_name"] == 2
     assert "top5" not in metrics.to_dict()

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from caploom.errors import EvaluationError, StoreError
-from caploom.evaluation.embeddings import embed_images, embed_texts
-from caploom.evaluation.evaluate import evaluate_checkpoint
+from caploom.evaluation.embeddings import ClipEncoder
+from caploom.evaluation.evaluate import evaluate_encoder
+from caploom.evaluation.load_encoder import load_encoder
 from caploom.storage.records import EVALUATION_PAIRS, RANKS, image_identity
 from caploom.training.clip_model import create_clip_model, load_checkpoint, save_checkpoint
 
@@ -64,14 +65,14 @@ def rewrite(pairs: Path, column: str, row: int, value: object) -> None:
 
 def test_metrics_and_ranks_agree_with_embeddings_ranked_by_hand(checkpoint: Path, pairs: Path, out: Path) -> None:
     seen: list[tuple[int, int]] = []
-    (metrics,) = evaluate_checkpoint(
-        checkpoint, pairs, out=out, device="cpu", progress=lambda done, total: seen.append((done, total))
+    (metrics,) = evaluate_encoder(
+        load_encoder(checkpoint, "cpu"), pairs, out=out, progress=lambda done, total: seen.append((done, total))
     ).values()
     rows = pq.read_table(pairs).to_pylist()
-    model = load_checkpoint(checkpoint)
-    images = embed_images(model, [row["path"] for row in rows], [row["image_id"] for row in rows], device=CPU)
+    encoder = ClipEncoder(load_checkpoint(checkpoint), CPU)
+    images = encoder.embed_images([row["path"] for row in rows], [row["image_id"] for row in rows])
     owners = [index for index, row in enumerate(rows) for _ in row["captions"]]
-    texts = embed_texts(model, [text for row in rows for text in row["captions"]], device=CPU)
+    texts = encoder.embed_texts([text for row in rows for text in row["captions"]])
     assert np.linalg.norm(images, axis=1) == pytest.approx(1, abs=1e-5)
     assert np.linalg.norm(texts, axis=1) == pytest.approx(1, abs=1e-5)
 
@@ -103,10 +104,10 @@ def test_metrics_and_ranks_agree_with_embeddings_ranked_by_hand(checkpoint: Path
 
 
 def test_blocks_and_neighbours_do_not_change_an_embedding(checkpoint: Path) -> None:
-    model = load_checkpoint(checkpoint)
+    encoder = ClipEncoder(load_checkpoint(checkpoint), CPU)
     texts = [f"word {'long ' * (index % 9)}{index}" for index in range(300)]
-    together = embed_texts(model, texts, device=CPU)
-    alone = np.concatenate([embed_texts(model, [text], device=CPU) for text in texts[:12]])
+    together = encoder.embed_texts(texts)
+    alone = np.concatenate([encoder.embed_texts([text]) for text in texts[:12]])
     assert together.shape == (300, 16)
     assert together.dtype == np.float32
     assert alone == pytest.approx(together[:12], abs=1e-5)
@@ -115,20 +116,20 @@ def test_blocks_and_neighbours_do_not_change_an_embedding(checkpoint: Path) -> N
 def test_image_without_captions_is_refused_by_name(checkpoint: Path, pairs: Path, out: Path) -> None:
     rewrite(pairs, "captions", 4, [])
     with pytest.raises(EvaluationError, match=r"4\.png: this evaluation image has no caption"):
-        evaluate_checkpoint(checkpoint, pairs, out=out, device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), pairs, out=out)
 
 
 def test_deleted_image_is_refused_by_name(checkpoint: Path, pairs: Path, out: Path, tmp_path: Path) -> None:
     (tmp_path / "7.png").unlink()
     with pytest.raises(EvaluationError, match=r"7\.png: there is no such file"):
-        evaluate_checkpoint(checkpoint, pairs, out=out, device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), pairs, out=out)
     assert not list(out.iterdir())
 
 
 def test_set_too_small_for_recall_at_ten_is_refused(checkpoint: Path, pairs: Path, out: Path) -> None:
     pq.write_table(pq.read_table(pairs).slice(0, 9), pairs)
     with pytest.raises(EvaluationError, match=r"pairs\.parquet: Recall@10 needs at least 10 .* has 9 images"):
-        evaluate_checkpoint(checkpoint, pairs, out=out, device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), pairs, out=out)
 
 
 def test_model_whose_embeddings_are_no_numbers_is_refused(checkpoint: Path, pairs: Path, out: Path) -> None:
@@ -137,13 +138,13 @@ def test_model_whose_embeddings_are_no_numbers_is_refused(checkpoint: Path, pair
         model.network.text_projection.fill_(float("nan"))
     save_checkpoint(model, checkpoint)
     with pytest.raises(EvaluationError, match='embedding of "picture 0 seen for time 0" is not a number'):
-        evaluate_checkpoint(checkpoint, pairs, out=out, device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), pairs, out=out)
 
 
 def test_checkpoint_that_is_not_there_and_file_that_holds_no_pairs_are_refused(
     checkpoint: Path, pairs: Path, out: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="not a checkpoint"):
-        evaluate_checkpoint(tmp_path / "nowhere", pairs, out=out, device="cpu")
+        evaluate_encoder(load_encoder(tmp_path / "nowhere", "cpu"), pairs, out=out)
     with pytest.raises(EvaluationError, match="these are not evaluation pairs"):
-        evaluate_checkpoint(checkpoint, tmp_path / "tiny.json", out=out, device="cpu")
+        evaluate_encoder(load_encoder(checkpoint, "cpu"), tmp_path / "tiny.json", out=out)

@@ -82,10 +82,10 @@ def test_a_text_of_a_million_characters_is_sheared_in_seconds():
 
 def test_spans_in_characters_and_back():
     texts = pa.array(["abc", "äöü 猫🐶", ""])
-    start, end = np.array([1, 2, 0]), np.array([2, 5, 0])
-    spans = Spans.of_characters(texts, start, end)
+    start, end = [1, 2, 0], [2, 5, 0]
+    spans = Spans.whole(texts).by_row(lambda _, row: (start[row], end[row]))
     assert spans.texts().to_pylist() == ["b", "ü 猫", ""]
-    assert [each.tolist() for each in spans.characters()] == [start.tolist(), end.tolist()]
+    assert [each.tolist() for each in spans.characters()] == [start, end]
 
 
 def caption_texts(count, seed=0):

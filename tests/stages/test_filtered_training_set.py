@@ -93,8 +93,8 @@ def test_what_a_mix_does_when_it_draws_reaches_the_trainer(merge):
     _, plain, positives = merge(plain={}, positives={"mix": {"multi_positive": 2, "source_prefix": True}})
     assert rows_of(plain) == rows_of(positives)
     assert plain.data_version != positives.data_version
-    assert len(TrainingRows(training_files(plain)).draw_texts(0, seed=0, epoch=0)) == 1
-    raw, other = TrainingRows(training_files(positives)).draw_texts(0, seed=0, epoch=0)
+    assert len(TrainingRows(training_files(plain)).read([0]).draw_texts(0, seed=0, epoch=0)) == 1
+    raw, other = TrainingRows(training_files(positives)).read([0]).draw_texts(0, seed=0, epoch=0)
     assert raw.startswith("raw: photo ")
     assert other.startswith("colours: A ")
 

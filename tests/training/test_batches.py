@@ -162,7 +162,7 @@ def test_memory_is_that_of_a_window_and_not_of_the_set(files: TrainingFiles, tmp
 def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: TrainingFiles) -> None:
     (path, _), *_ = files.images(1)
     row = files.row(path, ["never", "often", "seldom", "never"], [0.0, 0.75, 0.25, 0.0])
-    rows = TrainingRows([files.shard("shard", [row])])
+    rows = TrainingRows([files.shard("shard", [row])]).read([0])
     drawn = Counter(rows.draw_texts(0, seed=0, epoch=epoch)[0] for epoch in range(2000))
     assert set(drawn) == {"often", "seldom"}
     assert drawn["often"] / 2000 == pytest.approx(0.75, abs=0.04)
@@ -171,7 +171,7 @@ def test_captions_are_drawn_by_weight_and_a_zero_weight_never(files: TrainingFil
 def test_draws_of_a_row_do_not_depend_on_other_rows_or_order(files: TrainingFiles) -> None:
     images = files.images(3)
     shard = files.shard("shard", [files.row(path, list("abcde")) for path, _ in images])
-    rows = TrainingRows([shard])
+    rows = TrainingRows([shard]).read([0])
     there = [rows.draw_texts(row, seed=1, epoch=0)[0] for row in (0, 1, 2)]
     back = [rows.draw_texts(row, seed=1, epoch=0)[0] for row in (2, 1, 0)]
     assert there == back[::-1]

@@ -18,7 +18,7 @@ from caploom.training.batches import Batch, BatchStream
 from caploom.training.drawing import sentences
 from caploom.training.images import ImageDecoder
 from caploom.training.losses import multi_positive_loss
-from caploom.training.rows import TrainingRows
+from caploom.training.rows import TrainingRows, Window
 from caploom.training.settings import ClipTrainerSettings
 from caploom.training_set.mixes import training_rows
 from caploom.training_set.settings import MixSettings
@@ -67,7 +67,7 @@ def mixed_shard(files: TrainingFiles, mix: Any, images: int = 16, sources: list[
     return file
 
 
-def frequencies(rows: TrainingRows) -> dict[str, float]:
+def frequencies(rows: Window) -> dict[str, float]:
     drawn = Counter(
         text.removesuffix(" Again.").split("by ")[1].removesuffix(".")
         for epoch in range(EPOCHS)
@@ -89,23 +89,23 @@ def frequencies(rows: TrainingRows) -> dict[str, float]:
     ],
 )
 def test_captions_are_drawn_as_often_as_the_mix_says(files: TrainingFiles, mix: Any, expected: list[float]) -> None:
-    rows = TrainingRows([mixed_shard(files, mix, images=1)])
+    rows = TrainingRows([mixed_shard(files, mix, images=1)]).read([0])
     assert list(frequencies(rows).values()) == pytest.approx(expected, abs=0.04)
 
 
 def test_several_positives_are_different_captions_and_the_raw_one_is_first(files: TrainingFiles) -> None:
-    rows = TrainingRows([mixed_shard(files, {"multi_positive": 3}, images=1)])
+    rows = TrainingRows([mixed_shard(files, {"multi_positive": 3}, images=1)]).read([0])
     drawn = [rows.draw_texts(0, seed=0, epoch=epoch) for epoch in range(50)]
     assert all(texts[0] == "0 by raw. Again." and len(set(texts)) == 3 for texts in drawn)
     assert len({tuple(texts) for texts in drawn}) == 6
-    without_raw = TrainingRows([mixed_shard(files, {"multi_positive": 3}, images=1, sources=["a", "b"])])
+    without_raw = TrainingRows([mixed_shard(files, {"multi_positive": 3}, images=1, sources=["a", "b"])]).read([0])
     assert {len(without_raw.draw_texts(0, seed=0, epoch=epoch)) for epoch in range(5)} == {2}
 
 
 def test_a_sub_caption_is_a_random_sentence_of_the_drawn_caption(files: TrainingFiles) -> None:
     (path, _), *_ = files.images(1)
     text = "A dog by St. Peter's. It runs! Is it 3.5 metres long?"
-    rows = TrainingRows([files.shard("one", [files.row(path, [text])], {"sub_caption": True})])
+    rows = TrainingRows([files.shard("one", [files.row(path, [text])], {"sub_caption": True})]).read([0])
     drawn = Counter(rows.draw_texts(0, seed=0, epoch=epoch)[0] for epoch in range(EPOCHS))
     assert {sentence: count / EPOCHS for sentence, count in drawn.items()} == pytest.approx(
         {"A dog by St. Peter's.": 1 / 3, "It runs!": 1 / 3, "Is it 3.5 metres long?": 1 / 3}, abs=0.04
@@ -122,7 +122,7 @@ def test_sentences_of_unusual_texts(text: str, expected: list[str]) -> None:
 
 def test_the_source_stands_before_the_caption_that_is_drawn(files: TrainingFiles) -> None:
     mix = {"source_prefix": True, "sub_caption": True, "multi_positive": 9}
-    rows = TrainingRows([mixed_shard(files, mix, images=1, sources=["raw", "bob"])])
+    rows = TrainingRows([mixed_shard(files, mix, images=1, sources=["raw", "bob"])]).read([0])
     drawn = {tuple(rows.draw_texts(0, seed=0, epoch=epoch)) for epoch in range(40)}
     assert drawn == {
         (raw, bob) for raw in ("raw: 0 by raw.", "raw: Again.") for bob in ("bob: 0 by bob.", "bob: Again.")

@@ -73,7 +73,7 @@ def read(tmp_path, pairs, sheared, seed=0, shards=3, bucket_bytes=2**20):
         words = [row["words"] == len(row["caption"].split()) for each in found for row in each.captions.to_pylist()]
         assert all(words)
         assert [each.captions for each in found] == list(buckets.scan())
-        assert sum(each.rows_in for each in found) == buckets.rows_in
+        assert sum(len(each.captions) + each.repeated + each.orphans for each in found) == buckets.rows_in
         return rows, sum(each.repeated for each in found), sum(each.orphans for each in found), buckets.count
 
 

@@ -14,12 +14,6 @@ def test_yaml_s_off_is_off(word):
     assert settings.identity() == {"near": None, "leakage": None}
 
 
-@pytest.mark.parametrize(("near", "leakage"), [("exclude", "mark"), ("off", "exclude"), ("mark", "mark")])
-def test_what_decides_a_training_set_comes_back_from_its_identity(near, leakage):
-    settings = DuplicateSettings(near=near, leakage=leakage, near_distance=2, leakage_distance=6)
-    assert DuplicateSettings.of_identity(settings.identity()).identity() == settings.identity()
-
-
 def test_a_picture_without_features_is_like_no_evaluation_image():
     ours = {"image_id": np.array(["a" * 64, "b" * 64]), "phash": np.array([0, 2**40], np.uint64)}
     theirs = pa.table({"image_id": ["c" * 64, "d" * 64], "phash": pa.array([3, 0], pa.uint64())})

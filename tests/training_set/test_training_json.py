@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from caploom.storage.records import TRAINING_ROWS
 from caploom.training_set.row_files import TableFiles, caption_bytes
-from caploom.training_set.training_json import TrainingJson, json_escaped, write_training_json
+from caploom.training_set.training_json import TrainingJson, json_escaped
 
 NASTY = [
     "", '"', "\\", 'say "hi"\\n', "line\nbreak", "\r\n\t\b\f", "\x00\x01\x1f\x7f", "</script>", "\u2028\u2029",
@@ -39,7 +39,9 @@ def as_json(rows):
 
 
 def written(tmp_path, *tables):
-    write_training_json(tables, tmp_path / "training.json")
+    with TrainingJson(tmp_path / "training.json") as file:
+        for each in tables:
+            file.write(each)
     return (tmp_path / "training.json").read_bytes().decode("utf-8")
 
 

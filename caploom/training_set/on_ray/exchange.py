@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from caploom.errors import StoreError
-from caploom.storage.bucket import Bucket
+from caploom.storage.bucket import Bucket, at_once
 from caploom.storage.object_store import ObjectStore
 from caploom.storage.paths import read_range
 from caploom.storage.store import Store
@@ -135,21 +135,16 @@ class BucketPrefix:
 
     def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """As `Exchange`, with several requests at once."""
-        url = self._url_of(name)
+        url = Bucket(self.url).url_of(f"{self.prefix}/{name}")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             yield from pool.map(lambda each: read_range(url, *each), ranges)
 
     def give(self, names: Sequence[str], folder: Path) -> None:
         """As `Exchange`."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # Through `list`, so that their exceptions are raised here.
-            list(pool.map(lambda name: Bucket(self.url).download(f"{self.prefix}/{name}", folder / name), names))
+        at_once(Bucket(self.url).download, [(f"{self.prefix}/{name}", folder / name) for name in names])
 
     def clear(self) -> None:
         """As `Exchange`."""
         bucket = Bucket(self.url)
         for key in bucket.list(self.prefix):
             bucket.delete(key)
-
-    def _url_of(self, name: str) -> str:
-        return Bucket(self.url).url_of(f"{self.prefix}/{name}")
