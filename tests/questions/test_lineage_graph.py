@@ -16,7 +16,8 @@ from caploom.questions.lineage.text import (
 )
 from caploom.stages.registry import STAGES
 from caploom.stages.stage import Stage
-from caploom.storage.store import Plan, Store
+from caploom.storage.opening import open_store
+from caploom.storage.store import Plan
 
 
 def followed(store, root):
@@ -143,7 +144,7 @@ def test_json_has_nodes_and_edges(asked):
 
 def test_shards_are_one_line_whatever_stands_before_them_in_their_names(tmp_path, monkeypatch):
     monkeypatch.setitem(STAGES, "counts", f"{__name__}:COUNTS")
-    store = Store.opened(tmp_path / "store")
+    store = open_store(tmp_path / "store")
     inputs = []
     for kind, name in (("raw_words", ()), ("counts", ("llava",))):
         for shard in ("shard-00000", "shard-00001"):
