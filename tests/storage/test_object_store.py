@@ -333,7 +333,7 @@ def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_
     finished = Plan(kind="captions", name=("c", "f" * 16, "shard-00000"), code_version="1", configuration={})
     far.make(finished, lambda draft: write_table(table_of([caption(0)], CAPTIONS), draft.folder / "captions.parquet"))
     there.sweep("shard-00000")
-    assert here.missing(ids) == ids, "it was listed anew: the test shows nothing"
+    assert here.missing(ids) == ids, "it was listed again: the test shows nothing"
     assert here.find(ids)["text"].to_pylist() == ["Caption 0."]
 
 
