@@ -72,7 +72,7 @@ class _Reports(http.server.BaseHTTPRequestHandler):
         if not address:
             newest = newest_report(self.store)
             if newest is None:
-                self._say(404, "No report has been made yet: materialize ablation_report.", body=body)
+                self._send_text(404, "No report has been made yet: materialize ablation_report.", body=body)
                 return
             self.send_response(302)
             self.send_header("Location", f"/{newest}/report.html")
@@ -80,11 +80,11 @@ class _Reports(http.server.BaseHTTPRequestHandler):
             return
         path = served_file(self.store, address)
         if path is None:
-            self._say(404, "There is no such page; the newest report is at /.", body=body)
+            self._send_text(404, "There is no such page; the newest report is at /.", body=body)
             return
         self._send(200, _TYPES[path.suffix], path.read_bytes(), body=body)
 
-    def _say(self, status: int, sentence: str, *, body: bool) -> None:
+    def _send_text(self, status: int, sentence: str, *, body: bool) -> None:
         self._send(status, "text/plain; charset=utf-8", sentence.encode(), body=body)
 
     def _send(self, status: int, content_type: str, data: bytes, *, body: bool) -> None:

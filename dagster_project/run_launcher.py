@@ -39,7 +39,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         """Whether the process of a started run is alive."""
         server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
         if server.get("host") not in _HERE:
-            return _as_its_server_says(run, server)
+            return _health_from_server(run, server)
         process = self._process_of(run)
         if process is None or _is_alive(process):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -55,7 +55,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         return None
 
 
-def _as_its_server_says(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckRunHealthResult:
+def _health_from_server(run: dg.DagsterRun, server: Mapping[str, Any]) -> CheckRunHealthResult:
     """A restarted server has none of its earlier runs: their processes died with its container."""
     if not server.get("port"):
         return CheckRunHealthResult(WorkerStatus.RUNNING)

@@ -13,7 +13,7 @@ from caploom.training.job import TrainingEvent
 from caploom.training.process import run
 
 
-def _say(pipes: PipesContext, event: TrainingEvent) -> None:
+def _report(pipes: PipesContext, event: TrainingEvent) -> None:
     pipes.log.info(
         f"step {event.step:,} of {event.steps:,}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
         f"{event.samples_per_second:,.0f} samples per second, {event.data_wait_share:.0%} of the time waiting for "
@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
     if os.environ.get("RANK", "0") != "0":
         return run(folder)
     with open_dagster_pipes() as pipes:
-        return run(folder, lambda event: _say(pipes, event))
+        return run(folder, lambda event: _report(pipes, event))
 
 
 if __name__ == "__main__":

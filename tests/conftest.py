@@ -21,7 +21,7 @@ from small_factory import picture, settings_of
 from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
 
-# What lands or not must not depend on luck; at a desk the examples are drawn anew each time.
+# What lands or not must not depend on luck; at a desk the examples are drawn again each time.
 hypothesis_settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis_settings.load_profile("ci")

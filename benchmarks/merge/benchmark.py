@@ -1,4 +1,4 @@
-"""The merge into a training set, as Parquet and as JSON, beside the seed's load, extend and dump."""
+"""The merge into a training set, as Parquet and as JSON, compared with the released code's load, extend and dump."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Merge:
         self._only = [int(each) for each in sizes.split(",") if each]
 
     def prepare(self, folder: Path, size: int) -> None:
-        """Shards, the seed's JSON files, and finished training sets for the JSON writer."""
+        """Shards, the released code's JSON files, and finished training sets for the JSON writer."""
         sizes = self._sizes(size)
         write_inputs(folder, sizes)
         for images in sizes:
@@ -51,7 +51,7 @@ class Merge:
         return sorted(self._only) or [*(each for each in _SIZES if each < size), size]
 
     def conclude(self, outcomes: Mapping[str, Outcome]) -> Verdict:
-        """CPU seconds of the seed over ours, and how memory grows with the size."""
+        """CPU seconds of the released code over ours, and how memory grows with the size."""
         verdict = Verdict()
         sizes = sorted({run.results[0]["images"] for run in outcomes.values()})
         compared = [images for images in sizes if _name("seed", images) in outcomes][-1:]

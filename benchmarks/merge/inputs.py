@@ -1,4 +1,4 @@
-"""What the merge benchmark reads: raw pairs and four captioners' captions, in Caploom's shards and the seed's JSON."""
+"""Inputs of the merge benchmark: raw pairs and four captioners' captions, in Caploom's shards and the released JSON."""
 
 import json
 import zlib
@@ -22,7 +22,7 @@ CHECKED = 100_000
 
 
 def write_inputs(folder: Path, sizes: list[int]) -> None:
-    """Shards for the largest size, and the seed's JSON files, one a source, for each size that is at most a million."""
+    """Shards for the largest size, and the released code's JSON files, one per source, for sizes up to a million."""
     size = max(sizes)
     digests = np.random.default_rng(0)
     columns: dict[str, Iterator[pa.Array]] = {RAW_SOURCE: raw_caption_column(size, block=SHARD_ROWS)}

@@ -1,4 +1,4 @@
-"""The seed's way: read every captioner's JSON, put the lists one after another, write one JSON."""
+"""The released code's method: read every captioner's JSON, put the lists one after another, write one JSON."""
 
 import json
 import tempfile

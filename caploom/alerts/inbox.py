@@ -10,7 +10,7 @@ from caploom.config.factory import Factory
 from caploom.errors import StoreError
 
 
-def tell_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = True) -> None:
+def record_inbox_faults(factory: Factory, faults: Sequence[str], *, again: bool = True) -> None:
     """Record faults of the inbox for the sensor `alerts` to deliver.
 
     With `again`, each is new even if one like it was reported before (a folder that is gone once more); without, a

@@ -87,7 +87,7 @@ class EndpointClient:
         transport = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
         self._broken_stream = (openai.APIError, transport.RequestError)
         self._late_stream = (openai.APITimeoutError, transport.TimeoutException)
-        self._say_when_nobody_is_there(transport.ConnectTimeout)
+        self._check_connection(transport.ConnectTimeout)
 
     def close(self) -> None:
         """Close the connections."""
@@ -106,7 +106,7 @@ class EndpointClient:
         try:
             return self._streamed(fields) if self._settings.stops else self._whole(fields)
         except openai.APIStatusError as error:
-            fault = self._fault_of_status(error.status_code, self._said(error))
+            fault = self._fault_of_status(error.status_code, self._server_message(error))
         except openai.APITimeoutError:
             fault = EndpointFault(TIMEOUT, f"the server did not answer within {self._settings.timeout:g} seconds.")
         except openai.APIError as error:
@@ -229,7 +229,7 @@ class EndpointClient:
             return EndpointFault(ERROR, f"{sentence}.")
         return EndpointFault(REFUSED, f"{sentence}.")
 
-    def _said(self, error: "openai.APIStatusError") -> str:
+    def _server_message(self, error: "openai.APIStatusError") -> str:
         elsewhere = error.response.headers.get("location")
         return self._message(f"moved to {elsewhere}" if elsewhere else error.body or error.response.text)
 
@@ -256,7 +256,7 @@ class EndpointClient:
         except (openai.OpenAIError, ValueError, KeyError, TypeError):
             return []
 
-    def _say_when_nobody_is_there(self, connect_timeout: type[Exception]) -> None:
+    def _check_connection(self, connect_timeout: type[Exception]) -> None:
         import openai
 
         try:

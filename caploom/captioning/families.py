@@ -26,7 +26,7 @@ class Family:
         self.processor = processor
         # A decoder continues from the prompt's last position, so it is padded on the left. An encoder counts
         # positions from the left, so it is padded on the right (Florence-2; BLIP-2 and InstructBLIP with T5).
-        processor.tokenizer.padding_side = "right" if self.speaker.config.is_encoder_decoder else "left"
+        processor.tokenizer.padding_side = "right" if self.text_model.config.is_encoder_decoder else "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
@@ -39,13 +39,13 @@ class Family:
         return cls(model, processor)
 
     @property
-    def speaker(self) -> PreTrainedModel:
+    def text_model(self) -> PreTrainedModel:
         """The part of the model that generates the text."""
         return self.model
 
     def end_tokens(self) -> list[int]:
         """The tokens that end a text."""
-        ends = self.speaker.generation_config.eos_token_id
+        ends = self.text_model.generation_config.eos_token_id
         return [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
 
     def inputs(self, images: "Sequence[Image]", prompts: Sequence[str]) -> BatchFeature:
@@ -63,7 +63,7 @@ class Family:
     def new_tokens(self, output: torch.Tensor, inputs: BatchFeature) -> torch.Tensor:
         """Only the new tokens of what `generate` returned. Shapes: (batch, all) to (batch, new)."""
         # An encoder-decoder's output begins with the decoder's start token; the prompt is not in it.
-        known = 1 if self.speaker.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        known = 1 if self.text_model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         return output[:, known:]
 
     def _has_begun(self, prompt: str) -> bool:
@@ -94,7 +94,7 @@ class Blip(Family):
     """BLIP: its `generate` overwrites the first token of each row and drops the last, unconditionally."""
 
     @property
-    def speaker(self) -> PreTrainedModel:
+    def text_model(self) -> PreTrainedModel:
         """The part of the model that generates the text."""
         return self.model.text_decoder
 
@@ -135,7 +135,7 @@ class Blip2(Family):
         processor.num_query_tokens = model.config.num_query_tokens
 
     @property
-    def speaker(self) -> PreTrainedModel:
+    def text_model(self) -> PreTrainedModel:
         """The part of the model that generates the text."""
         return self.model.language_model
 

@@ -159,10 +159,10 @@ class ImportedRows:
         for number, page in enumerate(self._pages(_UNIDENTIFIED)):
             if number == 0:
                 sizes = self._ingested_sizes()
-            found = [self._looked_at(row, Path(path)) for row, path in page if _may_be_one_of(Path(path), sizes)]
+            found = [self._hashed(row, Path(path)) for row, path in page if _may_be_one_of(Path(path), sizes)]
             self._insert("hashed", pa.Table.from_pylist(found, schema=_HASHED))
 
-    def _looked_at(self, row: int, path: Path) -> dict[str, Any]:
+    def _hashed(self, row: int, path: Path) -> dict[str, Any]:
         try:
             return {"row": row, "image_id": image_identity(read_image_file(path))}
         except ImageFault as fault:

@@ -18,7 +18,7 @@ def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str, *,
         return 0
 
 
-def ask_again(store: Store, captioner: str, fingerprint: str, shard: str) -> None:
+def request_retry(store: Store, captioner: str, fingerprint: str, shard: str) -> None:
     """Request another retry: the shard's captions become a new artifact, from the ledger and the retried failures."""
     path = store.path(f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json")
     retries = retries_asked(store, captioner, fingerprint, shard) + 1

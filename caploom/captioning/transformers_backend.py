@@ -81,7 +81,7 @@ class TransformersBackend:
         self._stops = settings.stops if can_settle(settings.stops) else ()
         self._may_settle = tokens_that_may_settle(self._tokenizer, self._stops, settings.decoding.stop_strings)
         self._prompt = self._render_prompt()
-        self._lengths_differ = settings.needs_raw_caption or self._image_size_tells()
+        self._lengths_differ = settings.needs_raw_caption or self._image_size_matters()
         self._engine = BatchEngine(self, settings.batch_size, settings.prefetch)
 
     @property
@@ -151,7 +151,7 @@ class TransformersBackend:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights that generate the text: others may be float32, such as BLIP-2's Q-Former."""
-        dtype: torch.dtype = self._family.speaker.dtype
+        dtype: torch.dtype = self._family.text_model.dtype
         return dtype
 
     @property
@@ -204,7 +204,7 @@ class TransformersBackend:
             ) from None
         return rendered
 
-    def _image_size_tells(self) -> bool:
+    def _image_size_matters(self) -> bool:
         """Whether prompts of larger images are longer, as Qwen-VL's and InternVL's are."""
         from PIL import Image
 

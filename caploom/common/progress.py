@@ -49,7 +49,7 @@ class StageBar:
                 self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
             self._bar.update(finished + done - self._bar.n)
             if time.monotonic() - self._logged >= _LOG_INTERVAL:
-                self._say()
+                self._log_line()
 
         return report
 
@@ -57,7 +57,7 @@ class StageBar:
         """End the line of the bar."""
         if self._bar is not None:
             self._bar.close()
-            self._say()
+            self._log_line()
 
     def _open(self) -> None:
         # The size of later parts is estimated from those seen, so that the time left is about right.
@@ -71,7 +71,7 @@ class StageBar:
             )
         self._bar.total = expected
 
-    def _say(self) -> None:
+    def _log_line(self) -> None:
         """One line in the run's own log: done, rate, time left, failures."""
         self._logged = time.monotonic()
         if self._log is None or self._bar is None:

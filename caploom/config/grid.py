@@ -54,7 +54,7 @@ class CaptionerSets(Settings):
         return value
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
+    def _is_unambiguous(self) -> Self:
         if (self.just is None) == (self.subsets is None):
             raise ValueError("write a list of captioners, or all, or {subsets: each | all | up_to | cumulative}")
         if (self.subsets == "up_to") != (self.most is not None):

@@ -33,7 +33,7 @@ _REPORT_EVERY = 25
 # A query that attends to one of 16 cells by this margin gives it nearly all its attention.
 _MARGIN = 7.0
 
-Look = Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
+CellVectors = Callable[[PreTrainedModel, dict[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _VisionEncoder:
             freezes this attention: a few steps of text training would destroy it for good.
     """
 
-    cells: Look
+    cells: CellVectors
     start_queries: Callable[[PreTrainedModel, Tensor], None] | None = None
 
 
@@ -131,7 +131,7 @@ def _attend_to_cells(
         held.requires_grad_(False)
 
 
-_EYES: dict[str, _VisionEncoder] = {
+_VISION_ENCODERS: dict[str, _VisionEncoder] = {
     "tiny-llava": _VisionEncoder(_llava),
     "tiny-qwen-vl": _VisionEncoder(_qwen_vl),
     "tiny-minigpt-4": _VisionEncoder(_minigpt_4, _start_minigpt_4),
@@ -162,7 +162,7 @@ def pretrain_vision(
     Returns:
         fraction of the cells with a thing that were recognised in the last step.
     """
-    eyes = _EYES[name]
+    eyes = _VISION_ENCODERS[name]
     truth = torch.from_numpy(np.stack([_cells(scene) for scene in scenes]))
     ask = nn.Linear(eyes.cells(model, images([0])).shape[-1], sum(_QUESTIONS))
     which_cell = torch.eye(GRID * GRID)

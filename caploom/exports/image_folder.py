@@ -36,7 +36,7 @@ class ImageFolder(ExportFormat):
                 name = f"images/{image.image_id[:2]}/{image.image_id}.{image_extension(data, image.path)}"
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                placed[_place(image.path, data, target, symlink=self.symlink)] += 1
+                placed[_link_or_copy(image.path, data, target, symlink=self.symlink)] += 1
                 metadata.write(json.dumps(self._line(name, image), ensure_ascii=False) + "\n")
                 written.images += 1
                 written.captions += len(image.captions)
@@ -55,7 +55,7 @@ class ImageFolder(ExportFormat):
         }
 
 
-def _place(path: str, data: bytes, target: Path, *, symlink: bool) -> str:
+def _link_or_copy(path: str, data: bytes, target: Path, *, symlink: bool) -> str:
     if target.is_symlink() or target.exists():
         return "repeated"  # of the same identity; writing to a hard link would write to the user's file
     if Location.parse(path).offset is not None:  # in a container: there is no file of its own to link to

@@ -107,7 +107,7 @@ class ImageStream:
                 if not image.captions:
                     continue
                 try:
-                    data = self._look(image)
+                    data = self._checked(image)
                 except ImageFault as fault:
                     self.skip(image, fault.reason, fault.detail)
                     continue
@@ -180,7 +180,7 @@ class ImageStream:
         prefixed = [f"{source}: {text}" for source, text in zip(image.sources, image.captions, strict=True)]
         return replace(image, captions=prefixed)
 
-    def _look(self, image: ExportImage) -> bytes:
+    def _checked(self, image: ExportImage) -> bytes:
         if self._check == "content":
             return read_identified_image(image.path, image.image_id)
         if self._check == "exists" and not Path(uri := Location.parse(image.path).uri).is_file():

@@ -140,7 +140,7 @@ class Journal:
             )
             self.run("insert or ignore into shards values (?)", shard)
 
-    def say(self, sentence: str) -> None:
+    def log_event(self, sentence: str) -> None:
         """Record an event."""
         self.run("insert into events values (?, ?)", datetime.now(UTC).isoformat(timespec="seconds"), sentence)
 

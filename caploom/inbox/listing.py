@@ -53,7 +53,7 @@ def compare(journal: Journal, inbox: str, now: float, *, kept: bool, unreadable:
         journal.run("update files set gone = 1 where place in (select folder from gone_now)")
     old_names = {before for before, _, _ in renamed}
     return [
-        *_told(
+        *_sentences(
             changed,
             "changed after its rows were taken into {shard}: its present rows are taken as new, the old ones stay",
         ),
@@ -63,12 +63,12 @@ def compare(journal: Journal, inbox: str, now: float, *, kept: bool, unreadable:
             for before, after, shard in renamed[:_SHOWN]
         ),
         *([f"{len(renamed) - _SHOWN:,} more files were renamed likewise."] if len(renamed) > _SHOWN else []),
-        *_told(
+        *_sentences(
             [each for each in gone if each[1] is not None and each[0] not in old_names],
             "is gone from the inbox, taken into {shard} before: "
             + ("the store keeps a copy" if kept else "its pair can no longer be read; put it back"),
         ),
-        *_told([each for each in gone if each[1] is None], "is gone from the inbox before it was taken"),
+        *_sentences([each for each in gone if each[1] is None], "is gone from the inbox before it was taken"),
     ]
 
 
@@ -90,7 +90,7 @@ def _gone(journal: Journal, inbox: str, unreadable: list[str]) -> list[tuple[Any
     return [(uri, shard) for uri, shard, kind in sure if kind not in ("caption", "marker", "unfinished")]
 
 
-def _told(found: list[tuple[Any, ...]], what: str) -> list[str]:
+def _sentences(found: list[tuple[Any, ...]], what: str) -> list[str]:
     """One sentence about one file or many."""
     if not found:
         return []

@@ -77,7 +77,7 @@ def scan_inbox(
             found = find_candidates(journal, settings, moment)
             _create_shards(factory, journal, found, moment if gather else inf, scan, largest)
             for sentence in scan.messages:
-                journal.say(sentence)
+                journal.log_event(sentence)
     except Timeout:
         scan.busy = True
     return scan

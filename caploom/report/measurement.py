@@ -15,7 +15,7 @@ from caploom.questions.results.results import RECALL_AT, ResultRow, measured_lab
 from caploom.report import charts
 from caploom.report.costs import Cost, costs
 from caploom.report.factors import Effect, effects, without_pairs
-from caploom.report.queries import telling_queries
+from caploom.report.queries import example_queries
 from caploom.report.sections import Cell, Row, Section
 
 _MOST_K = 100
@@ -187,7 +187,7 @@ class Measurement:
             f"{self._name}-queries",
             f"Queries on {self._label} that one recipe gets right and another wrong",
             sentences=["For each pair, the queries that the other recipe ranks worst."],
-            queries=telling_queries(self._store, pairs, evaluation_set),
+            queries=example_queries(self._store, pairs, evaluation_set),
         )
 
 

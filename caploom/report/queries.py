@@ -39,7 +39,7 @@ class Query:
     rank: int
 
 
-def telling_queries(
+def example_queries(
     store: Store, pairs: Sequence[tuple[tuple[str, Arm, Ranks], tuple[str, Arm, Ranks]]], evaluation_set: str
 ) -> list[Query]:
     """For each pair of recipes and direction, the queries that the first gets right and the second ranks worst.
@@ -50,7 +50,7 @@ def telling_queries(
     for (right, _, ours), (wrong, _, theirs) in pairs:
         for direction in DIRECTIONS:
             ids = ours.image_ids if direction == DIRECTIONS[0] else ours.text_ids
-            for query in _most_telling(ours.of(direction), theirs.of(direction)):
+            for query in _worst_for_second(ours.of(direction), theirs.of(direction)):
                 chosen.append((direction, str(ids[query]), right, wrong, int(theirs.of(direction)[query])))
     if not chosen:
         return []
@@ -64,7 +64,7 @@ def telling_queries(
     return found
 
 
-def _most_telling(ours: np.ndarray, theirs: np.ndarray) -> list[int]:
+def _worst_for_second(ours: np.ndarray, theirs: np.ndarray) -> list[int]:
     right = np.flatnonzero((ours == 1) & (theirs > 1))
     return [int(index) for index in right[np.argsort(-theirs[right], kind="stable")][:_EACH]]
 

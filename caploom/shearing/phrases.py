@@ -44,7 +44,7 @@ Phrase = Annotated[str, Field(pattern=r"^\s*\w")]
 
 _WORD = re.compile(r"\S+")
 _BETWEEN = r"(?:\s*[,:])?\s+"
-_EDGE_SIGNS = re.compile(r"^\W+|\W+$")
+_EDGE_PUNCTUATION = re.compile(r"^\W+|\W+$")
 _LONGEST_LOOP = 40  # words
 
 
@@ -73,10 +73,10 @@ def drop_repeats(text: str, times: Annotated[int, Field(ge=2)] = 3) -> Span:
     if not last:
         return 0, len(text)
     # Most texts end in a word that occurs in them once.
-    if text.casefold().count(_EDGE_SIGNS.sub("", last[0]).casefold() or last[0]) < 2:
+    if text.casefold().count(_EDGE_PUNCTUATION.sub("", last[0]).casefold() or last[0]) < 2:
         return len(text) - len(text.lstrip()), len(text.rstrip())
     spans = [match.span() for match in _WORD.finditer(text)]
-    words = [_EDGE_SIGNS.sub("", text[a:b]).casefold() or text[a:b] for a, b in spans]
+    words = [_EDGE_PUNCTUATION.sub("", text[a:b]).casefold() or text[a:b] for a, b in spans]
     kept = len(words)
     while (shorter := _without_loop(words, kept, times)) < kept:
         kept = shorter

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from caploom.captioning.backend import Backend
-from caploom.captioning.retries import ask_again
+from caploom.captioning.retries import request_retry
 from caploom.captioning.settings import CaptionerSettings
 from caploom.common.progress import Progress, StageBar
 from caploom.config.factory import Factory
@@ -72,7 +72,7 @@ def ask_to_retry(factory: Factory, captioner: str, shard: str) -> set[str]:
     graph = graph_of(factory)
     tried = _to_retry(graph, captioner, shard)
     if tried:
-        ask_again(factory.store, captioner, graph.fingerprint(captioner), shard)
+        request_retry(factory.store, captioner, graph.fingerprint(captioner), shard)
     return tried
 
 

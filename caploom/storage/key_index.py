@@ -66,16 +66,16 @@ class KeyIndex:
         changes = self._changes()
         if not keys or not changes:
             return []
-        found, new = self._look(keys, changes)
+        found, new = self._search(keys, changes)
         # A process that may only read the store searches as if there were no index.
         if len(new) > self._unindexed and os.access(self._folder, os.W_OK):
             busy = f"{self._below}: another process is indexing its artifacts; waiting for it."
             with one_at_a_time(self._folder / f"{INDEX_FILE}.lock", busy):
                 self._learn(changes)
-            found, new = self._look(keys, changes)
+            found, new = self._search(keys, changes)
         return [*dict.fromkeys([*found, *new])]
 
-    def _look(self, keys: Sequence[str], changes: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    def _search(self, keys: Sequence[str], changes: Mapping[str, int]) -> tuple[list[str], list[str]]:
         """The indexed addresses with one of these keys, and all addresses that are not indexed."""
         with self._opened() as index:
             if index is None:

@@ -47,20 +47,20 @@ def run(folder: Path, report: Callable[[TrainingEvent], None] | None = None) -> 
         try:
             result = train(job, write)
         except CaploomError as error:
-            _tell(folder, str(error))
+            _write_error(folder, str(error))
             return _FAILED
         except RuntimeError as error:
             sentence = _out_of_memory(error, job)
             if sentence is None:
                 raise
-            _tell(folder, sentence)
+            _write_error(folder, sentence)
             return _FAILED
     if result is not None:
         write_atomically(folder / RESULT, result.model_dump_json().encode())
     return 0
 
 
-def _tell(folder: Path, sentence: str) -> None:
+def _write_error(folder: Path, sentence: str) -> None:
     # Several processes may fail together, each with its sentence: the last one stays, unmixed.
     write_atomically(folder / ERROR, sentence.encode())
 

@@ -20,7 +20,7 @@ from caploom.training_set.words import split_words
 
 _SAYS_SOMETHING = r"[\p{L}\p{N}\p{So}]"  # a letter, a digit, or a picture such as an emoji
 # Below this a language cannot be recognized: two short English words, four Chinese characters.
-_SHORTEST_TOLD = 12  # bytes of UTF-8
+_SHORTEST_RECOGNIZED = 12  # bytes of UTF-8
 _SLOTS = 2**24
 
 
@@ -76,7 +76,7 @@ def language(step: InLanguage, scan: Scan, context: FilterContext) -> Rule:
 
     def dropped(captions: pa.Table) -> np.ndarray:
         encoded = text_column(captions).dictionary_encode()
-        long_enough = pc.greater_equal(pc.binary_length(encoded.dictionary), _SHORTEST_TOLD).to_pylist()
+        long_enough = pc.greater_equal(pc.binary_length(encoded.dictionary), _SHORTEST_RECOGNIZED).to_pylist()
         other = [
             long and identifier.classify(text)[0] not in step.language
             for text, long in zip(encoded.dictionary.to_pylist(), long_enough, strict=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from caploom.alerts.inbox import tell_inbox_faults
+from caploom.alerts.inbox import record_inbox_faults
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
 from caploom.inbox.scan import InboxScan, scan_inbox, unfinished_batches
@@ -43,9 +43,9 @@ def inbox_sensors(config: FactoryConfig, jobs: Sequence[Any]) -> list[dg.SensorD
             scan = scan_inbox(opened, largest=LARGEST_IN_A_TICK)
             batches = unfinished_batches(opened)
         except CaploomError as error:
-            tell_inbox_faults(opened, [str(error)], again=False)
+            record_inbox_faults(opened, [str(error)], again=False)
             return dg.SkipReason(str(error))
-        tell_inbox_faults(opened, scan.faults)
+        record_inbox_faults(opened, scan.faults)
         for sentence in scan.messages:
             context.log.info(sentence)
         known = set(context.instance.get_dynamic_partitions(SHARD))

@@ -18,7 +18,7 @@ from caploom.config.alerts import AlertKind
 
 @dataclass
 class Endpoint:
-    """What it was sent; `answers` are the codes that it gives one after another, the last one for ever."""
+    """What it was sent; `answers` are the codes that it gives one after another, the last one forever."""
 
     url: str
     answers: list[int] = field(default_factory=lambda: [200])

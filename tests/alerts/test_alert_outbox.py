@@ -5,7 +5,7 @@ import pytest
 from filelock import FileLock
 from receivers import alert, endpoint
 
-from caploom.alerts.inbox import tell_inbox_faults
+from caploom.alerts.inbox import record_inbox_faults
 from caploom.alerts.outbox import FILE, alert_once, deliver_waiting, remember
 from caploom.config.alerts import AlertKind, AlertSettings
 from caploom.errors import StoreError
@@ -109,8 +109,8 @@ def test_a_store_that_cannot_be_written_is_said_in_a_sentence(tmp_path):
 def test_a_fault_of_the_inbox_is_told_each_time_it_is_news_and_a_lasting_one_once(write_source, make_factory, caplog):
     factory = make_factory(write_source(1))
     for again in (True, True, False, False):
-        tell_inbox_faults(factory, ["/in: this folder cannot be read; mount it again."], again=again)
-    tell_inbox_faults(factory, [])
+        record_inbox_faults(factory, ["/in: this folder cannot be read; mount it again."], again=again)
+    record_inbox_faults(factory, [])
     deliver_waiting(factory.store.root, factory.config.alerts)
     assert len(caplog.messages) == 3
     assert caplog.messages[0] == (

@@ -58,7 +58,7 @@ def test_a_batch_says_what_each_image_says_alone(name, sample, scenes):
 
 @pytest.mark.parametrize("name", list(CAPTIONERS))
 def test_each_captioner_sees_what_is_there(name):
-    """Far above what it would name by chance, and mostly right: prompt and image reach the model as in its training."""
+    """Far above what it would name by chance, and often right: prompt and image reach the model as in its training."""
     scenes = [compose(0, "evaluation", index) for index in range(48)]
     generations = say(load(settings_of(name)), [render(scene) for scene in scenes], [str(s) for s in scenes])
     first = [generation.text[slice(*first_sentence(generation.text))] for generation in generations]

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from caploom.cli import main
+from caploom.common.settings import _warn_renamed
 
 
 @pytest.fixture
@@ -36,14 +37,20 @@ def run(*arguments):
 
 def test_it_tells_what_waits_and_what_became_of_the_files(config):
     assert "waiting: nothing" in run(config).stdout
-    looked = run(config, "--look").stdout
-    assert "taken: 3 image" in looked
-    assert "inbox-00000: 3 rows, not ingested yet" in looked
+    scanned = run(config, "--scan").stdout
+    assert "taken: 3 image" in scanned
+    assert "inbox-00000: 3 rows, not ingested yet" in scanned
     (config.parent / "inbox" / "a\nb.mp4").touch()
-    told = json.loads(run(config, "--look", "--json").stdout)
+    told = json.loads(run(config, "--scan", "--json").stdout)
     assert told["shards"] == [{"shard": "inbox-00000", "rows": 3, "ingested": False}]
     assert "not a kind that is read" in told["events"][-1]["event"]
     assert "\nb.mp4" not in run(config).stdout
+
+
+def test_look_is_an_old_name_of_scan_that_still_works_and_warns(config, caplog):
+    _warn_renamed.cache_clear()
+    assert "taken: 3 image" in run(config, "--look").stdout
+    assert caplog.messages == ['The option "--look" is deprecated: write "--scan", its new name.']
 
 
 def test_without_an_inbox_it_says_so(config):

@@ -30,7 +30,7 @@ def graph_of(definitions):
 
 
 def test_the_demos_graph_is_the_one_in_the_snapshot():
-    """After an intended change: `python tests/dagster_project/test_graph.py` writes the snapshot anew."""
+    """After an intended change: `python tests/dagster_project/test_graph.py` rewrites the snapshot."""
     assert graph_of(definitions_of(DEMO_CONFIG)) == json.loads(SNAPSHOT.read_text())
 
 

@@ -34,7 +34,7 @@ def write_config(folder: Path, steps: int) -> Path:
 
 
 def started(tmp_path: Path) -> subprocess.Popen[str]:
-    """A run that is in the middle of a training that would take for ever."""
+    """A run that is in the middle of a training that would take forever."""
     write_config(tmp_path, steps=100_000)
     run = subprocess.Popen(
         [sys.executable, "-m", "dagster_project.run", "--config", str(tmp_path / "factory.yaml")],
@@ -71,6 +71,6 @@ def test_a_killed_run_does_not_keep_its_place_in_the_pool(tmp_path: Path) -> Non
     run = started(tmp_path)
     run.kill()
     run.communicate(timeout=60)
-    done = run_headless(write_config(tmp_path, steps=2))  # it would wait for ever for the one place
+    done = run_headless(write_config(tmp_path, steps=2))  # it would wait forever for the only slot
     assert done.code == 0, done.said
     assert "| raw-only " in done.stdout

@@ -36,7 +36,7 @@ def test_what_nobody_published_stays_unknown():
     assert all(cost.rate.source.startswith("https://") for cost in told if cost.gpu_hours is not None)
 
 
-def test_it_needs_no_factory_and_reckons_with_three_sizes():
+def test_it_needs_no_factory_and_estimates_three_sizes():
     said = run("--cluster", "--gpus", 8, "--gpu-hour-price", 2)
     assert said.exit_code == 0, said.output
     for number in ("3,000,000", "15,000,000", "400,000,000", "days on 8 GPUs", "price", "unknown", "vLLM"):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from grown_factory import edit, grow, metrics_of, run, write
 from whole_factory import factory_of, make_data, make_recipe, write_settings
 
-from caploom.captioning.retries import ask_again
+from caploom.captioning.retries import request_retry
 from caploom.cli import main
 from caploom.questions.results import data_versions as versions_module
 from caploom.questions.results.data_versions import data_versions
@@ -139,7 +139,7 @@ def test_another_evaluation_set_is_no_version_of_the_data(own):
 def test_captions_made_anew_of_the_same_images_are_a_version_too(own, tmp_path):
     factory = run(own, noise=0)
     configuration = factory.store.list("captions", "colours")[0].manifest.configuration
-    ask_again(factory.store, "colours", configuration["captioner_fingerprint"], configuration["shard"])
+    request_retry(factory.store, "colours", configuration["captioner_fingerprint"], configuration["shard"])
     *_, before, newest = data_versions(run(own, "sheared", noise=0.5), "sheared").versions
     assert before.images == newest.images
     assert (newest.new_data.added, newest.new_data.made_again, newest.new_data.gone) == (0, 0, 0)

@@ -47,4 +47,4 @@ TEXTS = st.one_of(
     st.text(max_size=40),
     st.lists(st.sampled_from(PIECES), max_size=24).map(" ".join),
 )
-"""Any text, mostly of what rules look at."""
+"""Any text, usually with characters that rules react to."""

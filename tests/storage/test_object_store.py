@@ -11,7 +11,7 @@ import pytest
 from small_factory import settings_of
 
 from caploom.captioning.ledger import Ledger
-from caploom.captioning.retries import ask_again, retries_asked
+from caploom.captioning.retries import request_retry, retries_asked
 from caploom.catalog.catalog import open_catalog
 from caploom.catalog.query import ask
 from caploom.config.factory import Factory
@@ -333,14 +333,14 @@ def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_
     finished = Plan(kind="captions", name=("c", "f" * 16, "shard-00000"), code_version="1", configuration={})
     far.make(finished, lambda draft: write_table(table_of([caption(0)], CAPTIONS), draft.folder / "captions.parquet"))
     there.sweep("shard-00000")
-    assert here.missing(ids) == ids, "it was listed anew: the test shows nothing"
+    assert here.missing(ids) == ids, "it was listed again: the test shows nothing"
     assert here.find(ids)["text"].to_pylist() == ["Caption 0."]
 
 
 def test_retries_are_asked_for_on_every_machine(url, tmp_path):
     here, there = open_store(url), elsewhere(url, tmp_path)
-    ask_again(here, "c", "f" * 16, "shard-00000")
-    ask_again(there, "c", "f" * 16, "shard-00000")
+    request_retry(here, "c", "f" * 16, "shard-00000")
+    request_retry(there, "c", "f" * 16, "shard-00000")
     assert retries_asked(here, "c", "f" * 16, "shard-00000") == 2
 
 

@@ -118,7 +118,7 @@ def test_a_killed_trainer_is_said_and_resumed_to_the_same_weights(tmp_path: Path
     events: list[TrainingEvent] = []
     result = launched(job, events.append)
     assert result.resumed_from >= 10
-    # What is left is reckoned at this process's own pace, not as if it had done the earlier steps too.
+    # The time left is estimated at this process's own pace, not as if it had done the earlier steps too.
     pace = events[-2].seconds / (events[-2].step - result.resumed_from)
     assert events[-2].seconds_left == pytest.approx(pace)
     assert result.samples_seen == 40 * 8

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from caploom.storage.tables import read_table
 from caploom.training_set.order import image_digests, image_ids, order_keys
 
-_Place = tuple[int, str]  # a row's position in the order: (key, identity)
+_Position = tuple[int, str]  # a row's position in the order: (key, identity)
 
 
 def rows_of_image(files: Sequence[Path], image_id: str, seed: int) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def rows_of_image(files: Sequence[Path], image_id: str, seed: int) -> list[dict[
     guessed from the image's key and corrected by the keys of the rows that are found there. Raises `StoreError`
     when a file is gone or damaged.
     """
-    wanted = _places(pa.array([image_id]), seed)[0]
+    wanted = _positions(pa.array([image_id]), seed)[0]
     low, high = 0, len(files) - 1
     low_key, high_key = 0, 2**64 - 1
     while low <= high:
@@ -30,7 +30,7 @@ def rows_of_image(files: Sequence[Path], image_id: str, seed: int) -> list[dict[
         ids = _ids(files[guess])
         if len(ids) == 0 or not _in_order(ids, seed):
             return _scanned(files, image_id)
-        first, last = _places(ids.take(pa.array([0, len(ids) - 1])), seed)
+        first, last = _positions(ids.take(pa.array([0, len(ids) - 1])), seed)
         if wanted < first:
             high, high_key = guess - 1, first[0]
         elif wanted > last:
@@ -77,6 +77,6 @@ def _keys(ids: pa.Array, seed: int) -> np.ndarray:
     return order_keys(words, seed)
 
 
-def _places(ids: pa.Array, seed: int) -> list[_Place]:
+def _positions(ids: pa.Array, seed: int) -> list[_Position]:
     spelled = image_ids(image_digests(ids))
     return list(zip(_keys(ids, seed).tolist(), spelled.to_pylist(), strict=True))
