@@ -244,7 +244,7 @@ def _take_lineage(config: FactoryConfig, browser: Browser, url: str, path: Path)
 
 
 def _shoot(page: Page, path: Path) -> Path:
-    # 256 well spread colours look the same and take a third of the bytes, which stay in the repository for ever.
+    # 256 well spread colours look the same and take a third of the bytes, which stay in the repository forever.
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > _MOST_BYTES:

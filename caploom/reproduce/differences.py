@@ -1,4 +1,4 @@
-"""What is different now: in what a stage would make, in its files once they are made again, and in any two values.
+"""What is different now: in what a stage would make, in its files once they are rebuilt, and in any two values.
 
 Bytes are compared with the hashes that the manifest recorded, and so with what was made then, even where a file was
 changed since. What differs in them is looked up in the files themselves.
@@ -49,7 +49,7 @@ def compare_files(original: Artifact, made: Artifact) -> list[FileComparison]:
     compared = []
     for name in sorted({*then, *now}):
         if name not in now:
-            compared.append(FileComparison(name, "not made", "this file was not made again"))
+            compared.append(FileComparison(name, "not made", "this file was not rebuilt"))
         elif name not in then:
             compared.append(FileComparison(name, "new", "this file was not made then"))
         elif then[name].sha256 == now[name].sha256:

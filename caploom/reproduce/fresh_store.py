@@ -25,7 +25,7 @@ class PlanDiffersError(CaploomError):
 
 
 class FreshStore(Store):
-    """A store in which one artifact is made again; it watches that the stage plans just that one.
+    """A store in which one artifact is rebuilt; it watches that the stage plans just that one.
 
     `made` is the address that the stage wrote, and `differences` what of its plan is not as recorded.
     """

@@ -1,4 +1,4 @@
-"""How artifacts are made again: by their stage, in a graph whose store holds what they were made from.
+"""How artifacts are rebuilt: by their stage, in a graph whose store holds what they were made from.
 
 Most need no more. What a stage asks of other artifacts than its inputs is brought here, by the function that its
 declaration names: the shards beside one, an earlier attempt, scores.
@@ -33,7 +33,7 @@ _CLOCK = 1.0
 
 @dataclass(frozen=True)
 class Work:
-    """An artifact to be made again.
+    """An artifact to be rebuilt.
 
     Attributes:
         recorded: its manifest.

@@ -108,7 +108,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
 
 def _stage_of(kind: str) -> Stage:
     if kind not in STAGES:
-        raise NotReproducibleError(f"Artifacts of the kind {kind} cannot be made again; known: {', '.join(STAGES)}.")
+        raise NotReproducibleError(f"Artifacts of the kind {kind} cannot be rebuilt; known: {', '.join(STAGES)}.")
     return load_stage(kind)
 
 

@@ -24,7 +24,7 @@ def verdict_text(result: Reproduction) -> str:
 
 def _verdict(result: Reproduction) -> str:
     identical = sum(each.sameness == "identical" for each in result.files)
-    took = f"made again in {result.seconds:.1f} s (then: {result.then_seconds:.1f} s)"
+    took = f"rebuilt in {result.seconds:.1f} s (then: {result.then_seconds:.1f} s)"
     match result.outcome:
         case "byte-identical" if not result.files:
             return f"byte-identical: it has no files, and its manifest says the same; {took}."
@@ -35,7 +35,7 @@ def _verdict(result: Reproduction) -> str:
         case "different":
             return f"different: {identical} of {_files(len(result.files))} byte-identical; {took}."
         case _:
-            return "it could not be made again."
+            return "it could not be rebuilt."
 
 
 def _files(count: int) -> str:

@@ -227,11 +227,11 @@ class Stage:
         source: of one that is read from outside the store: the settings of its reader as they are now.
         is_content: whether it says what was measured or trained on, and not how.
         partial: whether it is made of those inputs that are there.
-        told_by_data: keys of `facts`; as recorded where an artifact is made again.
+        told_by_data: keys of `facts`; when an artifact is rebuilt, they are taken as recorded.
         beside_results: keys that decide no figure: the seed, further files for people.
         checks: what must hold of it.
         piece: what of the YAML its asset follows; its `settings`, unless given.
-        remake: how it is made again where `make` alone would not do: `module:function`, given a `Work` of `reproduce`.
+        remake: how it is rebuilt where `make` alone is not enough: `module:function`, which gets a `Work` of `reproduce`.
     """
 
     kind: str

@@ -165,7 +165,7 @@ def _corrected_data_versions(
 ) -> Iterator[dg.AssetMaterialization]:
     """Give each shard of a multi-shard step its own data version.
 
-    Dagster stamps every partition of a step with one data version. A shard made again alone would then look changed to
+    Dagster stamps every partition of a step with one data version. A shard rebuilt alone would then look changed to
     what is downstream, though its content is the same; so each shard's event is said once more with its own version.
     """
     for shard, artifact in artifacts.items():

@@ -30,7 +30,7 @@ def test_an_identical_artifact_is_exit_code_0_and_leaves_nothing(config, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     result = call(config, "raw_pairs [shard-00000]")
     assert result.exit_code == 0
-    assert result.stdout.startswith("raw_pairs [shard-00000]: byte-identical: 2 files; made again in ")
+    assert result.stdout.startswith("raw_pairs [shard-00000]: byte-identical: 2 files; rebuilt in ")
     assert not list(temporary.iterdir())
 
 

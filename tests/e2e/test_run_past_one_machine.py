@@ -58,7 +58,7 @@ def test_a_factory_on_s3_makes_what_a_local_one_does_and_outlives_its_mirror(fin
     assert run_headless(config).code == 0
     assert results(again) == made
     more = {path for method, path, _ in s3[0].seen if method == "PUT"} - written
-    assert not [path for path in more if path.endswith("manifest.json")], "something was made again"
+    assert not [path for path in more if path.endswith("manifest.json")], "something was rebuilt"
     assert yaml.safe_load(config.read_text())["store"].startswith("s3://")
 
 

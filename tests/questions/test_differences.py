@@ -23,7 +23,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Measured; then the shear was edited and the recipe made again."""
+    """Measured; then the shear was edited and the recipe rebuilt."""
     path = write_factory(tmp_path_factory.mktemp("differing"), recipes=RECIPES)
     factory = captioned(path)
     for number, recipe in enumerate(RECIPES):

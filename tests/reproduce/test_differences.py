@@ -90,7 +90,7 @@ def test_other_kinds_of_files(folders):
         "b.md": 'different: 1 of 2 lines differ; for example line 2: "recall 1.0" then, "recall 1.5" now',
         "c.safetensors": "different: 1 of 2 weights differ, by up to 0.5 (w)",
         "d.npy": "different: 2 bytes then, 3 now, and not the same",
-        "e.txt": "not made: this file was not made again",
+        "e.txt": "not made: this file was not rebuilt",
         "f.txt": "new: this file was not made then",
     }
 

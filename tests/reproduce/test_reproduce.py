@@ -166,7 +166,7 @@ def test_a_deleted_input_is_named(copied: Made, again: Any) -> None:
     result = again(copied.factory, artifact)
     assert result.outcome == "not made"
     assert result.causes == [f"The input {gone.manifest.address} is missing."]
-    assert "it could not be made again" in verdict_text(result)
+    assert "it could not be rebuilt" in verdict_text(result)
 
 
 def test_an_input_with_other_content_is_named(copied: Made, again: Any) -> None:
@@ -291,7 +291,7 @@ def test_a_shard_of_a_source_that_has_grown_since_comes_out_the_same(made: Made,
 def test_an_unknown_kind_names_the_known_ones(copied: Made, again: Any) -> None:
     artifact = copied.artifact("sheared")
     artifact.manifest = artifact.manifest.model_copy(update={"kind": "dreams"})
-    with pytest.raises(NotReproducibleError, match="the kind dreams cannot be made again; known: shards, raw_pairs"):
+    with pytest.raises(NotReproducibleError, match="the kind dreams cannot be rebuilt; known: shards, raw_pairs"):
         again(copied.factory, artifact)
 
 

@@ -96,7 +96,7 @@ class Slot:
         causes: why it is not current, own causes first.
         address: of the artifact that it is current with, or of its newest earlier version; None if never made.
         axis: what a partition is: shard, recipe, ...
-        same_content: it is current, though an input was made again since, with the very same content: whoever runs it
+        same_content: it is current, although an input was rebuilt since with identical content: whoever runs it
             again gets the same under another address.
     """
 

@@ -34,17 +34,17 @@ def status_markdown(status: FactoryStatus) -> str:
 def summary(status: FactoryStatus) -> str:
     """One sentence."""
     same = sum(slot.same_content for slot in status.slots)
-    told = (
-        f" Of the current ones, {same:,} are so by content: an input was made again and is the same as before, and who "
-        "runs them gets the same under another address."
+    note = (
+        f" Of the current ones, {same:,} are current by content: an input was rebuilt with identical content, so a new "
+        "run would give the same result under another address."
         if same
         else ""
     )
     if status.is_current:
-        return f"Everything is current.{told}"
+        return f"Everything is current.{note}"
     counts = status.counts()
     parts = [f"{counts[state.value]:,} {_WORDS[state]}" for state in _WORDS if counts[state.value]]
-    return f"{len(status.slots):,} slots: {', '.join(parts)}.{told}"
+    return f"{len(status.slots):,} slots: {', '.join(parts)}.{note}"
 
 
 def grouped(status: FactoryStatus, *, everything: bool = False) -> list[list[Slot]]:

@@ -116,7 +116,7 @@ class _Run:
             if gathered.seems_done and shard not in finishing:
                 finishing[shard] = finish.remote(self._task, shard, gathered.outcome())
         finished = dict(zip(finishing, self._wait(list(finishing.values())), strict=True))
-        # The others had nothing to caption, or their list was made anew when a node died and was shorter then.
+        # The others had nothing to caption, or their list was rebuilt when a node died and was shorter then.
         left = [shard for shard in shards if not finished.get(shard)]
         self._wait([finish.remote(self._task, shard, outcomes[shard].outcome(), True) for shard in left])
         for shard in shards:  # a task that was begun twice may have left parts after they were swept
