@@ -109,5 +109,5 @@ ABLATION_REPORT = Stage(
     cost=None,
     reads_images=True,
     partial=True,
-    told_by_data=frozenset({"on_earlier_data", "versions_left_out"}),
+    fact_keys=frozenset({"on_earlier_data", "versions_left_out"}),
 )

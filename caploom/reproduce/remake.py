@@ -84,7 +84,7 @@ def _work(original: Factory, recorded: Manifest, ancestors: Mapping[str, Artifac
     config = rebuilt_config(original.config, recorded, ancestors, fresh.root / "pictures")
     graph = Graph(Factory(config.model_copy(update={"store": fresh.root}), fresh))
     for each in (recorded, *(ancestor.manifest for ancestor in ancestors.values())):
-        keys = load_stage(each.kind).told_by_data
+        keys = load_stage(each.kind).fact_keys
         if keys:  # of several versions of an artifact, the nearest is its own
             told = {key: value for key, value in each.configuration.items() if key in keys}
             graph.recorded.setdefault(f"{each.kind}/{name_of(each)}".rstrip("/"), told)

@@ -222,7 +222,7 @@ CAPTIONS = Stage(
     # For one captioner alone, so that two captioners can be compared image by image.
     texts="select image_id, '' as source, text as said from read_parquet(?)",
     reads_images=True,
-    told_by_data=frozenset({"retries"}),
+    fact_keys=frozenset({"retries"}),
     checks=Checks((BATCHED_EQUALS_SINGLE, ROWS_ACCOUNTED, ORPHAN_FREE), check_captions),
     remake="caploom.reproduce.remake:caption",
 )

@@ -217,7 +217,7 @@ CHECKPOINT = Stage(
     unit="steps",
     cost=_cost(KIND, ""),
     reads_images=True,
-    beside_results=frozenset({"seed"}),
+    ignored_settings=frozenset({"seed"}),
     checks=Checks((LOSS_IS_FINITE,), check_checkpoint),
     piece=Piece("trainer", _of_both_stages),
 )

@@ -291,7 +291,7 @@ SHEARED = Stage(
     ),
     tables={_TABLE: SHEARED_SCHEMA},
     texts="select image_id, '' as source, caption as said from read_parquet(?)",
-    told_by_data=frozenset({"corpus_words"}),
+    fact_keys=frozenset({"corpus_words"}),
     piece=Piece("shear", lambda graph, key: _table_settings(graph, key)["steps"]),
 )
 
@@ -312,7 +312,7 @@ SHEARED_CAPTIONS = Stage(
     words=_recipe_in_words,
     unit="tables",
     cost=None,  # it counts what its tables have counted
-    told_by_data=frozenset({"corpus_words"}),
+    fact_keys=frozenset({"corpus_words"}),
     checks=Checks((ROWS_ACCOUNTED, NEVER_EMPTY), check_sheared),
     piece=Piece("captions"),
 )

@@ -1,4 +1,4 @@
-"""What a step of the factory declares of itself, once: everything that asks about the graph reads it here."""
+"""The declaration of a step: everything that asks about the graph reads it from here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +28,7 @@ Label = tuple[str, str]
 """An asset and a partition, whatever the version: ("captions/llava", "shard-00003")."""
 
 BEHIND = "the content behind its settings (the files of a model or of captions, or Caploom's backend)"
-"""A key of a `shown` configuration: what a fingerprint covers beside the settings. Told when no setting changed."""
+"""A key of a `shown` configuration: what a fingerprint covers beside the settings. Reported if no setting changed."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Ref:
 
 @dataclass(frozen=True)
 class Tools:
-    """What making takes beside the graph.
+    """What making needs besides the graph.
 
     Attributes:
-        progress: of the rows of the artifact that is asked for.
-        bar: of a stage that has parts of its own.
-        load: loads a captioner, when something is to be generated.
+        progress: called with the progress of the requested artifact.
+        bar: progress bar of a step that has several parts.
+        load: loads a captioner when something has to be generated.
         launch: starts a training.
-        report: is told how a training goes.
+        report: called with the events of a training.
     """
 
     progress: Progress | None = None
@@ -66,7 +66,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Making:
-    """An artifact that is being made: its plan, and the graph that holds what it is made from."""
+    """An artifact in the making: its plan, and the graph that has its inputs."""
 
     graph: Graph
     factory: Factory
@@ -91,7 +91,7 @@ class Making:
         return recipe
 
     def inputs(self, *kinds: str) -> list[Artifact]:
-        """What it is made from, in the order of the plan; of these kinds alone, if some are named."""
+        """The artifacts that it is made from, in the plan's order; only those of `kinds`, if any are given."""
         refs = self.graph.stage(self.ref.kind).inputs(self.graph, self.ref.key)
         return [self.graph.require(each, by=self.ref) for each in refs if not kinds or each.kind in kinds]
 
@@ -107,12 +107,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Alike:
-    """Finished artifacts whose speed says something of those to be made.
+    """Finished artifacts whose speed predicts that of new ones.
 
     Attributes:
         words: what was measured: "captions of this captioner".
-        below: the beginning of their names.
-        which: those that count.
+        below: the first parts of their names.
+        which: selects the artifacts that count.
     """
 
     words: str
@@ -159,11 +159,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Piece:
-    """What of the YAML makes an artifact stale in Dagster's UI when it is edited.
+    """The part of the YAML whose edits make an artifact stale in Dagster's UI.
 
     Attributes:
-        name: what it is called there.
-        says: what it is; the step's `settings`, unless given.
+        name: its name in the UI.
+        says: its value; by default the step's `settings`.
     """
 
     name: str
@@ -172,7 +172,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Checks:
-    """What must always hold of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and who counts."""
+    """Invariants of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and the function that counts."""
 
     names: tuple[str, ...] = ()
     run: Callable[[Graph, Artifact], list[Any]] = lambda graph, artifact: []
@@ -184,54 +184,57 @@ def _not_built(making: Making, draft: Draft) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the factory: one kind of artifact.
+    """One step of the factory, and thereby one kind of artifact. All functions are pure except those that make.
 
-    Attributes:
-        kind: the first part of its artifacts' addresses.
-        code_version: raised when the same inputs give another result.
-        axes: what each value of a key is: shard, captioner, recipe, ...
-        keys: which artifacts there are.
-        settings: what the YAML says of one; it enters the fingerprint.
-        facts: what data says of one beside its inputs; it enters the fingerprint too. Pure: it reads and never makes.
-            Raises `MissingArtifactError` when something that it asks for is not there.
-        build: writes the files of one into a draft.
-        upstream: kinds of its inputs and of what it asks for, whatever the key.
-        inputs: the artifacts that one is made from; they enter the fingerprint, in this order.
-        asks: artifacts that decide its configuration and are no inputs.
-        name: what stands between kind and fingerprint in the address; the key, unless given.
-        name_parts: what those parts are, the axes unless given; a fingerprint, which nobody writes, begins with "#".
-        tell_key: tells the key of a finished artifact, where its address without the fingerprints does not.
-        on_demand: whether whoever needs one makes it, instead of asking the user to.
-        prepare: what is to be had before one can be planned that is to be made: pictures that are drawn.
-        look: finds one where no plan can tell its address, as its content is part of that.
-        make: makes one that is not built from a plan.
-        around: what is held while one is built: a lock, a claim.
-        explain: words a fault of what it needs.
-        missing: says what makes one that is not there; else that its slot is to be materialized.
-        hidden: whether people know its artifacts only as a part of what is made from them.
-        slot: the asset, and the partition of it, that people know one as; unless given, its kind and key, of which the
-            last value is the partition.
-        label: what one is called that is no slot; of several artifacts that are one slot, said before its causes.
-        absent: what is said where one is not there that people cannot ask for.
-        shown: its configuration as the YAML has it, from that of a manifest or plan.
-        passed_on: what `key` of an input that is no slot is called as a part of its own configuration.
-        words: its configuration in few words.
-        unit: what its progress counts.
-        cost: how much work its artifacts are; None: none that anybody counts.
-        tables: its tables by their names (patterns), with their schemas.
-        texts: SQL that selects image_id, source and said of the texts in its first table (`read_parquet(?)`), or in its
-            inputs' where it has none; empty: it has no texts.
-        images: the table among them that names images (columns image_id and path).
-        reads_images: whether the images themselves decide it, and not only their identities.
-        outcome_in_plan: whether its content is part of its plan.
-        source: of one that is read from outside the store: the settings of its reader as they are now.
-        is_content: whether it says what was measured or trained on, and not how.
-        partial: whether it is made of those inputs that are there.
-        told_by_data: keys of `facts`; when an artifact is rebuilt, they are taken as recorded.
-        beside_results: keys that decide no figure: the seed, further files for people.
-        checks: what must hold of it.
-        piece: what of the YAML its asset follows; its `settings`, unless given.
-        remake: how it is rebuilt where `make` alone is not enough: `module:function`, which gets a `Work` of `reproduce`.
+    Identity:
+        kind: first part of the artifacts' addresses.
+        code_version: raised when the same inputs give a different result.
+        axes: meaning of each value of a key: shard, captioner, recipe, ...
+        keys: the artifacts that the factory has, made or not.
+        name: part of the address between kind and fingerprint; by default the key.
+        name_parts: meaning of each part of the name, by default the axes; fingerprints begin with "#".
+        tell_key: key of a finished artifact, where its address without fingerprints is not enough.
+    Plan:
+        settings: part of the fingerprint that the YAML decides.
+        facts: part of the fingerprint that data decides beside the inputs. Raises `MissingArtifactError` when something
+            that it reads is not there.
+        fact_keys: keys of `facts`; when an artifact is rebuilt, their recorded values are used.
+        inputs: artifacts that one is made from, in the order in which they enter the fingerprint.
+        asks: artifacts that `facts` reads and that are no inputs.
+        upstream: kinds of `inputs` and `asks`, whatever the key.
+        look: finds an artifact whose address no plan can tell, because its content is part of it.
+        outcome_in_plan: whether the content is part of the plan.
+        partial: whether it is made of whichever inputs are there.
+    Making:
+        build: writes the files of an artifact into a draft.
+        make: makes an artifact that is not built from a plan.
+        on_demand: whether the steps that need it make it themselves, instead of asking the user to.
+        prepare: runs before an artifact is planned in order to be made: draws pictures.
+        around: context in which an artifact is built: a lock, a claim.
+        explain: rewords the error of an input.
+        missing: sentence about an artifact that is not there; by default it names the slot to materialize.
+        remake: `module:function` (given a `Work` of `reproduce`) that rebuilds one where `make` alone is not enough.
+        reads_images: whether the images' bytes decide the result, and not only their identities.
+        source: for what is read from outside the store, the present settings of its reader.
+    For people:
+        hidden: whether it is only known as a part of what is made from it.
+        slot: asset and partition under which people know an artifact; by default the kind, and the key as partition.
+        label: name of a hidden artifact; or prefix of its causes where several artifacts share a slot.
+        absent: sentence for `status` when a hidden artifact is not there.
+        shown: configuration as the YAML has it, from that of a manifest or plan.
+        passed_on: pattern that names a hidden input's `key` in its user's configuration.
+        words: configuration in a few words.
+        unit: what progress counts.
+        cost: amount of work, for cost plans; None where it is not counted.
+        checks: what must always hold.
+        piece: part of the YAML that the Dagster asset follows; by default `settings`.
+        ignored_settings: keys of `settings` that change no figure: the seed, additional files for people.
+        is_content: whether it is data that was trained or measured on, as opposed to a way of doing so.
+    Tables:
+        tables: schemas by file name (a pattern).
+        texts: SQL that selects image_id, source and said from the first table (`read_parquet(?)`), or from the inputs'
+            tables where it has none; empty for an artifact without texts.
+        images: table with the columns image_id and path.
     """
 
     kind: str
@@ -271,8 +274,8 @@ class Stage:
     source: Callable[[Graph, Key], Configuration] | None = None
     is_content: bool = False
     partial: bool = False
-    told_by_data: frozenset[str] = frozenset()
-    beside_results: frozenset[str] = frozenset()
+    fact_keys: frozenset[str] = frozenset()
+    ignored_settings: frozenset[str] = frozenset()
     checks: Checks = field(default_factory=Checks)
     piece: Piece | None = None
     remake: str | None = None

@@ -201,8 +201,8 @@ TRAINING_SET = Stage(
     tables={"rows-*.parquet": TRAINING_ROWS, "dropped-*.parquet": DROPPED},
     texts="select image_id, unnest(sources) as source, unnest(captions) as said"
     " from (select image_id, sources, captions from read_parquet(?))",
-    told_by_data=frozenset({"excluded_images"}),
-    beside_results=frozenset({"json"}),
+    fact_keys=frozenset({"excluded_images"}),
+    ignored_settings=frozenset({"json"}),
     checks=Checks((ROWS_ACCOUNTED, ORPHAN_FREE), check_training_set),
     piece=Piece("mix"),
     remake="caploom.reproduce.remake:merge",

@@ -113,5 +113,5 @@ def _stage(made: Manifest) -> list[Any]:
 
 def _told(stage: Stage, code_version: str, configuration: Mapping[str, Any]) -> list[Any]:
     """What decided a result: neither what the data told, nor the seed, as a recipe's seeds are taken together."""
-    passed_over = stage.told_by_data | stage.beside_results
+    passed_over = stage.fact_keys | stage.ignored_settings
     return [code_version, {key: value for key, value in configuration.items() if key not in passed_over}]

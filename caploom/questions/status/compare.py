@@ -40,7 +40,7 @@ class Inputs:
         code_version: of the stage.
         configuration: its own, as it is shown.
         passed_on: that of inputs that are no slots, as those show it.
-        told_by_data: keys of its configuration that only data tells, and does not yet.
+        fact_keys: keys of its configuration that only data tells, and does not yet.
         versions: of its inputs, data versions by what they are; of the present side, those alone that are current.
     """
 
@@ -48,7 +48,7 @@ class Inputs:
     configuration: Mapping[str, Any]
     passed_on: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[Label, str] = field(default_factory=dict)
-    told_by_data: frozenset[str] = frozenset()
+    fact_keys: frozenset[str] = frozenset()
 
     @staticmethod
     def changes(before: Any, after: Any) -> list[Change]:
@@ -58,7 +58,7 @@ class Inputs:
 
     def changed_since(self, past: "Inputs") -> list[Change]:
         """How the configuration differs from an earlier one, key by key."""
-        unknown = self.told_by_data | past.told_by_data
+        unknown = self.fact_keys | past.fact_keys
         common = past.passed_on.keys() & self.passed_on.keys()  # of an input of another name there is nothing to say
         before, after = (
             {
@@ -76,7 +76,7 @@ def ref_inputs(graph: Graph, ref: Ref, upstream: Iterable[SlotStatus]) -> Inputs
     try:
         facts, unknown = stage.facts(graph, ref.key), frozenset[str]()
     except MissingArtifactError:
-        facts, unknown = {}, stage.told_by_data
+        facts, unknown = {}, stage.fact_keys
     configuration = {**stage.settings(graph, ref.key), **facts}
     hidden = {each.kind: each for each in reversed(graph.inputs(ref)) if graph.stage(each.kind).hidden}
     passed_on = [_passed_on(stage, configuration, _settings(graph, each), each.kind) for each in hidden.values()]
