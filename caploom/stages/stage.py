@@ -127,21 +127,20 @@ def by_rows(graph: Graph, manifest: Manifest) -> Measured | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """How much work the artifacts of a kind are, and how long such work took before.
+    """The amount of work that a kind's artifacts are, and how long such work took before.
 
     Attributes:
         unit: what is counted.
-        line: the line of a cost plan that an artifact belongs to.
-        split: what keeps lines of one name apart.
-        units: how many units those to be made of a line are, and whether that is certain; else it is the most.
-        shared_by: how many recipes use an artifact.
-        measured: what a finished artifact's manifest says of its speed; None where that is nothing. Unless given, that
-            one artifact took so long.
-        alike: the artifacts whose speed counts for the first of those to be made; the first that there are do.
+        line: line of a cost plan that an artifact belongs to.
+        split: keeps lines of the same name apart.
+        units: number of units that a line's missing artifacts are, and whether it is exact; otherwise it is a maximum.
+        shared_by: number of recipes that use an artifact.
+        measured: speed according to a manifest; None where it says nothing. By default, one artifact per its seconds.
+        alike: which artifacts' speed to use for a missing one, best first.
         steps: optimizer steps of an artifact.
-        also: kinds whose speed counts too.
-        title: the kind that it is counted as; its own, unless given.
-        verb: what a run does to make one, in a word for people; the title, unless given.
+        also: other kinds whose speed counts.
+        title: kind under which it is counted; by default its own.
+        verb: what a run does to make one, as a word for people; by default the title.
     """
 
     unit: str = "artifacts"
@@ -172,7 +171,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Checks:
-    """Invariants of a kind's artifacts: names as in `caploom.stages.checks.DESCRIPTIONS`, and the function that counts."""
+    """Invariants of a kind's artifacts: names as in `stages.checks.DESCRIPTIONS`, and the function that counts."""
 
     names: tuple[str, ...] = ()
     run: Callable[[Graph, Artifact], list[Any]] = lambda graph, artifact: []
