@@ -29,6 +29,21 @@ if os.environ.get("CI"):
     hypothesis_settings.load_profile("ci")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The order in which `--dist loadfile` hands the files out."""
+    from scheduling import FilesLongestFirst
+
+    return FilesLongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from scheduling import longest_first
+
+        items.sort(key=longest_first)
+
+
 @pytest.fixture
 def write_source(tmp_path: Path) -> Callable[..., Path]:
     """Writes `count` pictures and their captions.json; `extra` rows are appended as they are."""
