@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 CONFIG ?= configs/demo.yaml
 BIN := .venv/bin
+# Each worker holds torch and transformers: more of them than eight ask for much memory and gain little.
+PARALLEL ?= --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 
@@ -43,12 +45,12 @@ ui: venv ## Open the Dagster UI on what a run made: make ui [CONFIG=my.yaml]
 	$(BIN)/python -m dagster_project.ui --config $(CONFIG)
 
 .PHONY: test
-test: venv ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
+test: venv ## Run the tests, side by side on all processors (PARALLEL= one after another)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 .PHONY: test-all
 test-all: venv ## Run the long fault tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m slow
 
 .PHONY: lint
 lint: venv ## Check style, types and import contracts

@@ -1,6 +1,7 @@
 """A small factory that has run to the end, for the questions about it: two shards, one captioner, two recipes."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,22 @@ def captioned(path: Path) -> Factory:
         for captioner in factory.config.captioners:
             caption_shard(factory, captioner, shard, ColourBackend)
     return factory
+
+
+def make_asked(folder: Path) -> None:
+    """Both recipes measured, the raw one the worse."""
+    factory = captioned(write_factory(folder))
+    measured(factory, "raw-only", noise=2.0)
+    measured(factory, "sheared", noise=0.5)
+
+
+def copied(made: Path, folder: Path) -> Factory:
+    """A factory's YAML and store once more in another folder, over the same pictures."""
+    shutil.copytree(made / "store", folder / "store")
+    settings = yaml.safe_load((made / "factory.yaml").read_text(encoding="utf-8")) | {"store": str(folder / "store")}
+    path = folder / "factory.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return Factory.from_config(load_config(path))
 
 
 def merged(factory: Factory, name: str) -> Artifact:

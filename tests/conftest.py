@@ -13,10 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
-from asked_factory import captioned, measured, write_factory
+from asked_factory import copied, make_asked
 from hypothesis import settings as hypothesis_settings
+from made_once import MadeOnce, made_once_of
 from object_storage import S3, serve
 from small_factory import picture, settings_of
+from whole_factory import make_whole, moved, settings_in
 
 from caploom.config.factory import Factory
 from caploom.config.factory_config import load_config
@@ -25,6 +27,21 @@ from caploom.config.factory_config import load_config
 hypothesis_settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis_settings.load_profile("ci")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The order in which `--dist loadfile` hands the files out."""
+    from scheduling import FilesLongestFirst
+
+    return FilesLongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from scheduling import longest_first
+
+        items.sort(key=longest_first)
 
 
 @pytest.fixture
@@ -145,9 +162,30 @@ def object_storage_url(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.fixture(scope="session")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    """A factory that has run to the end, once for all questions that leave it as it is: the raw recipe is the worse."""
-    factory = captioned(write_factory(tmp_path_factory.mktemp("asked")))
-    measured(factory, "raw-only", noise=2.0)
-    measured(factory, "sheared", noise=0.5)
-    return factory
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Folders that are filled once for all workers."""
+    return made_once_of(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def asked(made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    """A factory that has run to the end, for all questions that leave it as it is: the raw recipe is the worse."""
+    return copied(made_once("asked", make_asked), tmp_path_factory.mktemp("asked"))
+
+
+@pytest.fixture
+def own_asked(made_once: MadeOnce, tmp_path: Path) -> Factory:
+    """The same with a store of the test's own."""
+    return copied(made_once("asked", make_asked), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def whole(made_once: MadeOnce) -> dict[str, Any]:
+    """The settings of a factory of which everything is really made, to be left as it is."""
+    return settings_in(made_once("whole", make_whole))
+
+
+@pytest.fixture
+def own_whole(whole: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same with a store of the test's own, over the same pictures and captions."""
+    return moved(whole, tmp_path / "store")

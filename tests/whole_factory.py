@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def write_settings(folder: Path, **changes: Any) -> dict[str, Any]:
         for number in numbers:
             picture(number).save(folder / name / f"{number}.png")
         (folder / f"{name}.json").write_text(json.dumps(rows))
+    return settings_in(folder) | changes
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """The YAML over what was written into a folder."""
     captioner = {"model": "demo:tiny-llava", "prompt": "Describe <image>:", "batch_size": 4}
     return {
         "name": "whole",
@@ -66,7 +72,7 @@ def write_settings(folder: Path, **changes: Any) -> dict[str, Any]:
             "one": {"captioners": ["first"], "shear": "sentence"},
             "both": {"captioners": "all", "shear": "words"},
         },
-    } | changes
+    }
 
 
 def reader(folder: Path, name: str) -> dict[str, str]:
@@ -111,3 +117,14 @@ def make_everything(factory: Factory) -> None:
     for recipe in factory.config.expanded_recipes():
         make_recipe(factory, recipe.name)
     make_report(factory)
+
+
+def make_whole(folder: Path) -> None:
+    """Everything, below a folder."""
+    make_everything(factory_of(write_settings(folder)))
+
+
+def moved(settings: dict[str, Any], store: Path) -> dict[str, Any]:
+    """The same factory on a copy of its store."""
+    shutil.copytree(settings["store"], store)
+    return edited(settings, "store", value=str(store))

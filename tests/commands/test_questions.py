@@ -4,17 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from asked_factory import captioned, measured, write_factory
 from click.testing import CliRunner
 
 from caploom.cli import main
+from caploom.config.factory import Factory
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_factory(tmp_path_factory.mktemp("questions"))
-    measured(captioned(path), "sheared", noise=0.5)
-    return path
+def config(asked: Factory) -> Path:
+    return asked.store.root.parent / "factory.yaml"
 
 
 def run(*arguments: object):

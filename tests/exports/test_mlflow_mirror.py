@@ -6,7 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from whole_factory import edited, factory_of, make_everything, write_settings
+from whole_factory import edited, factory_of
 
 from caploom.config.factory_config import parse_config
 from caploom.errors import ConfigError
@@ -17,13 +17,6 @@ from caploom.stages.stage import Ref
 mlflow = pytest.importorskip("mlflow")
 
 SECRET = "s3cret"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    settings = write_settings(tmp_path_factory.mktemp("whole"))
-    make_everything(factory_of(settings))
-    return settings
 
 
 @pytest.fixture

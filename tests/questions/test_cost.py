@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from small_factory import picture
-from whole_factory import edited, factory_of, make_everything, reader, write_settings
+from whole_factory import edited, factory_of, make_everything, make_whole, reader, settings_in, write_settings
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger
@@ -26,12 +26,9 @@ KINDS = ("raw_pairs", "captions", "sheared", "training_set", "checkpoint", "retr
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The settings of a factory in which everything is made, and what was said of it before."""
-    settings = write_settings(tmp_path_factory.mktemp("whole"))
-    before = plan_cost(factory_of(settings))
-    make_everything(factory_of(settings))
-    return settings, before
+def before(whole, tmp_path_factory):
+    """What was said of the factory before anything was made: what it says of an empty store."""
+    return plan_cost(factory_of(edited(whole, "store", value=str(tmp_path_factory.mktemp("empty") / "store"))))
 
 
 def artifacts(settings):
@@ -49,11 +46,10 @@ def generated(settings, addresses):
     return sum(store.read(address).manifest.summary["generated"] for address in addresses)
 
 
-def test_before_anything_is_made_everything_is_counted_and_no_time_is_made_up(whole):
-    settings, before = whole
-    assert to_do(before) == {kind: len(made) for kind, made in artifacts(settings).items()}
+def test_before_anything_is_made_everything_is_counted_and_no_time_is_made_up(whole, before):
+    assert to_do(before) == {kind: len(made) for kind, made in artifacts(whole).items()}
     assert {item.name: item.units for item in before.of("captions")} == {"first": 12, "second": 12}
-    assert before.captions == generated(settings, artifacts(settings)["captions"])
+    assert before.captions == generated(whole, artifacts(whole)["captions"])
     assert before.seconds == 0
     assert {item.stage for item in before.not_measured} == set(KINDS)
     assert before.to_dict()["seconds"] is None
@@ -63,21 +59,18 @@ def test_before_anything_is_made_everything_is_counted_and_no_time_is_made_up(wh
 
 
 def test_after_a_run_nothing_is_to_do(whole):
-    settings, _ = whole
-    plan = plan_cost(factory_of(settings))
+    plan = plan_cost(factory_of(whole))
     assert plan.is_done
     assert (plan.captions, plan.seconds, plan.not_measured) == (0, 0, [])
     assert {kind: sum(item.done for item in plan.of(kind)) for kind in KINDS} == {
-        kind: len(made) for kind, made in artifacts(settings).items()
+        kind: len(made) for kind, made in artifacts(whole).items()
     }
     assert "Nothing is to do" in cost_text(plan)
 
 
 @pytest.fixture
-def own(tmp_path):
-    settings = write_settings(tmp_path)
-    make_everything(factory_of(settings))
-    return settings
+def own(own_whole):
+    return own_whole
 
 
 GRID = {
@@ -112,7 +105,9 @@ def test_what_an_edit_costs_is_what_the_run_then_makes(own, path, value, caption
     assert plan_cost(factory_of(changed)).is_done
 
 
-def test_new_rows_are_counted_before_they_are_cut(own, tmp_path):
+def test_new_rows_are_counted_before_they_are_cut(tmp_path):
+    make_whole(tmp_path)
+    own = settings_in(tmp_path)
     captions = tmp_path / "pairs.json"
     rows = json.loads(captions.read_text())
     picture(40).save(tmp_path / "pairs" / "40.png")

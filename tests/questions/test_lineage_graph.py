@@ -69,9 +69,8 @@ def test_all_shards_are_told_when_asked_for(asked):
         assert address.split("/")[-1] in tree
 
 
-def test_an_input_that_is_gone_is_named(tmp_path):
-    factory = captioned(write_factory(tmp_path))
-    measured(factory, "sheared")
+def test_an_input_that_is_gone_is_named(own_asked):
+    factory = own_asked
     (gone,) = factory.store.list("raw_pairs", *_name_of(factory, "raw_pairs", "shard-00001"))
     shutil.rmtree(gone.folder)
     graph = artifact_lineage(factory.store, "checkpoint/sheared")
@@ -81,9 +80,8 @@ def test_an_input_that_is_gone_is_named(tmp_path):
     assert "raw_pairs" in lineage_dot(graph)
 
 
-def test_a_damaged_input_is_named_with_its_problem(tmp_path):
-    factory = captioned(write_factory(tmp_path))
-    measured(factory, "sheared")
+def test_a_damaged_input_is_named_with_its_problem(own_asked):
+    factory = own_asked
     (damaged,) = factory.store.list("captions", "colours", *_name_of(factory, "captions", "shard-00000")[1:])
     (damaged.folder / "manifest.json").write_text('{"kind": "captions"', encoding="utf-8")
     graph = artifact_lineage(factory.store, "checkpoint/sheared")
@@ -91,9 +89,8 @@ def test_a_damaged_input_is_named_with_its_problem(tmp_path):
     assert any("cannot be read" in note for note in graph.notes)
 
 
-def test_an_input_that_was_made_anew_is_told(tmp_path):
-    factory = captioned(write_factory(tmp_path))
-    measured(factory, "raw-only")
+def test_an_input_that_was_made_anew_is_told(own_asked):
+    factory = own_asked
     (pairs,) = factory.store.list("raw_pairs", *_name_of(factory, "raw_pairs", "shard-00001"))
     manifest = pairs.folder / "manifest.json"
     edited = json.loads(manifest.read_text()) | {"data_version": "0123456789abcdef"}

@@ -4,11 +4,21 @@ import copy
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
-from whole_factory import edited, factory_of, make_data, make_everything, make_recipe, reader, write_settings
+from whole_factory import (
+    edited,
+    factory_of,
+    make_data,
+    make_recipe,
+    make_whole,
+    reader,
+    settings_in,
+    write_settings,
+)
 
 from caploom.cli import main
 from caploom.questions.status.factory_status import State, factory_status
@@ -22,20 +32,10 @@ CHAIN = ("sheared_captions", "training_set", "checkpoint", "retrieval_metrics")
 CAPTIONED = {"one", "both"}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The settings of a factory in which everything is made."""
-    settings = write_settings(tmp_path_factory.mktemp("whole"))
-    make_everything(factory_of(settings))
-    return settings
-
-
 @pytest.fixture
-def own(tmp_path):
+def own(own_whole):
     """A factory of the test's own, in which everything is made."""
-    settings = write_settings(tmp_path)
-    make_everything(factory_of(settings))
-    return settings
+    return own_whole
 
 
 def standing(settings):
@@ -198,8 +198,9 @@ def test_a_new_recipe_is_missing_and_a_removed_one_touches_the_report(whole):
     assert causes(less, "ablation_report") == ["no longer made of retrieval_metrics [one]"]
 
 
-def test_another_source_makes_everything_wait_for_its_shards(own, tmp_path):
-    settings = edited(own, "pairs", value=reader(tmp_path, "more-pairs"))
+def test_another_source_makes_everything_wait_for_its_shards(own):
+    sources = Path(own["pairs"]["root"]).parent
+    settings = edited(own, "pairs", value=reader(sources, "more-pairs"))
     captions = {"captions/first", "captions/second"}
     waiting = captions | below("sheared_captions", CAPTIONED) | below("training_set", RECIPES) | REPORT
     assert standing(settings) == expected({"raw_pairs"}, waiting)
@@ -209,7 +210,9 @@ def test_another_source_makes_everything_wait_for_its_shards(own, tmp_path):
     assert standing(settings) == expected(of_shards("raw_pairs"), waiting)
 
 
-def test_a_new_shard_is_missing_and_what_reads_all_shards_waits(own, tmp_path):
+def test_a_new_shard_is_missing_and_what_reads_all_shards_waits(tmp_path):
+    make_whole(tmp_path)
+    own = settings_in(tmp_path)
     rows = json.loads((tmp_path / "pairs.json").read_text())
     (tmp_path / "pairs.json").write_text(json.dumps([*rows, {"image": "0.png", "caption": "said anew"}]))
     assert create_new_shards(factory_of(own)) == ["shard-00002"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from asked_factory import IMAGES, NASTY, captioned, measured, merged, write_factory
+from asked_factory import IMAGES, NASTY, captioned, measured, write_factory
 
 from caploom.captioning.ledger import Ledger
 from caploom.errors import StoreError
@@ -112,8 +112,8 @@ def test_a_row_that_failed_is_found_by_its_path(asked):
     assert "never became a pair" in trace_text(trace)
 
 
-def test_every_fingerprint_is_told_and_a_shard_under_way_too(tmp_path):
-    factory = captioned(write_factory(tmp_path))
+def test_every_fingerprint_is_told_and_a_shard_under_way_too(own_asked, tmp_path):
+    factory = own_asked
     (tmp_path / "again").mkdir()
     captioner = {"model": "demo:tiny-llava", "prompt": "Say <image>:", "batch_size": 4}
     again = captioned(
@@ -162,10 +162,9 @@ def test_a_beginning_of_several_images_is_refused(asked, monkeypatch):
         trace_image(asked.store, shared)
 
 
-def test_a_table_that_is_gone_is_noted(tmp_path):
-    factory = captioned(write_factory(tmp_path))
-    merged(factory, "raw-only")
-    training_set = merged(factory, "sheared")
+def test_a_table_that_is_gone_is_noted(own_asked):
+    factory = own_asked
+    (training_set,) = factory.store.list("training_set", "sheared")
     for file in training_files(training_set):
         file.unlink()
     trace = trace_image(factory.store, "0001.png")

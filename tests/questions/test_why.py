@@ -2,7 +2,7 @@ import json
 from collections import Counter
 
 import pytest
-from asked_factory import captioned, measured, merged, write_factory
+from asked_factory import captioned, merged, write_factory
 
 from caploom.errors import ConfigError
 from caploom.questions.why.text import why_markdown, why_text
@@ -65,10 +65,9 @@ def test_the_shares_are_those_of_the_rows(asked):
 
 
 @pytest.mark.parametrize("recipe", ["sheared", "raw-only"])
-def test_an_older_summary_without_shares_is_counted(recipe, tmp_path):
-    factory = captioned(write_factory(tmp_path))
+def test_an_older_summary_without_shares_is_counted(recipe, own_asked):
+    factory = own_asked
     training_set = merged(factory, recipe)
-    measured(factory, recipe)
     known = why_metric(factory.store, recipe, "rsum").training_set.sources
     manifest = training_set.folder / "manifest.json"
     older = json.loads(manifest.read_text())
@@ -86,10 +85,8 @@ def test_the_text_goes_from_the_number_to_the_captions(asked):
     assert "<script>" not in markdown and "\x1b" not in text
 
 
-def test_a_newer_version_in_between_is_told(tmp_path):
-    path = write_factory(tmp_path)
-    factory = captioned(path)
-    measured(factory, "sheared")
+def test_a_newer_version_in_between_is_told(own_asked, tmp_path):
+    factory = own_asked
     assert why_metric(factory.store, "sheared", "rsum").newer == ()
     (tmp_path / "again").mkdir()
     again = captioned(
@@ -100,9 +97,8 @@ def test_a_newer_version_in_between_is_told(tmp_path):
     assert any(line.startswith("training_set [sheared]") for line in newer)
 
 
-def test_what_is_gone_on_the_way_is_named(tmp_path):
-    factory = captioned(write_factory(tmp_path))
-    measured(factory, "sheared")
+def test_what_is_gone_on_the_way_is_named(own_asked):
+    factory = own_asked
     (training_set,) = factory.store.list("training_set", "sheared")
     (training_set.folder / "manifest.json").unlink()
     why = why_metric(factory.store, "sheared", "rsum")

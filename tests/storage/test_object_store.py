@@ -322,7 +322,7 @@ def test_the_ledgers_parts_are_known_on_every_machine_until_they_are_swept(url, 
 def test_a_caption_that_another_machine_finished_meanwhile_is_found_when_tables_are_written(s3, tmp_path):
     def slow_listing(method, path):
         if path.strip("/") == s3[1]:
-            time.sleep(0.3)  # so that it is not asked for again soon
+            time.sleep(1)  # so that it is not asked for again within nine seconds
 
     s3[0].spoil = slow_listing
     url, ids = f"s3://{s3[1]}/factory", [caption(0)["image_id"]]
