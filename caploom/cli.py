@@ -3,6 +3,7 @@
 Each command is a module of `caploom.commands`, imported when it is called: `caploom --version` loads none of them.
 """
 
+import gc
 from importlib import import_module
 
 import click
@@ -52,6 +53,8 @@ class _Commands(click.Group):
 @click.version_option(caploom.__version__)
 def main() -> None:
     """A dataset factory for vision-language training."""
+    # What a command reads it keeps until it ends: searching that for garbage took a quarter of the time of `status`.
+    gc.set_threshold(100_000)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How often retries of a shard's failures were requested: the only input of captions outside the configuration."""
 
 import json
+import os
 
 from caploom.captioning.ledger import KIND
 from caploom.storage.store import Store
@@ -9,6 +10,8 @@ from caploom.storage.store import Store
 def retries_asked(store: Store, captioner: str, fingerprint: str, shard: str, *, listed: bool = False) -> int:
     """The number of requests so far; 0 for almost every shard. `listed`: the store's captions were refreshed before."""
     name = f"{KIND}/{captioner}/{fingerprint}/{shard}/retries.json"
+    if listed and not os.path.exists(f"{store.root}/{name}"):  # noqa: PTH110 - asked once a shard and captioner
+        return 0
     if not listed:
         store.pull_shared(name)
     path = store.path(name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -31,8 +31,7 @@ BEHIND = "the content behind its settings (the files of a model or of captions, 
 """A key of a `shown` configuration: what a fingerprint covers beside the settings. Reported if no setting changed."""
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(NamedTuple):
     """An artifact of a factory, whichever version of it: its kind, and which of that kind.
 
     The key has one value for each of its stage's `axes`: a shard, a captioner, a recipe, a set's name.

@@ -38,7 +38,7 @@ _SCHEMA = [
 ]
 
 
-_NO_KEYS = pa.schema([("hash", pa.int64()), ("artifact", pa.int64())]).empty_table()
+_HASHES = pa.schema([("hash", pa.int64()), ("artifact", pa.int64())])
 
 
 class KeyIndex:
@@ -97,7 +97,7 @@ class KeyIndex:
             unknown = [*self._unknown(index, changes).items()]
             while unknown:
                 index.execute("begin immediate")
-                keys = _NO_KEYS
+                keys = _HASHES.empty_table()
                 # Many at once: even a few touch pages all over the file.
                 while unknown and len(keys) < _KEYS_AT_ONCE:
                     some, unknown = dict(unknown[:_FILES_AT_ONCE]), unknown[_FILES_AT_ONCE:]
@@ -121,7 +121,7 @@ class KeyIndex:
         numbers = {self._path_of(address): number for number, address in known}
         files = [self._path_of(each) for each in addresses if self._store.has_file(each, self._file)]
         if not files:
-            return _NO_KEYS
+            return _HASHES.empty_table()
         of_file = pa.table({"filename": files, "artifact": [numbers[file] for file in files]})
         with damage_explained(self._folder), duckdb.connect() as connection:
             self._store.open_to(connection)
@@ -130,7 +130,7 @@ class KeyIndex:
                 f"select {_hash(self._column)} as hash, artifact from read_parquet(?, filename = true)"
                 " join of_file using (filename)"
             )
-            return connection.sql(query, params=[files]).to_arrow_table().cast(_NO_KEYS.schema)
+            return connection.sql(query, params=[files]).to_arrow_table().cast(_HASHES.empty_table().schema)
 
     def _path_of(self, address: str) -> str:
         return f"{self._store.tables_root}/{address}/{self._file}"

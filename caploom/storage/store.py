@@ -41,6 +41,9 @@ _RECORDED_PACKAGES = [
 ]
 
 
+_REMEMBERED = 10_000  # folders
+
+
 class Artifact:
     """A finished artifact: its folder and its manifest. `reused` is true when it existed already."""
 
@@ -117,7 +120,7 @@ class Plan(BaseModel):
                 "kind": self.kind,
                 "code_version": self.code_version,
                 "configuration": self.configuration,
-                "inputs": [record.model_dump() for record in self.inputs],
+                "inputs": [{"address": each.address, "data_version": each.data_version} for each in self.inputs],
             }
         )
 
@@ -139,10 +142,26 @@ class Store:
 
     def __init__(self, root: Path, *, run_id: str | None = None) -> None:
         self.root = Path(root)
+        self._folders: dict[str, Path] = {}
         self.run_id = run_id
 
     def path(self, address: str) -> Path:
         """The folder of an address; raises `StoreError` when it would leave the store."""
+        above, _, last = address.rpartition("/")
+        if last in ("", ".", ".."):
+            return self._resolved(address)
+        path = self._folder(above) / last
+        return self._resolved(address) if path.is_symlink() else path
+
+    def _folder(self, address: str) -> Path:
+        """The same, remembered: a question asks for thousands of addresses below a name."""
+        if address not in self._folders:
+            if len(self._folders) > _REMEMBERED:
+                self._folders.clear()
+            self._folders[address] = self.path(address) if address else self.root.resolve()
+        return self._folders[address]
+
+    def _resolved(self, address: str) -> Path:
         path = (self.root / address).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise StoreError(f"{address}: this address leaves the store {self.root}.")
