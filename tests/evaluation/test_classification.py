@@ -11,7 +11,6 @@ from caploom.errors import ConfigError, EvaluationError, SourceError
 from caploom.evaluation.classification import classify, label_ranks, prompts, text_classifier, wilson_interval
 from caploom.evaluation.classification_images import Classes, set_classes
 from caploom.evaluation.embeddings import ClipEncoder
-from caploom.evaluation.evaluation_pairs import evaluation_pairs
 from caploom.stages.evaluation_sets import evaluated_images, evaluation_set
 from caploom.storage.records import CLASSIFICATION_IMAGES, PREDICTIONS
 from caploom.storage.tables import read_table
@@ -143,11 +142,6 @@ def test_a_set_that_cannot_be_used_is_refused_in_a_sentence(folders, factory_of,
         changes = {"root": str(folders / "owl")}
     with pytest.raises(error, match=words):
         evaluation_set(factory_of({"root": str(folders), **changes}), "set")
-
-
-def test_a_set_with_classes_is_none_for_retrieval_and_the_other_way_round(folders, factory_of, write_source):
-    with pytest.raises(EvaluationError, match="has classes and no captions"):
-        evaluation_pairs(factory_of({"root": str(folders)}), "set")
 
 
 @pytest.mark.parametrize("templates", [["a photo of a {}.", "{} drawn", "my {}"], "simple-imagenet"])

@@ -77,7 +77,7 @@ def right_and_wrong(number):
 def run(tmp_path):
     def run(written, *buckets):
         steps = [TypeAdapter(FilterStep).validate_python(step) for step in written]
-        context = FilterContext(Store(tmp_path / "store"), "test", ["a", "b"])
+        context = FilterContext(Store(tmp_path / "store"), "test", ["a", "b"], ClipScorer)
         prepared = prepare_filters(steps, Passes(lambda: iter(buckets)), context)
         parts = [apply_filters(each, prepared) for each in buckets]
         prepared.refuse_if_all_dropped()
