@@ -38,6 +38,7 @@ class Words:
 
     size = 5
     quick_size = 2
+    tiny_size = 1
     packages = ("psutil",)
 
     def prepare(self, folder: Path, size: int) -> None:

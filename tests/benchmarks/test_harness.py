@@ -4,9 +4,10 @@ import pytest
 from click.testing import CliRunner
 from small_cases import OneCase, Words
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.cases import BenchmarkError
 from benchmarks.harness import run_benchmark, table
+from benchmarks.processes import ForkedProcesses
 
 
 def test_a_report_has_the_one_shape_and_runs_are_interleaved():
@@ -40,6 +41,26 @@ def test_cpu_and_memory_of_a_case_s_own_children_count():
 def test_a_case_that_fails_is_told_with_its_output():
     with pytest.raises(BenchmarkError, match=r"(?s)The case one ended with exit status 1.*this case is broken"):
         run_benchmark("words", OneCase("break_down"), size=1, repeats=1, say=str)
+
+
+def test_a_fork_that_fails_is_told_with_its_output_and_the_next_one_runs():
+    with ForkedProcesses() as forked:
+        with pytest.raises(BenchmarkError, match=r"(?s)The case one ended with exit status 1.*this case is broken"):
+            run_benchmark("words", OneCase("break_down"), size=1, repeats=1, warm_up=False, processes=forked, say=str)
+        report = run_benchmark("words", Words(), size=5, repeats=2, warm_up=False, processes=forked, say=str)
+    assert report["equal"] == {"peer": True}
+    assert set(report["versions"]) == {"psutil", "word-counter"}
+    assert all(case["peak_rss_mb"] > 5 for case in report["cases"].values())
+
+
+@pytest.mark.parametrize(("option", "size"), [("--quick", 2), ("--tiny", 1)])
+def test_smaller_runs_have_their_own_sizes_and_write_the_same_report(option, size, monkeypatch, tmp_path):
+    monkeypatch.setitem(BENCHMARKS, "words", "tests.benchmarks.small_cases:Words")
+    result = CliRunner().invoke(main, ["words", option, "--json", str(tmp_path / "report.json")])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["size"], report["cases"]["ours"]["n"], report["equal"]) == (size, 1, {"peer": True})
+    assert "vs_peer" in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,7 @@
 from benchmarks.child import Job
-from benchmarks.harness import run_benchmark
 from benchmarks.merge import caploom_merge, seed
 from benchmarks.merge.benchmark import Merge
 from benchmarks.merge.inputs import shard_files
-
-
-def test_both_sides_hold_the_same_captions():
-    report = run_benchmark("merge", Merge(ray="no"), size=300, repeats=1, warm_up=False, say=lambda line: None)
-    assert set(report["cases"]) == {
-        f"{case}_0.3k" for case in ("seed", "caploom.parquet", "caploom.json", "caploom.parquet_and_json")
-    }
-    assert all(report["equal"].values())
-    assert {"parquet_vs_seed", "seed_json_vs_seed"} <= set(report["ratios"])
 
 
 def test_a_caption_less_shows(tmp_path):
