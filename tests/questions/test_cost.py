@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -182,8 +183,9 @@ def test_a_source_that_is_gone_leaves_what_needs_it_to_do(own, tmp_path):
         plan_cost(factory_of(edited(own, "pairs", "captions", value=str(tmp_path / "gone"))))
 
 
-def test_both_stages_of_a_training_stand_together_and_recipes_in_their_order(own, tmp_path):
-    changed = {**own, "target_sets": {"more": reader(tmp_path, "more-pairs")}}
+def test_both_stages_of_a_training_stand_together_and_recipes_in_their_order(own):
+    sources = Path(own["pairs"]["root"]).parent
+    changed = {**own, "target_sets": {"more": reader(sources, "more-pairs")}}
     changed["trainers"] = {**own["trainers"], "long": {**own["trainers"]["small"], "steps": 2}}
     recipe = {"captioners": ["first"], "shear": "sentence", "finetune": {"target_set": "more", "trainer": "small"}}
     changed["recipes"] = {name: {**recipe, "trainer": name} for name in ("small", "long")}
