@@ -141,7 +141,7 @@ class Cost:
         line: the line of a cost plan that an artifact belongs to.
         split: what keeps lines of one name apart.
         units: how many units those to be made of a line are, and whether that is certain; else it is the most.
-        shared_by: how many recipes use an artifact.
+        shared_by: how many recipes use an artifact of a line, at most.
         measured: what a finished artifact's manifest says of its speed; None where that is nothing. Unless given, that
             one artifact took so long.
         alike: the artifacts whose speed counts for the first of those to be made; the first that there are do.
@@ -155,7 +155,7 @@ class Cost:
     line: Callable[[Graph, Key], str] = lambda graph, key: "all"
     split: Callable[[Graph, Key], object] = lambda graph, key: None
     units: Callable[[Graph, Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
-    shared_by: Callable[[Graph, Key], int] = lambda graph, key: 0
+    shared_by: Callable[[Graph, Sequence[Key]], int] = lambda graph, keys: 0
     measured: Callable[[Graph, Manifest], Measured | None] = lambda graph, manifest: Measured(1, manifest.seconds)
     alike: Callable[[Graph, Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
     steps: Callable[[Graph, Key], int] = lambda graph, key: 0
