@@ -249,8 +249,8 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
     return count, all(graph.find(Ref("captions", (captioner, shard))) is not None for captioner, _, shard in keys)
 
 
-def _used_by(graph: Graph, key: Key) -> int:
-    captioner, fingerprint = key[0], _fingerprint(graph, key[1])
+def _used_by(graph: Graph, keys: Sequence[Key]) -> int:
+    captioner, fingerprint = keys[0][0], _fingerprint(graph, keys[0][1])
     recipes = (recipe for recipe in graph.recipes.values() if captioner in recipe.captioners)
     return len({recipe.base for recipe in recipes if _fingerprint(graph, recipe.shear) == fingerprint})
 

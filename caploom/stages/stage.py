@@ -146,7 +146,7 @@ class Cost:
     line: Callable[[Graph, Key], str] = lambda graph, key: "all"
     split: Callable[[Graph, Key], object] = lambda graph, key: None
     units: Callable[[Graph, Sequence[Key]], tuple[int, bool]] = lambda graph, keys: (len(keys), True)
-    shared_by: Callable[[Graph, Key], int] = lambda graph, key: 0
+    shared_by: Callable[[Graph, Sequence[Key]], int] = lambda graph, keys: 0
     measured: Callable[[Graph, Manifest], Measured | None] = lambda graph, manifest: Measured(1, manifest.seconds)
     alike: Callable[[Graph, Key], Sequence[Alike]] = lambda graph, key: (Alike("artifacts of this kind"),)
     steps: Callable[[Graph, Key], int] = lambda graph, key: 0

@@ -3,6 +3,7 @@
 Rows are streamed: COCO's 566,747 training captions need little more memory than a small set's.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,9 @@ def _write_pairs(reader: Reader, path: Path, progress: Progress | None) -> tuple
     return rows_in, failures
 
 
-def _used_by(graph: Graph, key: Key) -> int:
+def _used_by(graph: Graph, keys: Sequence[Key]) -> int:
     recipes = graph.recipes.values()
-    return len({each.base for each in recipes if each.finetune and each.finetune.target_set == key[0]})
+    return len({each.base for each in recipes if each.finetune and (each.finetune.target_set,) in keys})
 
 
 def _configuration(graph: Graph, key: Key) -> Configuration:

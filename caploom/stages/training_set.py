@@ -4,6 +4,7 @@ Written twice: as Parquet shards that training reads, and (unless switched off) 
 tools. Memory does not grow with the number of captions: `buckets` says how.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -168,6 +169,12 @@ def _units(graph: Graph, keys: Sequence[Key]) -> tuple[int, bool]:
     return captions, exact or not recipes
 
 
+def _used_by(graph: Graph, keys: Sequence[Key]) -> int:
+    """The trainings on one of them: as many as it has seeds."""
+    trainings = Counter(recipe.base for recipe in graph.recipes.values())
+    return max(trainings[graph.recipe(name).base] for (name,) in keys)
+
+
 def _alike(graph: Graph, key: Key) -> list[Alike]:
     filters = filters_identity(graph.recipe(key[0]).filters)
     words = "captions merged with these filters" if filters else "captions merged"
@@ -193,7 +200,7 @@ TRAINING_SET = Stage(
         unit="captions",
         line=_line,
         units=_units,
-        shared_by=lambda graph, key: sum(each.base == graph.recipe(key[0]).base for each in graph.recipes.values()),
+        shared_by=_used_by,
         measured=by_rows,
         alike=_alike,
         verb="merge",

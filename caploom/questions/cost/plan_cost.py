@@ -142,7 +142,7 @@ class _Line:
             unit=cost.unit,
             exact=exact,
             rate=rate_of(graph, self.stage, cost, waiting[0]) if waiting else None,
-            shared_by=max(cost.shared_by(graph, key) for key in self.keys),
+            shared_by=cost.shared_by(graph, self.keys),
             steps=sum(cost.steps(graph, key) for key in waiting),
         )
 
