@@ -143,6 +143,8 @@ class Graph:
         """The finished artifact; raises `MissingArtifactError` saying what makes it (`by` names who needs it)."""
         found = self.find(ref)
         if found is None:
+            if self.stage(ref.kind).look is None and self.stage(ref.kind).make is None:
+                self.plan(ref)  # what it is made from comes first
             raise MissingArtifactError(self._missing(ref, by))
         return found
 

@@ -100,7 +100,7 @@ def test_what_is_missing_is_named_with_what_makes_it(factory):
     finish(graph, Ref("raw_pairs", ("shard-00000",)), images=1)
     with pytest.raises(MissingArtifactError, match=r"materialize captions/a \[shard-00000\] first"):
         graph.plan(Ref("sheared", ("a", "words", "shard-00000")))
-    with pytest.raises(MissingArtifactError, match=r"materialize checkpoint \[all\] first"):
+    with pytest.raises(MissingArtifactError, match=r"materialize captions/a \[shard-00000\] first"):
         Graph(factory).plan(Ref("retrieval_metrics", ("all",)))
 
 

@@ -91,7 +91,7 @@ def plan_cost(factory: Factory) -> CostPlan:
 
     Example:
         >>> plan_cost(Factory.from_yaml(Path("my.yaml"))).captions
-        12000
+        0
     """
     graph = Graph(factory, tolerant=True)
     graph.expected = _expected_shards(graph)

@@ -26,8 +26,8 @@ def factory_status(factory: Factory) -> FactoryStatus:
 
     Example:
         >>> status = factory_status(Factory.from_yaml(Path("my.yaml")))
-        >>> [slot.label for slot in status.of_state(State.STALE)]
-        ['training_set [sheared]']
+        >>> [slot.label for slot in status.of_state(State.MISSING)]
+        ['ablation_report']
     """
     graph = StatusGraph(factory)
     slots: dict[tuple[str, str | None], list[tuple[Stage, Slot]]] = {}
