@@ -39,6 +39,7 @@ def evaluate_encoder(
         EvaluationError: if retrieval cannot be measured on these pairs.
 
     Example:
+        >>> from caploom.evaluation.load_encoder import load_encoder
         >>> found = evaluate_encoder(load_encoder(Path("checkpoint")), Path("pairs.parquet"), out=Path("measured"))
         >>> found["cosine"].images, found["cosine"].captions
         (10, 10)
