@@ -48,7 +48,8 @@ def test_a_benchmark_runs_and_both_sides_agree(name, processes):
     for case in report["cases"].values():
         assert set(case) == {"cpu_s", "wall_s", "peak_rss_mb", "rate", "unit", "n"}
         assert case["n"] == 1
-        assert min(case["wall_s"], case["peak_rss_mb"], case["rate"]) > 0
+        # A tiny case may take less time than the report has digits for.
+        assert case["peak_rss_mb"] > 0 and min(case["wall_s"], case["rate"]) >= 0
         assert case["unit"].endswith("/s")
     assert set(report["ratios"]) >= FIGURES[name]
     assert all(isinstance(value, float | int) for value in report["ratios"].values())
