@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -63,9 +64,13 @@ def on_disk(job: Job) -> Done:
 def on_s3(job: Job) -> Done:
     """In a bucket, each question with an empty mirror (cold) and again with what that left there (warm)."""
     figures: dict[str, float] = {}
-    with _served(_folder(job)) as (server, config), job.measured():
+    with (
+        tempfile.TemporaryDirectory(dir=job.folder) as mirrors,
+        _served(_folder(job)) as (server, config),
+        job.measured(),
+    ):
         for name, question in QUESTIONS.items():
-            os.environ["CAPLOOM_MIRROR"] = str(config.with_name(f"mirror-{name}"))
+            os.environ["CAPLOOM_MIRROR"] = str(Path(mirrors, name))
             for mirror in ("cold", "warm"):
                 before = server.requests(DELAY)
                 asked = _asked(question, config)
