@@ -126,6 +126,10 @@ class Graph:
                     self._plans[ref] = self._planned(ref)
             except MissingArtifactError as missing:
                 self._plans[ref] = missing
+            except CaploomError as error:
+                if not self.tolerant or self.stage(ref.kind).source is None:
+                    raise
+                self._plans[ref] = MissingArtifactError(str(error))  # what it is read from is gone
         planned = self._plans[ref]
         if isinstance(planned, MissingArtifactError):
             raise planned
@@ -230,10 +234,6 @@ class Graph:
             return self.view.find(self.plan(ref))
         except MissingArtifactError:
             return None
-        except CaploomError:
-            if self.tolerant and stage.source is not None:  # what it is read from is gone
-                return None
-            raise
 
     def _missing(self, ref: Ref, by: Ref | None) -> str:
         stage = self.stage(ref.kind)

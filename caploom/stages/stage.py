@@ -133,7 +133,7 @@ class Cost:
         line: line of a cost plan that an artifact belongs to.
         split: keeps lines of the same name apart.
         units: number of units that a line's missing artifacts are, and whether it is exact; otherwise it is a maximum.
-        shared_by: number of recipes that use an artifact.
+        shared_by: number of recipes that use one artifact of a line (the largest, where they differ).
         measured: speed according to a manifest; None where it says nothing. By default, one artifact per its seconds.
         alike: which artifacts' speed to use for a missing one, best first.
         steps: optimizer steps of an artifact.
