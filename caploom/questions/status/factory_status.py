@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from caploom.config.factory import Factory
-from caploom.errors import CaploomError, MissingArtifactError
+from caploom.errors import MissingArtifactError
 from caploom.questions.status.compare import Inputs, SlotStatus, artifact_inputs, own_causes, ref_inputs, waiting
 from caploom.questions.status.slots import Cause, FactoryStatus, Slot, StaleCause, State, changed
 from caploom.stages.graph import Graph
@@ -159,10 +159,6 @@ class StatusGraph(Graph):
             return self.plan(ref), None
         except MissingArtifactError as missing:
             return None, str(missing) if stage.source is not None else None
-        except CaploomError as error:  # such as a folder that is gone: said as the cause
-            if stage.source is None:
-                raise
-            return None, str(error)
 
     def _newest(self, stage: Stage, key: Key) -> Artifact | None:
         """The newest version of an artifact, of whatever configuration."""
