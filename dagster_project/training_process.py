@@ -1,6 +1,6 @@
 """The trainer's process as Dagster starts it: its reports also go through Dagster Pipes into the run's log.
 
-`accelerate launch -m dagster_project.training_process FOLDER`; see `caploom.training.process`.
+`python -m dagster_project.training_process FOLDER`; see `caploom.training.process`.
 """
 
 import os

@@ -5,11 +5,17 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = {
+    "tests/e2e/test_headless_run.py": "tiny factory",
+    "tests/e2e/test_report_page.py": "tiny factory",
+    "tests/e2e/test_ui.py": "tiny factory",
     "tests/e2e/test_run_past_one_machine.py": "ray",
     "tests/stages/on_ray/": "ray",
     "tests/training/test_nodes.py": "ray",
 }
-"""Files that one worker runs one after another, by how their paths begin: each starts a cluster of several nodes."""
+"""Files that one worker runs one after another, by how their paths begin.
+
+Those of the tiny factory ask about the same first run of it; those of Ray each start a cluster of several nodes.
+"""
 
 LONGEST = ("tests/e2e/", "tests/benchmarks/test_every_benchmark.py")
 """How the paths of the longest files begin. They are handed out first: what one worker begins last should be short."""

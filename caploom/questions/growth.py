@@ -49,7 +49,7 @@ def training_set_growth(factory: Factory | Graph, recipe: Recipe) -> Growth | No
         >>> growth.images, growth.trained_images
         (14, 14)
     """
-    graph = graph_of(factory)
+    graph = graph_of(factory, recipe)
     present = graph.find(Ref("training_set", (recipe.name,)))
     if present is None:
         return None

@@ -43,7 +43,7 @@ def train_recipe(
 ) -> Artifact:
     """Train a recipe's model, unless it is trained: the model's files and `losses.parquet`."""
     tools = Tools(launch=launch, report=report or (lambda event: None))
-    return graph_of(factory).make(Ref(KIND, (recipe.name,)), tools)
+    return graph_of(factory, recipe).make(Ref(KIND, (recipe.name,)), tools)
 
 
 def finetune_recipe(
@@ -51,7 +51,7 @@ def finetune_recipe(
 ) -> Artifact:
     """Train a recipe's checkpoint on, on its target set, unless that is done: the second stage."""
     tools = Tools(launch=launch, report=report or (lambda event: None))
-    return graph_of(factory).make(Ref(FINETUNED_KIND, (recipe.name,)), tools)
+    return graph_of(factory, recipe).make(Ref(FINETUNED_KIND, (recipe.name,)), tools)
 
 
 def _build(making: Making, draft: Draft) -> None:

@@ -64,6 +64,13 @@ class Graph:
         """The recipe of that name; raises `ConfigError` when there is none."""
         return self.recipes[name] if name in self.recipes else self.config.recipe(name)
 
+    def use(self, recipe: Recipe) -> None:
+        """Plan with this recipe, which may be none of the configuration's, in place of the one of its name."""
+        if self.recipes.get(recipe.name) != recipe:
+            self.recipes[recipe.name] = recipe
+            for ref in [each for each in (*self._plans, *self._found, *self._derived) if each.key == (recipe.name,)]:
+                self._forget_users(ref)
+
     def fingerprint(self, captioner: str) -> str:
         """The fingerprint of a captioner."""
         return self.fact(("captioner", captioner), lambda: captioner_fingerprint(self.config.captioners[captioner]))
@@ -272,6 +279,9 @@ class Graph:
             self._derived.pop(each, None)
 
 
-def graph_of(factory: Factory | Graph) -> Graph:
-    """A graph at hand, or a new one of a factory."""
-    return factory if isinstance(factory, Graph) else Graph(factory)
+def graph_of(factory: Factory | Graph, recipe: Recipe | None = None) -> Graph:
+    """A graph at hand, or a new one of a factory; with this recipe in it, if one is given."""
+    graph = factory if isinstance(factory, Graph) else Graph(factory)
+    if recipe is not None:
+        graph.use(recipe)
+    return graph

@@ -29,7 +29,7 @@ def measure_recipe(factory: Factory | Graph, recipe: Recipe, bar: StageBar | Non
     Into `<stage>/<set>/` go `metrics.json` and the ranks or predictions of single queries (see `measure_set`). The
     summary has all `measurements`, each with `stage`, `evaluation_set`, `scoring`, `kind` and its figures.
     """
-    return graph_of(factory).make(Ref(KIND, (recipe.name,)), Tools(bar=bar))
+    return graph_of(factory, recipe).make(Ref(KIND, (recipe.name,)), Tools(bar=bar))
 
 
 def _build(making: Making, draft: Draft) -> None:

@@ -48,7 +48,7 @@ def shear_recipe(factory: Factory | Graph, recipe: Recipe, progress: Progress | 
 
     Raises `MissingArtifactError` before they are all captioned.
     """
-    graph = graph_of(factory)
+    graph = graph_of(factory, recipe)
     shear_captioners(graph, recipe.shear, recipe.captioners, progress)
     return graph.make(Ref(KIND, (recipe.name,)))
 

@@ -49,7 +49,7 @@ def merge_training_set(factory: Factory | Graph, recipe: Recipe, progress: Progr
     Files: `rows-*.parquet` (schema TRAINING_ROWS), `dropped-*.parquet` (schema DROPPED) where filters dropped
     something, and `training.json`.
     """
-    return graph_of(factory).make(Ref(KIND, (recipe.name,)), Tools(progress=progress))
+    return graph_of(factory, recipe).make(Ref(KIND, (recipe.name,)), Tools(progress=progress))
 
 
 def _build(making: Making, draft: Draft) -> None:

@@ -1,4 +1,4 @@
-"""Starts the trainer as separate processes under `accelerate launch`, follows them, and reads back their result.
+"""Starts the trainer in a process of its own, or in several, follows it, and reads back its result.
 
 The trainer's memory, crashes and signals stay in its processes: the factory sees a result or one sentence.
 """
@@ -42,7 +42,7 @@ def launch_training(
 ) -> TrainingResult:
     """Train in separate processes; `report` is called in this one. They end with this process, however it ends.
 
-    `module` is what `accelerate launch` runs, with `folder` as its argument; `environment` is added to this process's.
+    `module` is what each process runs, with `folder` as its argument; `environment` is added to this process's.
     Raises `TrainingError` with the trainer's own sentence, or with the end of its log when it crashed.
     """
     write_job(job, folder)

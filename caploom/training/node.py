@@ -1,4 +1,7 @@
-"""One machine's part of a training: configures, starts and ends its `accelerate launch`, a separate process group."""
+"""One machine's part of a training: starts and ends its process, or its `accelerate launch` of several.
+
+They are a process group of their own.
+"""
 
 import json
 import os
@@ -61,12 +64,18 @@ def started(
 
 
 def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[str, str], node: Node) -> list[str]:
-    processes = job.settings.processes
-    # A separate file, so that the user's, which may contain anything (DeepSpeed, FSDP), is not used.
+    trainer = ["-m", module, str(folder)]
+    if job.settings.processes == 1:
+        return [sys.executable, *trainer]  # nothing is left to launch, and importing accelerate takes seconds
     config = folder / ("accelerate.json" if node.count == 1 else f"accelerate-{node.rank}.json")
+    return [sys.executable, "-m", "accelerate.commands.launch", *_options(job, config, environment, node), *trainer]
+
+
+def _options(job: TrainingJob, config: Path, environment: Mapping[str, str], node: Node) -> list[str]:
+    processes = job.settings.processes
     settings = {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
+        "distributed_type": "MULTI_GPU",
         "num_machines": node.count,
         "num_processes": processes,
         "mixed_precision": "no",
@@ -79,24 +88,23 @@ def _command(job: TrainingJob, folder: Path, module: str, environment: Mapping[s
         # `static`: each node knows its rank, and all meet at the first one.
         settings |= {"main_process_ip": node.address, "main_process_port": node.port, "rdzv_backend": "static"}
         settings |= {"same_network": True}
+    # A separate file, so that the user's, which may contain anything (DeepSpeed, FSDP), is not used.
     config.write_text(json.dumps(settings), encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    command += ["--num_processes", str(processes), "--num_machines", str(node.count), "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--main_process_port", str(node.port)]
+    options = ["--config_file", str(config)]
+    options += ["--num_processes", str(processes), "--num_machines", str(node.count), "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "--main_process_port", str(node.port)]
     if node.count > 1:
-        command += ["--machine_rank", str(node.rank), "--main_process_ip", node.address, "--same_network"]
-        command += ["--rdzv_backend", "static", "--rdzv_conf", f"timeout={node.patience}"]
-    here = processes // node.count
+        options += ["--machine_rank", str(node.rank), "--main_process_ip", node.address, "--same_network"]
+        options += ["--rdzv_backend", "static", "--rdzv_conf", f"timeout={node.patience}"]
     if "OMP_NUM_THREADS" not in environment:
-        command += ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // here))]
-    if processes > 1:
-        command.append("--multi_gpu")  # for any device: this starts several processes
-    return [*command, "-m", module, str(folder)]
+        options += ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // (processes // node.count)))]
+    return [*options, "--multi_gpu"]  # for any device: this starts several processes
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:
     if job.settings.processes == 1:
-        return {}
+        threads = "OMP_NUM_THREADS"
+        return {} if threads in os.environ else {threads: str(os.cpu_count() or 1)}
     from caploom.training.clip_model import (
         resolve_device,
     )  # imports torch, which a training on several devices needs anyway

@@ -26,7 +26,7 @@ _OBSERVATIONS = 10  # of a training, so that a long one does not fill the event 
 
 
 class Trainer(dg.ConfigurableResource):
-    """Trains in separate processes under `accelerate launch`; Dagster Pipes brings their reports into the UI."""
+    """Trains in separate processes; Dagster Pipes brings their reports into the UI."""
 
     def train(
         self, context: dg.AssetExecutionContext, graph: Graph, recipe: Recipe, bar: StageBar

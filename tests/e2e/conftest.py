@@ -59,8 +59,9 @@ def ui_url(finished: Path, browser_path: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(browser_path: str) -> Iterator[Any]:
+    """Chromium. While Playwright drives it, an event loop runs in this thread: other modules' tests may start none."""
     from take_screenshots import chromium
 
     with chromium(browser_path) as opened:

@@ -17,7 +17,8 @@ def trainers_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if any(str(folder) in part for part in process.cmdline()) and "accelerate" in " ".join(process.cmdline()):
+            line = process.cmdline()
+            if "dagster_project.training_process" in line and any(str(folder) in part for part in line):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

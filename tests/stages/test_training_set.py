@@ -206,6 +206,21 @@ def test_filters_that_drop_everything_are_refused_and_leave_nothing(write_source
     assert factory.store.list("training_set") == []
 
 
+def test_a_recipe_that_is_not_the_configuration_s_is_merged_as_it_is_given(write_source, make_factory):
+    recipes = {"all": {"captioners": "all", "filters": [{"min_words": 3}]}}
+    factory = captioned(make_factory(write_source(4), recipes=recipes))
+    recipe = factory.config.recipe("all")
+    merged(factory, "all")
+    strict = recipe.filters[0].model_copy(update={"min_words": 99})
+    other = recipe.model_copy(update={"filters": (strict,)})
+    graph = Graph(factory)
+    for asked in (factory, graph):
+        shear_recipe(asked, recipe)
+        assert merge_training_set(asked, recipe).manifest.rows.rows_out == 4
+        with pytest.raises(TrainingError, match="drop all 8 of its captions"):
+            merge_training_set(asked, other)
+
+
 def test_no_waiting_rows_remain_beside_the_artifact(write_source, make_factory):
     training_set = merged(captioned(make_factory(write_source(3))))
     assert sorted(path.name for path in training_set.folder.iterdir()) == [
