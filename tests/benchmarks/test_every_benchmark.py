@@ -10,6 +10,7 @@ from benchmarks.processes import ForkedProcesses
 
 # A cluster of Ray takes longer to start than all else; `ray` starts one, and the merge on Ray has tests of its own.
 SETTINGS = {"merge": ["ray=no"]}
+SLOW = {"lineage", "orchestration", "ray", "training"}  # they start processes that import much, or write much
 FIGURES = {
     "captioning": {"vs_seed_loop", "vs_one_by_one", "engine_overhead", "resume_lookup_20k_s"},
     "shearing": {"first_sentence_vs_regex", "max_tokens_vs_hf_batch", "whole_shear_per_cpu_s"},
@@ -36,7 +37,9 @@ def test_every_benchmark_has_figures_to_hold():
     assert set(FIGURES) == set(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in BENCHMARKS]
+)
 def test_a_benchmark_runs_and_both_sides_agree(name, processes):
     benchmark = load(name, SETTINGS.get(name, []))
     lines = []

@@ -56,21 +56,6 @@ def metadata_of(result) -> dict:
     return event.metadata
 
 
-def test_progress_curve_and_throughput_stream_into_the_run(recipe_job) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = recipe_job(instance)
-        assert result.success
-        said = [line for line in messages(instance, result) if line.startswith("step ")]
-        assert len(said) == 20
-        assert said[-1].startswith("step 20 of 20: loss ")
-        assert all(part in said[-1] for part in ("samples per second", "of the time waiting for data", "0 s left"))
-    seen = observations(result)
-    assert [each.metadata["step"].value for each in seen] == [2 * number for number in range(1, 11)]
-    assert all(each.asset_key == KEY and each.partition == "raw-only" for each in seen)
-    assert {"loss", "samples_per_second", "data_wait_share", "loss curve"} <= set(seen[-1].metadata)
-    assert metadata_of(result)["samples_seen"].value == 80
-
-
 @pytest.fixture
 def target_set(tmp_path: Path) -> dict:
     """Eight pictures that are no others, each with two captions."""
@@ -91,11 +76,22 @@ def finetuned(target: dict) -> dict:
     }
 
 
-def test_a_second_stage_is_trained_from_the_first_and_both_are_measured(recipe_job, target_set) -> None:
+def test_both_stages_stream_their_progress_into_the_run_and_are_measured(recipe_job, target_set) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result = recipe_job(instance, **finetuned(target_set))
-    assert result.success
+        assert result.success
+        said = [line for line in messages(instance, result) if line.startswith("step ")]
+    assert len(said) == 2 * 20
+    for last in said[19::20]:
+        assert last.startswith("step 20 of 20: loss ")
+        assert all(part in last for part in ("samples per second", "of the time waiting for data", "0 s left"))
+    seen = observations(result)
+    assert [each.metadata["step"].value for each in seen] == [2 * number for number in range(1, 11)] * 2
+    assert all(each.asset_key == KEY and each.partition == "raw-only" for each in seen)
+    for last in seen[9::10]:
+        assert {"loss", "samples_per_second", "data_wait_share", "loss curve"} <= set(last.metadata)
     metadata = metadata_of(result)
+    assert metadata["samples_seen"].value == 80
     assert metadata["artifact"].value.startswith("checkpoint/raw-only/")
     assert metadata["fine-tuned: artifact"].value.startswith("finetuned_checkpoint/raw-only/")
     arms, waiting = finished_arms(recipe_job.factory)

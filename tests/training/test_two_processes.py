@@ -98,6 +98,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path, add_job: AddJob) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     training_sets = shards(tmp_path)
