@@ -3,8 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from caploom.common.settings import nearest
@@ -19,23 +18,6 @@ NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state"})
 _SHOWN = re.compile(r"^(?P<asset>\S+)\s*\[(?P<partition>[^\]]+)\]$")
 _FINGERPRINT = re.compile(r"^[0-9a-f]{16}$")
 _LEAST_DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Found:
-    """A folder with a manifest: its address's parts, and nothing read of it."""
-
-    parts: tuple[str, ...]
-
-    @property
-    def address(self) -> str:
-        """The folder below the store's root."""
-        return "/".join(self.parts)
-
-    @property
-    def plain(self) -> str:
-        """The name without fingerprints: `captions/llava/shard-00000`."""
-        return "/".join(_plain(self.parts[:-1]))
 
 
 def artifact_label(manifest: Manifest) -> str:
@@ -79,17 +61,18 @@ def find_artifact(store: Store, text: str) -> Artifact:
         return _by_fingerprint(store, wanted)
     if "/" not in wanted:
         store.refresh(kind)
-    found = list(artifacts_below(store, kind)) if "/" in wanted or (store.root / kind).is_dir() else []
-    versions = [each for each in found if wanted in (each.plain, "/".join(each.parts[:-1]))]
+    found = artifacts_below(store, kind) if "/" in wanted or (store.root / kind).is_dir() else []
+    names = ((address, tuple(address.split("/")[:-1])) for address in found)
+    versions = [address for address, name in names if wanted in ("/".join(_plain(name)), "/".join(name))]
     if versions:
         return _newest(store, versions)
     raise StoreError(_unknown(store, text, found))
 
 
-def artifacts_below(store: Store, *parts: str) -> Iterator[Found]:
-    """Every folder with a manifest below a kind or a name; nothing is read of them."""
+def artifacts_below(store: Store, *parts: str) -> Sequence[str]:
+    """The addresses of the artifacts below a kind or a name; nothing is read of them."""
     store.refresh(*parts)
-    yield from _walk(store.root.joinpath(*parts), parts)
+    return store.addresses(*parts)
 
 
 def kinds(store: Store) -> list[str]:
@@ -102,22 +85,6 @@ def kinds(store: Store) -> list[str]:
     return [
         each.name for each in entries if each.is_dir() and each.name not in NOT_KINDS and not each.name.startswith(".")
     ]
-
-
-def _walk(folder: Path, parts: tuple[str, ...]) -> Iterator[Found]:
-    below: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name == MANIFEST:
-                    yield Found(parts)
-                    return
-                if not entry.name.startswith(".") and entry.is_dir():
-                    below.append(entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in sorted(below):
-        yield from _walk(folder / name, (*parts, name))
 
 
 def _plain(parts: tuple[str, ...], but: Container[str] = ()) -> tuple[str, ...]:
@@ -156,21 +123,20 @@ def _is_fingerprint(text: str) -> bool:
 
 
 def _by_fingerprint(store: Store, beginning: str) -> Artifact:
-    found = [
-        each for kind in kinds(store) for each in artifacts_below(store, kind) if each.parts[-1].startswith(beginning)
-    ]
+    addresses = (address for kind in kinds(store) for address in artifacts_below(store, kind))
+    found = [address for address in addresses if address.rpartition("/")[2].startswith(beginning)]
     if len(found) > 1:
-        some = ", ".join(each.address for each in found[:3])
+        some = ", ".join(found[:3])
         raise StoreError(f'"{beginning}" begins the fingerprints of {len(found)} artifacts ({some}): write more of it.')
-    artifact = store.read(found[0].address) if found else None
+    artifact = store.read(found[0]) if found else None
     if artifact is None:
         raise StoreError(f'No artifact of {store.root} has a fingerprint that begins with "{beginning}".')
     return artifact
 
 
-def _newest(store: Store, versions: list[Found]) -> Artifact:
-    def started(found: Found) -> tuple[str, int]:
-        path = store.root / found.address / MANIFEST
+def _newest(store: Store, versions: Sequence[str]) -> Artifact:
+    def started(address: str) -> tuple[str, int]:
+        path = store.root / address / MANIFEST
         try:
             # Within a second, the file that was written last.
             return str(json.loads(path.read_text(encoding="utf-8"))["started"]), path.stat().st_mtime_ns
@@ -178,19 +144,19 @@ def _newest(store: Store, versions: list[Found]) -> Artifact:
             return "", 0  # a damaged one is read only if there is no other, and then says what is wrong with it
 
     newest = max(versions, key=started)
-    artifact = store.read(newest.address)
+    artifact = store.read(newest)
     if artifact is None:
-        raise StoreError(f"{newest.address}: it was there a moment ago and is gone.")
+        raise StoreError(f"{newest}: it was there a moment ago and is gone.")
     return artifact
 
 
-def _unknown(store: Store, text: str, found: list[Found]) -> str:
+def _unknown(store: Store, text: str, found: Sequence[str]) -> str:
     if not found:
         known = kinds(store)
         return f'There is no artifact "{text}" in {store.root}; it has {", ".join(known) or "none yet"}' + (
             f"{nearest(text.split('/')[0].split(' ')[0], known)}."
         )
-    names = list(dict.fromkeys(label_of(each.address) for each in found))
-    hint = nearest(text, names) or nearest(text, [each.plain for each in found])
+    names = list(dict.fromkeys(map(label_of, found)))
+    hint = nearest(text, names) or nearest(text, ["/".join(_plain(tuple(each.split("/")[:-1]))) for each in found])
     some = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
     return f'There is no artifact "{text}" in {store.root}; there are {some}{hint}.'

@@ -1,4 +1,4 @@
-"""The trainer's own process: `python -m caploom.training.process FOLDER`, under `accelerate launch` if there are several.
+"""The trainer's own process: `python -m caploom.training.process FOLDER`, or several of it under `accelerate launch`.
 
 Reads the folder's `job.json`, trains, and writes `events.jsonl` there (one line per report), and `result.json`, or
 `error.json` with one sentence about what a person can fix. Each process of a training runs this; the first one writes.

@@ -130,7 +130,7 @@ def differences(factory: Factory, first: str, second: str) -> Differences:
 
 
 def _newest(store: Store, name: str) -> Artifact | None:
-    return find_artifact(store, name) if any(artifacts_below(store, *name.split("/"))) else None
+    return find_artifact(store, name) if artifacts_below(store, *name.split("/")) else None
 
 
 def _version(store: Store, text: str) -> Artifact:
@@ -140,7 +140,7 @@ def _version(store: Store, text: str) -> Artifact:
         return find_artifact(store, text)
     newest = find_artifact(store, asked["name"])
     label = artifact_label(newest.manifest)
-    read = (store.read(each.address) for each in artifacts_below(store, newest.manifest.kind))
+    read = map(store.read, artifacts_below(store, newest.manifest.kind))
     versions = [each for each in read if each is not None and artifact_label(each.manifest) == label]
     versions.sort(key=lambda each: (each.manifest.started, each.manifest_path.stat().st_mtime_ns))
     back = int(asked["back"])
