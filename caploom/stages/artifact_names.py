@@ -59,9 +59,7 @@ def find_artifact(store: Store, text: str) -> Artifact:
     kind = wanted.split("/")[0]
     if _is_fingerprint(wanted):
         return _by_fingerprint(store, wanted)
-    if "/" not in wanted:
-        store.refresh(kind)
-    found = artifacts_below(store, kind) if "/" in wanted or (store.root / kind).is_dir() else []
+    found = artifacts_below(store, kind) if not kind.startswith(".") else []  # of no kind, and perhaps outside
     names = ((address, tuple(address.split("/")[:-1])) for address in found)
     versions = [address for address, name in names if wanted in ("/".join(_plain(name)), "/".join(name))]
     if versions:
