@@ -1,52 +1,55 @@
-"""The `caploom` command: look into a factory, ask what made a number, redo failures, prepare captioners.
+"""The `caploom` command: run a factory, look into it, ask what made a number, give away what it made.
 
-Each command is a module of `caploom.commands`, imported when it is called: `caploom --version` loads none of them.
+Each command is imported when it is called: `caploom --version` loads none of them.
 """
 
 import gc
 from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import click
 
 import caploom
 
-COMMANDS = {
-    "check": "caploom.commands.check:check",
-    "inbox": "caploom.commands.inbox:inbox",
-    "plan": "caploom.commands.plan:plan",
-    "status": "caploom.commands.status:status",
-    "results": "caploom.commands.results:results",
-    "failures": "caploom.commands.failures:failures",
-    "retry": "caploom.commands.retry:retry",
-    "statistics": "caploom.commands.statistics:statistics",
-    "presets": "caploom.commands.presets:presets",
-    "compare": "caploom.commands.compare:compare",
-    "versions": "caploom.commands.versions:versions",
-    "checkpoint": "caploom.commands.checkpoint:checkpoint",
-    "convert": "caploom.commands.convert:convert",
-    "export": "caploom.commands.export:export",
-    "lineage": "caploom.commands.lineage:lineage",
-    "why": "caploom.commands.why:why",
-    "trace": "caploom.commands.trace:trace",
-    "diff": "caploom.commands.diff:diff",
-    "sql": "caploom.commands.sql:sql",
-    "reproduce": "caploom.commands.reproduce:reproduce",
+GROUPS = {
+    "Make": ("run", "ui", "retry"),
+    "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets"),
+    "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
+    "Give away": ("export", "checkpoint", "convert", "reproduce"),
 }
-"""Every command, in the order of the help."""
+"""Every command, in the order of the help. Its module in `caploom.commands` has its name, unless it is a plug-in's."""
+
+PLUG_INS = "caploom.commands"
+"""The group of entry points that are commands of other packages, such as those that need Dagster."""
 
 
 class _Commands(click.Group):
-    """Finds commands in `COMMANDS`."""
+    """Finds commands by their names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        known = [name for names in GROUPS.values() for name in names]
+        return [*known, *sorted({each.name for each in entry_points(group=PLUG_INS)} - set(known))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        for plug_in in entry_points(group=PLUG_INS, name=cmd_name):
+            command: click.Command = plug_in.load()
+            return command
+        module = f"caploom.commands.{cmd_name}"
+        if not any(cmd_name in names for names in GROUPS.values()) or find_spec(module) is None:
             return None
-        module, name = COMMANDS[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+        command = getattr(import_module(module), cmd_name)
+        return command  # noqa: RET504 (it says the type)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        known = {name for names in GROUPS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in known)
+        for title, names in {**GROUPS, "Others": others}.items():
+            found = ((name, self.get_command(ctx, name)) for name in names)
+            rows = [(name, command.get_short_help_str(limit=200)) for name, command in found if command is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 @click.group(cls=_Commands)

@@ -1,4 +1,4 @@
-"""A headless run of the whole graph, in this process: `python -m dagster_project.run --config FILE`.
+"""A headless run of the whole graph, in this process: `caploom run FILE`, or `python -m dagster_project.run`.
 
 Splits new rows into shards, captions these, runs every recipe, writes the report, and prints it. One failing recipe
 doesn't stop the others; the exit code is 0 only if everything was materialized.
@@ -18,13 +18,15 @@ import click
 import dagster as dg
 
 from caploom.catalog.query import printable
+from caploom.commands.user_errors import runs_factory
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from caploom.inbox.scan import take_everything
 from caploom.questions.failures import current_failures
+from caploom.questions.results.latest_results import latest_results
+from caploom.questions.results.terminal import results_text
 from caploom.report.make import make_report
-from caploom.report.markdown import without_files
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import SHEARED
 from dagster_project.definitions import definitions_of
@@ -146,6 +148,9 @@ def _reason(event: dg.DagsterEvent) -> str:
     return str(data.error_display_string) if data.error else "it failed without a reason"
 
 
+_SEEDS = click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
+
+
 @click.command()
 @click.option(
     "--config",
@@ -154,9 +159,22 @@ def _reason(event: dg.DagsterEvent) -> str:
     default=DEMO_CONFIG,
     help="The factory's YAML; by default the demo's.",
 )
-@click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
+@_SEEDS
 def main(path: Path, seeds: str | None) -> None:
-    """Run a factory's whole graph in this process and print its report."""
+    """Run a factory's whole graph in this process and print its results."""
+    sys.exit(run_factory(path, seeds))
+
+
+@click.command()
+@runs_factory
+@_SEEDS
+def run(config: Path, seeds: str | None) -> None:
+    """Run a factory's whole graph; finished work is kept. CONFIG is caploom.yaml unless named."""
+    sys.exit(run_factory(config, seeds))
+
+
+def run_factory(path: Path, seeds: str | None = None) -> int:
+    """Run the whole graph and print its results; the exit status: 0, 1 when something failed, 2 for a mistake."""
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     logging.getLogger("dagster").setLevel(logging.ERROR)
@@ -166,10 +184,10 @@ def main(path: Path, seeds: str | None) -> None:
         headless.run()
     except CaploomError as error:
         click.echo(f"{error}", err=True)
-        sys.exit(2)
+        return 2
     if not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
         report = make_report(headless.factory)  # the one that the run has just made or found
-        click.echo(without_files(report.file("report.md").read_text(encoding="utf-8")))
+        click.echo(f"\n{results_text(latest_results(headless.factory), best_first=True)}\n")
         click.echo(f"Report: {report.file('report.html')}")
     counts = Counter(row["reason"] for _, row in current_failures(headless.factory))
     if counts:
@@ -178,7 +196,7 @@ def main(path: Path, seeds: str | None) -> None:
     for failure in headless.failures:
         click.echo(f"FAILED {failure}", err=True)
     click.echo(f"Took {time.monotonic() - started:.0f} s.")
-    sys.exit(1 if headless.failures else 0)
+    return 1 if headless.failures else 0
 
 
 def _parse_seeds(text: str | None) -> list[int] | None:

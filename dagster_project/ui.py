@@ -1,4 +1,4 @@
-"""The Dagster UI of a factory: `python -m dagster_project.ui --config FILE`.
+"""The Dagster UI of a factory: `caploom ui FILE`, or `python -m dagster_project.ui --config FILE`.
 
 Starts `dagster dev` (webserver and daemon) on the factory's own instance, so that the UI shows the results of
 headless runs, and stops it as a whole: `dagster dev` alone leaves its code server behind for most of a minute.
@@ -18,6 +18,7 @@ from types import FrameType
 
 import click
 
+from caploom.commands.user_errors import runs_factory
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
 from dagster_project.definitions import CONFIG_VARIABLE
@@ -144,6 +145,12 @@ def _warning_filters() -> str:
     return ",".join(filter(None, [*(f"ignore:{note}" for note in _NOTES), os.environ.get("PYTHONWARNINGS")]))
 
 
+_PORT = click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the web page."
+)
+_HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+
+
 @click.command()
 @click.option(
     "--config",
@@ -152,16 +159,29 @@ def _warning_filters() -> str:
     default=DEMO_CONFIG,
     help="The factory's YAML; by default the demo's.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the web page.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@_PORT
+@_HOST
 def main(path: Path, port: int, host: str) -> None:
     """Open the Dagster UI of a factory."""
+    sys.exit(_serve(path, host, port))
+
+
+@click.command()
+@runs_factory
+@_PORT
+@_HOST
+def ui(config: Path, port: int, host: str) -> None:
+    """Open the Dagster UI of a factory. CONFIG is caploom.yaml unless named."""
+    sys.exit(_serve(config, host, port))
+
+
+def _serve(path: Path, host: str, port: int) -> int:
     try:
         code = serve(path, host=host, port=port)
     except CaploomError as error:
         click.echo(f"{error}", err=True)
-        sys.exit(2)
-    sys.exit(code if code >= 0 else 128 - code)  # ended by a signal: as a shell reports it
+        return 2
+    return code if code >= 0 else 128 - code  # ended by a signal: as a shell reports it
 
 
 if __name__ == "__main__":

@@ -9,17 +9,9 @@ from caploom.commands.user_errors import factory_command
 
 @factory_command
 def results(config: Path) -> None:
-    """Print Recall@1/5/10 of every measured recipe."""
+    """Print Recall@1/5/10 of every measured recipe; in a narrow terminal, Recall@1."""
     from caploom.config.factory import Factory
     from caploom.questions.results.latest_results import latest_results
-    from caploom.questions.results.results import classification_rows, result_rows, verdict
-    from caploom.questions.results.tables import by_label, classification_table, markdown_table, recall_table
+    from caploom.questions.results.terminal import results_text
 
-    latest = latest_results(Factory.from_yaml(config))
-    arms = latest.arms
-    for name, rows in by_label(result_rows(arms)).items():
-        click.echo(f"{name}\n{markdown_table(recall_table(rows))}\n{verdict(rows)}")
-    for name, classified in by_label(classification_rows(arms)).items():
-        click.echo(f"{name}\n{markdown_table(classification_table(classified))}")
-    for sentence in latest.sentences():
-        click.echo(sentence)
+    click.echo(results_text(latest_results(Factory.from_yaml(config))))

@@ -10,6 +10,11 @@ import click
 
 from caploom.errors import CaploomError
 
+FACTORY_YAML = Path("caploom.yaml")
+"""The YAML of a command that runs a factory, unless another one is named."""
+
+runs_factory = click.argument("config", type=click.Path(path_type=Path), default=FACTORY_YAML)
+
 
 def factory_command(command: Callable[..., None]) -> click.Command:
     """A command whose first argument, CONFIG, is a factory's YAML."""

@@ -1,5 +1,7 @@
 """The progress of a stage: a bar on a terminal, and a line now and then in a log file and in the run's own log."""
 
+import io
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -65,25 +67,34 @@ class StageBar:
         if self._bar is None:
             from tqdm import tqdm
 
-            interval = _BAR_INTERVAL if sys.stderr.isatty() else _LOG_INTERVAL
+            shown = sys.stderr.isatty()  # a file gets lines instead: see _log_line
             self._bar = tqdm(
-                total=expected, desc=self._stage, unit=f" {self._unit}", mininterval=interval, dynamic_ncols=True
+                total=expected,
+                desc=self._stage,
+                unit=f" {self._unit}",
+                mininterval=_BAR_INTERVAL if shown else math.inf,
+                dynamic_ncols=True,
+                file=sys.stderr if shown else io.StringIO(),
             )
         self._bar.total = expected
 
     def _log_line(self) -> None:
-        """One line in the run's own log: done, rate, time left, failures."""
+        """One line in the run's own log, and in a file instead of a bar: done, rate, time left, failures."""
         self._logged = time.monotonic()
-        if self._log is None or self._bar is None:
+        if self._bar is None:
             return
         seconds = self._logged - self._started
         rate = self._bar.n / seconds if seconds > 0 else 0.0
         total = self._bar.total or 0
         left = self._bar.format_interval((total - self._bar.n) / rate) if rate else "?"
-        self._log(
+        line = (
             f"{self._stage}: {self._bar.n:,} of {total:,} {self._unit}, {rate:.1f} a second, {left} left, "
             f"{self._failed} failed"
         )
+        if not sys.stderr.isatty():
+            print(line, file=sys.stderr, flush=True)
+        if self._log is not None:
+            self._log(line)
 
 
 @contextmanager

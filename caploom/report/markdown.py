@@ -30,7 +30,7 @@ def markdown_report(content: Content) -> str:
 
 
 def without_files(markdown: str) -> str:
-    """The report for a terminal or the UI's metadata, without its files: no charts, no links to files."""
+    """The report for the UI's metadata, without its files: no charts, no links to files."""
     text = re.sub(r"!\[(?:\\.|[^\]\\])*\]\(charts/[^)]*\)\n\n", "", markdown)
     text = re.sub(r"## [^\n]*\n\n(?=## )", "", text)  # the heading of charts alone
     return re.sub(r"\[((?:\\.|[^\]\\])+)\]\(\.\./\.\./[^)]*\)", r"\1", text)

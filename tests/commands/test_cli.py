@@ -2,7 +2,7 @@ import pytest
 from click.testing import CliRunner
 from small_factory import settings_of
 
-from caploom.cli import main
+from caploom.cli import GROUPS, main
 from caploom.config.factory import Factory
 from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import create_new_shards
@@ -42,3 +42,32 @@ def test_failures_lists_every_failed_row_with_its_reason(call, write_source, wri
 
 def test_results_say_what_is_not_measured(call, write_source, write_config):
     assert "Not measured yet: raw-only, sheared." in call("results", write_config(settings_of(write_source(1)))).output
+
+
+def test_the_help_groups_every_command_with_a_whole_sentence(call):
+    text = call("--help").output
+    assert [line for line in text.splitlines() if line in ("Make:", "Look:", "Ask:", "Give away:")] == [
+        "Make:",
+        "Look:",
+        "Ask:",
+        "Give away:",
+    ]
+    for name in (name for names in GROUPS.values() for name in names):
+        assert f"\n  {name} " in text, name
+    assert "..." not in text.split("Make:")[1]
+
+
+@pytest.mark.parametrize("command", ["run", "ui"])
+def test_a_factory_is_named_or_lies_in_the_folder(call, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, file in ([], "caploom.yaml"), (["mine.yaml"], "mine.yaml"):
+        result = call(command, *arguments)
+        assert result.exit_code == 2
+        assert result.output.strip().endswith(f"{file}: there is no such file; name the factory's YAML.")
+        assert len(result.output.strip().splitlines()) == 1
+
+
+def test_an_unknown_command_is_said(call):
+    result = call("rnu")
+    assert result.exit_code == 2
+    assert "No such command 'rnu'" in result.output

@@ -1,5 +1,6 @@
 from caploom.questions.results.results import ResultRow, verdict
 from caploom.questions.results.tables import markdown_table, recall_table
+from caploom.questions.results.terminal import fitting, short_recall_table
 
 
 def row(recipe, recall, seeds=(0,), spread=None):
@@ -29,3 +30,15 @@ def test_the_table_shows_recall_chance_and_spread():
     assert table[1] == ["four", "3", *["12.3"] * 6, "12.3 ± 1.1", "12.3"]
     assert table[2] == ["(chance)", "", *["1.0"] * 6, "1.0", "1.0"]
     assert len(set(map(len, markdown_table(table).splitlines()))) == 1
+
+
+def test_tables_fit_the_terminal():
+    rows = [row("raw-only", 0.05), row("four-captioners-and-a-long-name", 0.123, seeds=(0, 1), spread=0.011)]
+    wide, narrow = recall_table(rows), short_recall_table(rows)
+    assert fitting([wide, narrow], 140) == markdown_table(wide)
+    assert fitting([wide, narrow], 80) == markdown_table(narrow)
+    assert narrow[2] == ["four-captioners-and-a-long-name", "12.3 ± 1.1", "12.3", "12.3", "12.3"]
+    folded = fitting([wide, narrow], 60)
+    assert max(map(len, folded.splitlines())) <= 60
+    assert "12.3 ± 1.1" in folded
+    assert "".join(line.split("|")[1].strip() for line in folded.splitlines()[3:-1]) == narrow[2][0]
