@@ -96,8 +96,8 @@ def test_an_image_is_named_by_identity_beginning_path_or_file(asked, tmp_path):
         assert trace_image(asked.store, text).image_id == image_id
 
 
-def test_an_image_of_an_evaluation_set_alone_is_traced(tmp_path):
-    factory = captioned(write_factory(tmp_path))
+def test_an_image_of_an_evaluation_set_alone_is_traced(own_captioned):
+    factory = own_captioned
     measured(factory, "raw-only")
     shutil.rmtree(factory.store.root / "raw_pairs")
     trace = trace_image(factory.store, image_of(factory, 4)[:10])
