@@ -94,7 +94,11 @@ def s3_server() -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[S3, str]]:
-    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name."""
+    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name.
+
+    s3fs keeps its client from test to test: the server stays, and making one takes longer than most of these tests. A
+    test that sets it up differently clears s3fs's instance cache itself, before and after.
+    """
     import s3fs
 
     for key, value in {
@@ -105,13 +109,11 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         "CAPLOOM_MIRROR": str(tmp_path / "mirrors"),
     }.items():
         monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     bucket = f"b{uuid.uuid4().hex[:10]}"
     s3fs.S3FileSystem().mkdir(bucket)
     s3_server.seen.clear()
     yield s3_server, bucket
     s3_server.spoil, s3_server.code = (lambda method, path: None), "InternalError"
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -171,8 +171,8 @@ def test_two_commands_at_once_both_answer(factory):
         "    print(c.execute('select count(*) from ledger').fetchone()[0])"
     )
     command = [sys.executable, "-c", script, str(factory.store.root)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [each.communicate(timeout=60)[0] for each in running] == ["14\n"] * 3
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [each.communicate(timeout=60)[0] for each in running] == ["14\n"] * 2
     assert not list(factory.store.root.glob(".catalog.duckdb.*"))
 
 

@@ -147,7 +147,7 @@ def test_a_block_that_has_rotted_ends_in_a_sentence_and_a_new_catalog(store):
     file = store.root / CATALOG_FILE
     whole = file.read_bytes()
     rotten = []
-    for start in range(len(whole) // 2, len(whole) - 4096, 65_536):
+    for start in range(len(whole) // 2, len(whole) - 4096, 131_072):
         file.write_bytes(whole[:start] + os.urandom(4096) + whole[start + 4096 :])
         try:
             rows = numbers(store, "select bit_xor(hash(columns(*))) from manifests")

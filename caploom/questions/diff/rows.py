@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-
 from caploom.stages.registry import STAGES, load_stage
 from caploom.storage.duckdb_connection import in_memory
 from caploom.storage.store import Artifact, Store
