@@ -76,7 +76,7 @@ def own(own_whole):
 
 GRID = {
     "captioners": [["second"], {"subsets": "cumulative"}],
-    "shears": ["sentence", "none"],
+    "shears": ["none"],
     "mixes": {"uniform": "uniform", "mostly-raw": {"raw_probability": 0.8}},
     "seeds": [0, 1],
 }
