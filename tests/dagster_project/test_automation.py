@@ -33,6 +33,13 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture
+def in_memory():
+    """An instance in memory: a tick asks it a thousand times, and one on files opens its database for each."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
 def write(tmp_path: Path):
     (tmp_path / "inbox").mkdir()
 
@@ -125,10 +132,10 @@ class Daemon:
             self.instance.report_runless_asset_event(event)
 
 
-def test_a_new_shard_goes_through_captioners_shears_and_merges_and_nothing_comes_too_early(write, instance):
-    daemon = Daemon(write(), instance)
+def test_a_new_shard_goes_through_captioners_shears_and_merges_and_nothing_comes_too_early(write, in_memory):
+    daemon = Daemon(write(), in_memory)
     assert daemon.tick() == set()  # nothing is there of which anything could be made
-    instance.add_dynamic_partitions(SHARD, ["inbox-00000"])
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00000"])
     assert daemon.tick() == set()
     daemon.made("raw_pairs", "inbox-00000")
     raw = {("sheared_captions", "raw-only")}
@@ -151,14 +158,14 @@ def test_a_new_shard_goes_through_captioners_shears_and_merges_and_nothing_comes
     daemon.made("training_set", "both")
     assert daemon.tick() == set()
 
-    instance.add_dynamic_partitions(SHARD, ["inbox-00001"])
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00001"])
     daemon.made("raw_pairs", "inbox-00001")
     assert daemon.tick() == {("captions/one", "inbox-00001"), ("captions/two", "inbox-00001"), *raw}
 
 
-def test_an_edit_of_the_yaml_launches_nothing(write, instance):
-    daemon = Daemon(write(), instance)
-    instance.add_dynamic_partitions(SHARD, ["inbox-00000"])
+def test_an_edit_of_the_yaml_launches_nothing(write, in_memory):
+    daemon = Daemon(write(), in_memory)
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00000"])
     daemon.made("raw_pairs", "inbox-00000")
     for asset, partitions in (
         ("captions/one", ["inbox-00000"]),
@@ -172,14 +179,14 @@ def test_an_edit_of_the_yaml_launches_nothing(write, instance):
     daemon.tick()
     cursor = daemon.cursor
     edited = write(shears={"first": [{"max_words": 3}]}, captioners={"one": {**CAPTIONER, "seed": 4}, "two": CAPTIONER})
-    daemon = Daemon(edited, instance)
+    daemon = Daemon(edited, in_memory)
     daemon.cursor = cursor
     assert daemon.tick() == set()
     assert daemon.tick() == set()
 
 
-def test_the_report_follows_a_measurement(write, instance):
-    daemon = Daemon(write(), instance)
+def test_the_report_follows_a_measurement(write, in_memory):
+    daemon = Daemon(write(), in_memory)
     daemon.tick()
     daemon.made("retrieval_metrics", "both")
     assert ("ablation_report", None) in daemon.tick()
