@@ -74,6 +74,11 @@ def captioned(path: Path) -> Factory:
     return factory
 
 
+def make_captioned(folder: Path) -> None:
+    """The factory as far as its captions."""
+    captioned(write_factory(folder))
+
+
 def make_asked(folder: Path) -> None:
     """Both recipes measured, the raw one the worse."""
     factory = captioned(write_factory(folder))

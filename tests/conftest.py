@@ -1,6 +1,5 @@
 """What many tests need: pictures with captions, and factories over them."""
 
-import json
 import os
 import socket
 import subprocess
@@ -13,11 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
-from asked_factory import copied, make_asked
+from asked_factory import copied, make_asked, make_captioned
 from hypothesis import settings as hypothesis_settings
 from made_once import MadeOnce, made_once_of
 from object_storage import S3, serve
-from small_factory import picture, settings_of
+from small_factory import settings_of, source_in
 from whole_factory import make_whole, moved, settings_in
 
 from caploom.config.factory import Factory
@@ -49,14 +48,7 @@ def write_source(tmp_path: Path) -> Callable[..., Path]:
     """Writes `count` pictures and their captions.json; `extra` rows are appended as they are."""
 
     def write(count: int, extra: Sequence[Any] = (), name: str = "source") -> Path:
-        folder = tmp_path / name
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        rows: list[Any] = []
-        for number in range(count):
-            picture(number).save(folder / "images" / f"{number:04d}.png")
-            rows.append({"image": f"{number:04d}.png", "caption": f"photo {number}"})
-        (folder / "captions.json").write_text(json.dumps([*rows, *extra]), encoding="utf-8")
-        return folder
+        return source_in(tmp_path / name, count, extra)
 
     return write
 
@@ -102,7 +94,11 @@ def s3_server() -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[S3, str]]:
-    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name."""
+    """A fresh bucket, the credentials in the environment; gives the server and the bucket's name.
+
+    s3fs keeps its client from test to test: the server stays, and making one takes longer than most of these tests. A
+    test that sets it up differently clears s3fs's instance cache itself, before and after.
+    """
     import s3fs
 
     for key, value in {
@@ -113,13 +109,11 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         "CAPLOOM_MIRROR": str(tmp_path / "mirrors"),
     }.items():
         monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
     bucket = f"b{uuid.uuid4().hex[:10]}"
     s3fs.S3FileSystem().mkdir(bucket)
     s3_server.seen.clear()
     yield s3_server, bucket
     s3_server.spoil, s3_server.code = (lambda method, path: None), "InternalError"
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +171,12 @@ def asked(made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory) -> Fact
 def own_asked(made_once: MadeOnce, tmp_path: Path) -> Factory:
     """The same with a store of the test's own."""
     return copied(made_once("asked", make_asked), tmp_path)
+
+
+@pytest.fixture
+def own_captioned(made_once: MadeOnce, tmp_path: Path) -> Factory:
+    """The same as far as its captions."""
+    return copied(made_once("captioned", make_captioned), tmp_path)
 
 
 @pytest.fixture(scope="session")

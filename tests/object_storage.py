@@ -22,10 +22,10 @@ class S3:
 
 def serve() -> tuple[S3, Any]:
     """Start moto's S3 in a thread behind the spoiler; gives it and what shuts it down."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.server import create_backend_app
     from werkzeug.serving import make_server
 
-    app = DomainDispatcherApplication(create_backend_app)
+    app = create_backend_app("s3")
 
     def spoiled(environ: dict[str, Any], start_response: Any) -> Any:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]

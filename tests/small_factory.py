@@ -1,5 +1,6 @@
 """A small factory to test with: pictures of colours, its YAML, and a small real captioner that names the colours."""
 
+import json
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def write_pictures(folder: Path, count: int) -> list[ImageRef]:
         picture(number).save(path)
         refs.append(ImageRef(image_identity(path.read_bytes()), str(path), path.name))
     return refs
+
+
+def source_in(folder: Path, count: int, extra: Sequence[Any] = ()) -> Path:
+    """A folder of `count` pictures and their captions.json; `extra` rows are appended as they are."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[Any] = []
+    for number in range(count):
+        picture(number).save(folder / "images" / f"{number:04d}.png")
+        rows.append({"image": f"{number:04d}.png", "caption": f"photo {number}"})
+    (folder / "captions.json").write_text(json.dumps([*rows, *extra]), encoding="utf-8")
+    return folder
 
 
 class ColourBackend:

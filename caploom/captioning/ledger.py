@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caploom.common.locks import one_at_a_time
+from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import CAPTIONS
 from caploom.storage.store import Store
@@ -81,8 +81,7 @@ class Ledger:
         if not finished and not len(parts):
             return None
         sources = ["select * from parts", *([f"select {', '.join(read)} from read_parquet(?)"] if finished else [])]
-        with damage_explained(self._kind_folder), duckdb.connect() as connection:
-            self._store.open_to(connection)
+        with damage_explained(self._kind_folder), connection_to(self._store) as connection:
             connection.register("wanted", wanted)
             connection.register("parts", parts)
             known = f"with known as ({' union all '.join(sources)})"

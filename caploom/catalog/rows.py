@@ -23,6 +23,7 @@ from caploom.catalog.views import UNREADABLE, as_pattern, describe
 from caploom.errors import StoreError
 from caploom.stages.artifact_names import artifact_label
 from caploom.stages.registry import load_stage
+from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.manifest import MANIFEST, Manifest
 from caploom.storage.manifest_checks import checked_manifest
 from caploom.storage.store import Store
@@ -179,8 +180,7 @@ def _insert_images(connection: duckdb.DuckDBPyConnection, store: Store, addresse
             from read_parquet($files, filename = true, hive_partitioning = false)
         ) order by 3, 1
     """
-    with duckdb.connect() as reader:
-        store.open_to(reader)
+    with connection_to(store) as reader:
         images = reader.sql(query, params={"files": files}).to_arrow_table()
     connection.register("_rows", images)
     connection.execute(f"insert into {IMAGES.name} select * from _rows")

@@ -128,8 +128,10 @@ def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
             # DuckDB reads a file to find the columns, and cannot read this one: the view names the readable ones.
             readable = [(_readable(connection, root, source), several) for source, several in sources]
             _create(connection, name, _over(root, tables, [each for each in readable if each[0]]))
+    connection.execute("begin")  # for all comments at once: each would be written to the disk by itself
     for relation in VIEWS:
         describe(connection, "view", relation)
+    connection.execute("commit")
 
 
 def _create(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import duckdb
 import pyarrow as pa
 
 from caploom.common.hashing import content_version
@@ -22,6 +21,7 @@ from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_of, sources_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
+from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
 from caploom.storage.store import Artifact, Draft
@@ -242,8 +242,7 @@ def pairs_elsewhere(graph: Graph, own: str, pair_ids: Sequence[str]) -> dict[str
                 shards[f"{store.tables_root}/{address}/{PAIRS_FILE}"] = shard
     if not shards:
         return {}
-    with damage_explained(store.path(KIND)), duckdb.connect() as connection:
-        store.open_to(connection)
+    with damage_explained(store.path(KIND)), connection_to(store) as connection:
         connection.register("wanted", pa.table({"pair_id": list(pair_ids)}))
         query = (
             "select distinct pair_id, filename from read_parquet(?, filename = true) semi join wanted using (pair_id)"

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from caploom.common.locks import one_at_a_time
 from caploom.errors import StoreError
+from caploom.storage.duckdb_connection import connection_to, in_memory
 from caploom.storage.manifest import MANIFEST
 from caploom.storage.store import Store
 from caploom.storage.tables import damage_explained
@@ -123,8 +123,7 @@ class KeyIndex:
         if not files:
             return _HASHES.empty_table()
         of_file = pa.table({"filename": files, "artifact": [numbers[file] for file in files]})
-        with damage_explained(self._folder), duckdb.connect() as connection:
-            self._store.open_to(connection)
+        with damage_explained(self._folder), connection_to(self._store) as connection:
             connection.register("of_file", of_file)
             query = (
                 f"select {_hash(self._column)} as hash, artifact from read_parquet(?, filename = true)"
@@ -211,6 +210,6 @@ def _hash(column: str) -> str:
 
 
 def _hashes(keys: Sequence[str]) -> list[int]:
-    with duckdb.connect() as connection:
+    with in_memory() as connection:
         connection.register("asked", pa.table({"key": list(keys)}))
         return [hashed for (hashed,) in connection.execute(f"select distinct {_hash('key')} from asked").fetchall()]

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -229,8 +230,15 @@ def _tokenizer(architecture: dict[str, Any]) -> Tokenize:
         mode = text.get("tokenizer_mode")
         tokenize: Tokenize = open_clip.HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
     else:
-        tokenize = open_clip.SimpleTokenizer(context_length=context_length, **options)
+        tokenize = _simple_tokenizer(context_length, json.dumps(options))
     return tokenize
+
+
+@cache
+def _simple_tokenizer(context_length: int, options: str) -> Tokenize:
+    """One of each kind is enough, and reading its vocabulary takes longer than building a small model."""
+    tokenizer: Tokenize = open_clip.SimpleTokenizer(context_length=context_length, **json.loads(options))
+    return tokenizer
 
 
 def _takes_short_texts(network: Network) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from asked_factory import captioned, write_factory
+from asked_factory import copied, make_captioned
 
 from caploom.catalog import files as catalog_files
 from caploom.catalog.catalog import open_catalog
@@ -22,9 +22,9 @@ from caploom.storage.store import Plan, Store
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(own_captioned):
     """Two shards with captions."""
-    return captioned(write_factory(tmp_path)).store
+    return own_captioned.store
 
 
 def numbers(store, query):
@@ -67,9 +67,9 @@ def test_a_file_that_is_gone_is_nobodys_concern_until_it_is_read(store):
 
 
 @pytest.mark.parametrize("name", ["it's [a] store*", "with space", "umläut 写", 'quo"te', "per%cent"])
-def test_every_view_works_in_a_folder_with_any_name(tmp_path, name):
+def test_every_view_works_in_a_folder_with_any_name(made_once, tmp_path, name):
     (tmp_path / name).mkdir()
-    store = captioned(write_factory(tmp_path / name / "inner")).store
+    store = copied(made_once("captioned", make_captioned), tmp_path / name).store
     with open_catalog(store) as catalog:
         asked = {view.name: ask(catalog, store, f"select count(*) from {view.name}").rows for view in VIEWS}
     assert asked["ledger"] == [(15,)]
@@ -78,9 +78,9 @@ def test_every_view_works_in_a_folder_with_any_name(tmp_path, name):
     assert (store.root / CATALOG_FILE).is_file()
 
 
-def test_a_folder_that_duckdb_cannot_write_a_file_into_has_a_catalog_for_the_moment(tmp_path):
+def test_a_folder_that_duckdb_cannot_write_a_file_into_has_a_catalog_for_the_moment(made_once, tmp_path):
     (tmp_path / "what?").mkdir()
-    store = captioned(write_factory(tmp_path / "what?" / "inner")).store
+    store = copied(made_once("captioned", make_captioned), tmp_path / "what?").store
     assert numbers(store, "select count(*) from ledger") == [(15,)]
     assert sorted(path.name for path in store.root.iterdir() if "catalog.duckdb" in path.name) == []
 
@@ -147,7 +147,7 @@ def test_a_block_that_has_rotted_ends_in_a_sentence_and_a_new_catalog(store):
     file = store.root / CATALOG_FILE
     whole = file.read_bytes()
     rotten = []
-    for start in range(len(whole) // 2, len(whole) - 4096, 65_536):
+    for start in range(len(whole) // 2, len(whole) - 4096, 131_072):
         file.write_bytes(whole[:start] + os.urandom(4096) + whole[start + 4096 :])
         try:
             rows = numbers(store, "select bit_xor(hash(columns(*))) from manifests")

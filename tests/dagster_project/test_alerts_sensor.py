@@ -61,10 +61,9 @@ class Looking:
 
 
 @pytest.fixture
-def looking(write_source, make_factory, tmp_path):
+def looking(write_source, make_factory, tmp_path, instance):
     make_factory(write_source(3), alerts={"ui_url": "http://ui.example"})
-    with dg.instance_for_test() as instance:
-        yield Looking(tmp_path / "factory.yaml", instance)
+    yield Looking(tmp_path / "factory.yaml", instance)
 
 
 def fail(instance, asset=broken, **how):
@@ -140,13 +139,12 @@ def test_what_got_too_old_is_told(looking, caplog):
     assert messages[1].endswith("http://ui.example/assets/captions/llava")
 
 
-def test_kinds_that_are_not_named_are_passed_over(write_source, make_factory, tmp_path):
+def test_kinds_that_are_not_named_are_passed_over(write_source, make_factory, tmp_path, instance):
     make_factory(write_source(3), alerts={"on": ["freshness"]})
-    with dg.instance_for_test() as instance:
-        looking = Looking(tmp_path / "factory.yaml", instance)
-        looking.tick()
-        fail(instance, crashing)
-        assert looking.tick() == "Nothing went wrong."
+    looking = Looking(tmp_path / "factory.yaml", instance)
+    looking.tick()
+    fail(instance, crashing)
+    assert looking.tick() == "Nothing went wrong."
 
 
 def test_the_sensor_runs_unless_there_is_nowhere_to_say_it(write_source, make_factory, tmp_path):

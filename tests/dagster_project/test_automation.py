@@ -33,6 +33,13 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture
+def in_memory():
+    """An instance in memory: a tick asks it a thousand times, and one on files opens its database for each."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
 def write(tmp_path: Path):
     (tmp_path / "inbox").mkdir()
 
@@ -125,70 +132,65 @@ class Daemon:
             self.instance.report_runless_asset_event(event)
 
 
-def test_a_new_shard_goes_through_captioners_shears_and_merges_and_nothing_comes_too_early(write):
-    with dg.instance_for_test() as instance:
-        daemon = Daemon(write(), instance)
-        assert daemon.tick() == set()  # nothing is there of which anything could be made
-        instance.add_dynamic_partitions(SHARD, ["inbox-00000"])
-        assert daemon.tick() == set()
-        daemon.made("raw_pairs", "inbox-00000")
-        raw = {("sheared_captions", "raw-only")}
-        assert daemon.tick() == {("captions/one", "inbox-00000"), ("captions/two", "inbox-00000"), *raw}
-        daemon.made("sheared_captions", "raw-only")
-        daemon.made("captions/one", "inbox-00000")
-        assert daemon.tick() == {
-            ("captions/two", "inbox-00000"),  # nobody made it yet
-            ("sheared/one", "first"),
-            ("training_set", "raw-only"),
-        }
-        daemon.made("training_set", "raw-only")
-        daemon.made("sheared/one", "first")
-        daemon.made("captions/two", "inbox-00000")
-        assert daemon.tick() == {("sheared/two", "first")}
-        daemon.made("sheared/two", "first")
-        assert daemon.tick() == {("sheared_captions", "both")}
-        daemon.made("sheared_captions", "both")
-        assert daemon.tick() == {("training_set", "both")}
-        daemon.made("training_set", "both")
-        assert daemon.tick() == set()
+def test_a_new_shard_goes_through_captioners_shears_and_merges_and_nothing_comes_too_early(write, in_memory):
+    daemon = Daemon(write(), in_memory)
+    assert daemon.tick() == set()  # nothing is there of which anything could be made
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00000"])
+    assert daemon.tick() == set()
+    daemon.made("raw_pairs", "inbox-00000")
+    raw = {("sheared_captions", "raw-only")}
+    assert daemon.tick() == {("captions/one", "inbox-00000"), ("captions/two", "inbox-00000"), *raw}
+    daemon.made("sheared_captions", "raw-only")
+    daemon.made("captions/one", "inbox-00000")
+    assert daemon.tick() == {
+        ("captions/two", "inbox-00000"),  # nobody made it yet
+        ("sheared/one", "first"),
+        ("training_set", "raw-only"),
+    }
+    daemon.made("training_set", "raw-only")
+    daemon.made("sheared/one", "first")
+    daemon.made("captions/two", "inbox-00000")
+    assert daemon.tick() == {("sheared/two", "first")}
+    daemon.made("sheared/two", "first")
+    assert daemon.tick() == {("sheared_captions", "both")}
+    daemon.made("sheared_captions", "both")
+    assert daemon.tick() == {("training_set", "both")}
+    daemon.made("training_set", "both")
+    assert daemon.tick() == set()
 
-        instance.add_dynamic_partitions(SHARD, ["inbox-00001"])
-        daemon.made("raw_pairs", "inbox-00001")
-        assert daemon.tick() == {("captions/one", "inbox-00001"), ("captions/two", "inbox-00001"), *raw}
-
-
-def test_an_edit_of_the_yaml_launches_nothing(write):
-    with dg.instance_for_test() as instance:
-        daemon = Daemon(write(), instance)
-        instance.add_dynamic_partitions(SHARD, ["inbox-00000"])
-        daemon.made("raw_pairs", "inbox-00000")
-        for asset, partitions in (
-            ("captions/one", ["inbox-00000"]),
-            ("captions/two", ["inbox-00000"]),
-            ("sheared/one", ["first"]),
-            ("sheared/two", ["first"]),
-            ("sheared_captions", ["raw-only", "both"]),
-            ("training_set", ["raw-only", "both"]),
-        ):
-            daemon.made(asset, *partitions)
-        daemon.tick()
-        cursor = daemon.cursor
-        edited = write(
-            shears={"first": [{"max_words": 3}]}, captioners={"one": {**CAPTIONER, "seed": 4}, "two": CAPTIONER}
-        )
-        daemon = Daemon(edited, instance)
-        daemon.cursor = cursor
-        assert daemon.tick() == set()
-        assert daemon.tick() == set()
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00001"])
+    daemon.made("raw_pairs", "inbox-00001")
+    assert daemon.tick() == {("captions/one", "inbox-00001"), ("captions/two", "inbox-00001"), *raw}
 
 
-def test_the_report_follows_a_measurement(write):
-    with dg.instance_for_test() as instance:
-        daemon = Daemon(write(), instance)
-        daemon.tick()
-        daemon.made("retrieval_metrics", "both")
-        assert ("ablation_report", None) in daemon.tick()
-        assert ("ablation_report", None) not in daemon.tick()
+def test_an_edit_of_the_yaml_launches_nothing(write, in_memory):
+    daemon = Daemon(write(), in_memory)
+    in_memory.add_dynamic_partitions(SHARD, ["inbox-00000"])
+    daemon.made("raw_pairs", "inbox-00000")
+    for asset, partitions in (
+        ("captions/one", ["inbox-00000"]),
+        ("captions/two", ["inbox-00000"]),
+        ("sheared/one", ["first"]),
+        ("sheared/two", ["first"]),
+        ("sheared_captions", ["raw-only", "both"]),
+        ("training_set", ["raw-only", "both"]),
+    ):
+        daemon.made(asset, *partitions)
+    daemon.tick()
+    cursor = daemon.cursor
+    edited = write(shears={"first": [{"max_words": 3}]}, captioners={"one": {**CAPTIONER, "seed": 4}, "two": CAPTIONER})
+    daemon = Daemon(edited, in_memory)
+    daemon.cursor = cursor
+    assert daemon.tick() == set()
+    assert daemon.tick() == set()
+
+
+def test_the_report_follows_a_measurement(write, in_memory):
+    daemon = Daemon(write(), in_memory)
+    daemon.tick()
+    daemon.made("retrieval_metrics", "both")
+    assert ("ablation_report", None) in daemon.tick()
+    assert ("ablation_report", None) not in daemon.tick()
 
 
 def inbox_tick(path: Path, instance: dg.DagsterInstance) -> Any:
@@ -206,42 +208,39 @@ def drop(inbox: Path, numbers: range) -> None:
         (inbox / f"{number}.txt").write_text(f"number {number}")
 
 
-def test_the_inbox_s_shards_become_partitions_and_one_run_until_they_are_ingested(write, tmp_path):
+def test_the_inbox_s_shards_become_partitions_and_one_run_until_they_are_ingested(write, tmp_path, instance):
     path = write()
     drop(tmp_path / "inbox", range(3))
-    with dg.instance_for_test() as instance:
-        lost = inbox_tick(path, instance)  # killed before anything of it was done
-        first = inbox_tick(path, instance)
-        assert [request.run_key for request in first.run_requests] == [lost.run_requests[0].run_key] == ["inbox-00000"]
-        tags = first.run_requests[0].tags
-        assert (tags[RANGE_START_TAG], tags[RANGE_END_TAG]) == ("inbox-00000", "inbox-00001")
-        assert tags[WHY_TAG] == "new images in the inbox: inbox-00000 to inbox-00001"
-        assert first.dynamic_partitions_requests[0].partition_keys == ["inbox-00000", "inbox-00001"]
-        instance.add_dynamic_partitions(SHARD, ["inbox-00000", "inbox-00001"])
-        killed_before_its_run = inbox_tick(path, instance)
-        assert killed_before_its_run.dynamic_partitions_requests == []
-        assert [request.run_key for request in killed_before_its_run.run_requests] == ["inbox-00000"]
+    lost = inbox_tick(path, instance)  # killed before anything of it was done
+    first = inbox_tick(path, instance)
+    assert [request.run_key for request in first.run_requests] == [lost.run_requests[0].run_key] == ["inbox-00000"]
+    tags = first.run_requests[0].tags
+    assert (tags[RANGE_START_TAG], tags[RANGE_END_TAG]) == ("inbox-00000", "inbox-00001")
+    assert tags[WHY_TAG] == "new images in the inbox: inbox-00000 to inbox-00001"
+    assert first.dynamic_partitions_requests[0].partition_keys == ["inbox-00000", "inbox-00001"]
+    instance.add_dynamic_partitions(SHARD, ["inbox-00000", "inbox-00001"])
+    killed_before_its_run = inbox_tick(path, instance)
+    assert killed_before_its_run.dynamic_partitions_requests == []
+    assert [request.run_key for request in killed_before_its_run.run_requests] == ["inbox-00000"]
 
 
-def test_an_inbox_that_is_not_there_is_said_and_does_not_crash(write, tmp_path):
+def test_an_inbox_that_is_not_there_is_said_and_does_not_crash(write, tmp_path, instance):
     (tmp_path / "inbox").rmdir()
-    with dg.instance_for_test() as instance:
-        assert "there is no such file or folder" in inbox_tick(write(), instance).skip_reason.skip_message
-        assert inbox_tick(write(), instance).skip_reason.skip_message == "Nothing is new."
+    assert "there is no such file or folder" in inbox_tick(write(), instance).skip_reason.skip_message
+    assert inbox_tick(write(), instance).skip_reason.skip_message == "Nothing is new."
     events = (tmp_path / "store" / "inbox" / "journal.sqlite").exists()
     assert events
 
 
-def test_failed_images_are_asked_for_again_by_the_schedule(write, tmp_path, monkeypatch):
+def test_failed_images_are_asked_for_again_by_the_schedule(write, tmp_path, monkeypatch, instance):
     path = write()
     schedule = definitions_of(path).get_repository_def().get_schedule_def("retry_failed_rows")
     failures = {"one": {"inbox-00000": 2, "inbox-00001": 1, "inbox-00003": 4}, "two": {}}
     monkeypatch.setattr("dagster_project.schedules.failed_rows.shards_to_retry", lambda _, name: failures[name])
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions(SHARD, [f"inbox-{number:05d}" for number in range(4)])
-        resources = {"factory": FactoryResource(config_path=str(path))}
-        with dg.build_schedule_context(instance=instance, resources=resources) as context:
-            requests = list(schedule(context))
+    instance.add_dynamic_partitions(SHARD, [f"inbox-{number:05d}" for number in range(4)])
+    resources = {"factory": FactoryResource(config_path=str(path))}
+    with dg.build_schedule_context(instance=instance, resources=resources) as context:
+        requests = list(schedule(context))
     assert [(each.tags[RANGE_START_TAG], each.tags[RANGE_END_TAG]) for each in requests] == [
         ("inbox-00000", "inbox-00001"),
         ("inbox-00003", "inbox-00003"),
@@ -250,13 +249,12 @@ def test_failed_images_are_asked_for_again_by_the_schedule(write, tmp_path, monk
     assert requests[0].run_config["ops"] == {"captions__one": {"config": {"retry_failures": True}}}
 
 
-def test_a_report_that_came_too_early_is_no_fault_of_the_automation_and_one_of_a_person(write):
+def test_a_report_that_came_too_early_is_no_fault_of_the_automation_and_one_of_a_person(write, instance):
     path = write()
     definitions = definitions_of(path)
-    with dg.instance_for_test() as instance:
-        for tags, succeeds in (({WHY_TAG: "a recipe was measured"}, True), ({}, False)):
-            done = definitions.resolve_job_def("report").execute_in_process(
-                instance=instance, tags=tags, raise_on_error=False
-            )
-            assert done.success is succeeds
-            assert done.get_asset_materialization_events() == []
+    for tags, succeeds in (({WHY_TAG: "a recipe was measured"}, True), ({}, False)):
+        done = definitions.resolve_job_def("report").execute_in_process(
+            instance=instance, tags=tags, raise_on_error=False
+        )
+        assert done.success is succeeds
+        assert done.get_asset_materialization_events() == []

@@ -17,9 +17,9 @@ HERE = {"host": "localhost", "socket": "/any"}
 
 
 @pytest.fixture
-def instance():
+def instance(dagster_home):
     launcher = {"module": "dagster_project.run_launcher", "class": "WatchedRunLauncher"}
-    with dg.instance_for_test(overrides={"run_launcher": launcher}) as made:
+    with dg.instance_for_test(overrides={"run_launcher": launcher}, temp_dir=str(dagster_home)) as made:
         yield made
 
 

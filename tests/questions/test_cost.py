@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from small_factory import picture
-from whole_factory import edited, factory_of, make_everything, make_whole, reader, settings_in, write_settings
+from whole_factory import edited, factory_of, make_data, make_recipes, reader, write_settings
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.ledger import Ledger
@@ -76,7 +76,7 @@ def own(own_whole):
 
 GRID = {
     "captioners": [["second"], {"subsets": "cumulative"}],
-    "shears": ["sentence", "none"],
+    "shears": ["none"],
     "mixes": {"uniform": "uniform", "mostly-raw": {"raw_probability": 0.8}},
     "seeds": [0, 1],
 }
@@ -97,7 +97,7 @@ def test_what_an_edit_costs_is_what_the_run_then_makes(own, path, value, caption
     changed = edited(own, *path, value=value)
     before = artifacts(own)
     plan = plan_cost(factory_of(changed))
-    make_everything(factory_of(changed))
+    make_recipes(factory_of(changed))
     made = {kind: after - before[kind] for kind, after in artifacts(changed).items()}
     assert to_do(plan) == {kind: len(addresses) for kind, addresses in made.items()}
     assert plan.captions == captions == generated(changed, made["captions"])
@@ -107,8 +107,8 @@ def test_what_an_edit_costs_is_what_the_run_then_makes(own, path, value, caption
 
 
 def test_new_rows_are_counted_before_they_are_cut(tmp_path):
-    make_whole(tmp_path)
-    own = settings_in(tmp_path)
+    own = write_settings(tmp_path)
+    make_data(factory_of(own))
     captions = tmp_path / "pairs.json"
     rows = json.loads(captions.read_text())
     picture(40).save(tmp_path / "pairs" / "40.png")

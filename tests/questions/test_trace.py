@@ -96,8 +96,8 @@ def test_an_image_is_named_by_identity_beginning_path_or_file(asked, tmp_path):
         assert trace_image(asked.store, text).image_id == image_id
 
 
-def test_an_image_of_an_evaluation_set_alone_is_traced(tmp_path):
-    factory = captioned(write_factory(tmp_path))
+def test_an_image_of_an_evaluation_set_alone_is_traced(own_captioned):
+    factory = own_captioned
     measured(factory, "raw-only")
     shutil.rmtree(factory.store.root / "raw_pairs")
     trace = trace_image(factory.store, image_of(factory, 4)[:10])
@@ -177,7 +177,7 @@ def test_a_table_that_is_gone_is_noted(own_asked):
 @pytest.mark.parametrize("files", [1, 2, 9])
 def test_rows_are_found_wherever_the_files_are_cut(tmp_path, files, rows_an_image):
     chance = random.Random(files)
-    ids = image_ids(np.random.default_rng(files).integers(0, 256, (90, 32), np.uint8)).to_pylist()
+    ids = image_ids(np.random.default_rng(files).integers(0, 256, (30, 32), np.uint8)).to_pylist()
     words = np.array([int(each[:16], 16) for each in ids], np.uint64)
     ids = [ids[place] for place in np.argsort(order_keys(words, ORDER_SEED))]
     rows = [

@@ -31,7 +31,7 @@ def assert_equal_to_scalar(texts, steps):
     column = shear_column(pa.array(texts, pa.string()), steps, context)
     for number, text in enumerate(texts):
         start, end = shear_span(text, steps, context.row(number))
-        assert (column.start[number], column.end[number]) == (start, end), repr(text)
+        assert (column.start[number], column.end[number]) == (start, end), f"{steps}: {text!r}"
         assert column.texts[number].as_py() == text[start:end]
         assert column.source_words[number] == len(text.split())
         assert column.words[number] == len(text[start:end].split())
@@ -44,11 +44,11 @@ def test_a_column_is_sheared_as_its_texts_are(shear):
     assert_equal_to_scalar(texts, steps_of(shear))
 
 
-@pytest.mark.parametrize("shear", SHEARS, ids=str)
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXTS, max_size=8))
-def test_any_column_is_sheared_as_its_texts_are(shear, texts):
-    assert_equal_to_scalar(texts, steps_of(shear))
+def test_any_column_is_sheared_as_its_texts_are(texts):
+    for shear in SHEARS:  # of each drawn column: drawing takes longer than shearing
+        assert_equal_to_scalar(texts, steps_of(shear))
 
 
 def test_every_realistic_first_sentence_is_the_scalar_rule_s():
@@ -71,9 +71,10 @@ def test_whether_a_cap_was_reached_is_told():
     assert column.cut.tolist() == [True, False, True]
 
 
-def test_a_text_of_a_million_characters_is_sheared_in_seconds():
+def test_a_text_of_a_quarter_of_a_million_characters_is_sheared_in_seconds():
+    """A rule whose time grows with the square of a text's length would take hours."""
     pieces = ("St. ", "a", "。", "\x01 ")
-    texts = [piece * (1_000_000 // len(piece)) for piece in pieces]
+    texts = [piece * (250_000 // len(piece)) for piece in pieces]
     for shear in SHEARS:
         if shear != [{"max_tokens": 5, "tokenizer": "captioner"}]:
             column = shear_column(pa.array(texts), steps_of(shear), context_of(len(texts)))

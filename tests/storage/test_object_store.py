@@ -37,6 +37,16 @@ from caploom.storage.tables import table_of, write_table
 
 
 @pytest.fixture
+def own_client():
+    """s3fs's client is made anew for this test, and for those after it."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
 def url(object_storage_url):
     return f"{object_storage_url}/factory"
 
@@ -246,7 +256,7 @@ def test_a_storage_that_fails_now_and_then_loses_nothing(s3, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, monkeypatch):
+def test_a_storage_that_stays_down_ends_in_one_sentence_and_nothing_counts(s3, own_client, monkeypatch):
     server, bucket = s3
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store = open_store(f"s3://{bucket}/factory")
@@ -353,8 +363,8 @@ def test_an_image_of_a_pack_in_the_bucket_is_read_by_its_range(url):
 
 @pytest.fixture
 def far_factory(write_source, url):
-    """A factory of three shards whose store is at the URL."""
-    source = write_source(7)
+    """A factory of two shards whose store is at the URL."""
+    source = write_source(5)
     settings = settings_of(source, store=url, shard_size=3)
     factory = Factory.from_config(parse_config(settings, base=source.parent, source="far.yaml"))
     for shard in create_new_shards(factory):
@@ -369,28 +379,28 @@ def test_of_two_machines_that_cut_shards_at_once_one_is_told_to_run_again(
         pytest.skip("the tests' server for Google's storage knows no conditional writes")
     rows = [row for listing in list_shards(far_factory) for row in shard_rows(listing)]
     there = Factory(far_factory.config, elsewhere(far_factory.config.store, tmp_path))
-    assert write_shard(far_factory, "shard-00003", rows[:2], {}) == "shard-00003"
-    assert write_shard(there, "shard-00003", rows[:2], {}) == "shard-00003"  # the same rows, cut twice
-    with pytest.raises(StoreError, match=r"shard-00003: another machine cuts shards .* run again when it is done"):
-        write_shard(there, "shard-00003", rows[1:3], {})
-    assert len(list_shards(there)) == 4
+    assert write_shard(far_factory, "shard-00002", rows[:2], {}) == "shard-00002"
+    assert write_shard(there, "shard-00002", rows[:2], {}) == "shard-00002"  # the same rows, cut twice
+    with pytest.raises(StoreError, match=r"shard-00002: another machine cuts shards .* run again when it is done"):
+        write_shard(there, "shard-00002", rows[1:3], {})
+    assert len(list_shards(there)) == 3
     # A process that was killed between its claim and its listing blocks the name for a minute.
-    there.store.bucket.create(f"shards/{source_fingerprint(there)}/shard-00004/claim", b"f" * 16)
+    there.store.bucket.create(f"shards/{source_fingerprint(there)}/shard-00003/claim", b"f" * 16)
     with pytest.raises(StoreError, match="another machine cuts shards"):
-        write_shard(far_factory, "shard-00004", rows[:1], {})
+        write_shard(far_factory, "shard-00003", rows[:1], {})
     monkeypatch.setattr(object_store, "_CLAIM_COUNTS", 0)
-    write_shard(far_factory, "shard-00004", rows[:1], {})
-    assert [each.manifest.configuration["shard"] for each in list_shards(there)][-1] == "shard-00004"
+    write_shard(far_factory, "shard-00003", rows[:1], {})
+    assert [each.manifest.configuration["shard"] for each in list_shards(there)][-1] == "shard-00003"
 
 
 def test_duckdb_reads_the_tables_where_they_lie(far_factory, tmp_path):
     other = elsewhere(far_factory.config.store, tmp_path)
     question = "select shard, count(*), min(raw_caption) from pairs group by shard order by shard"
-    told = [("shard-00000", 3, "photo 0"), ("shard-00001", 3, "photo 3"), ("shard-00002", 1, "photo 6")]
+    told = [("shard-00000", 3, "photo 0"), ("shard-00001", 2, "photo 3")]
     for _ in range(2):  # the catalog is written, and then found
         with open_catalog(other) as catalog:
             assert ask(catalog, other, question).rows == told
-            assert ask(catalog, other, "select count(distinct raw_caption) from pairs").rows == [(7,)]
+            assert ask(catalog, other, "select count(distinct raw_caption) from pairs").rows == [(5,)]
             assert ask(catalog, other, "select * from failures").rows == []
             with pytest.raises(StoreError, match="DuckDB cannot answer"):
                 ask(catalog, other, f"select * from read_csv('{tmp_path}/source/captions.json')")
@@ -404,16 +414,16 @@ def test_a_query_over_a_store_that_changes_sees_what_is_there_now(far_factory, t
     other = elsewhere(far_factory.config.store, tmp_path)
     question = "select count(*) from pairs"
     with open_catalog(other) as catalog:
-        assert ask(catalog, other, question).rows == [(7,)]
-    write_source(9)
+        assert ask(catalog, other, question).rows == [(5,)]
+    write_source(7)
     for shard in create_new_shards(far_factory):
         ingest_shard(far_factory, shard)
     with open_catalog(other) as catalog:
-        assert ask(catalog, other, question).rows == [(9,)]
+        assert ask(catalog, other, question).rows == [(7,)]
     gone = far_factory.store.list("raw_pairs")[0].manifest.address
     far_factory.store.bucket.delete(f"{gone}/manifest.json")
     with open_catalog(other) as catalog:
-        assert ask(catalog, other, question).rows[0][0] < 9
+        assert ask(catalog, other, question).rows[0][0] < 7
 
 
 def test_a_table_that_is_damaged_in_the_bucket_is_named(far_factory, tmp_path):
@@ -422,7 +432,7 @@ def test_a_table_that_is_damaged_in_the_bucket_is_named(far_factory, tmp_path):
     store.bucket.write(pairs, b"no table at all" * 20)
     other = elsewhere(far_factory.config.store, tmp_path)
     with open_catalog(other) as catalog:
-        assert ask(catalog, other, "select count(*) from pairs").rows[0][0] in (4, 6)
+        assert ask(catalog, other, "select count(*) from pairs").rows[0][0] in (2, 3)
         ((problem,),) = ask(catalog, other, "select distinct problem from damaged").rows
     assert "it cannot be read as a table" in problem
 
@@ -440,14 +450,12 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_whole(s3, tmp_path):
     assert elsewhere(f"s3://{bucket}/factory", tmp_path).read(plan().address).file("weights.bin").read_bytes() == data
 
 
-def test_a_storage_that_does_not_answer_for_a_while_loses_nothing(s3, tmp_path, monkeypatch):
+def test_a_storage_that_does_not_answer_for_a_while_loses_nothing(s3, own_client, tmp_path, monkeypatch):
     import fsspec
-    import s3fs
 
     server, bucket = s3
     patient = {"config_kwargs": {"read_timeout": 0.5, "retries": {"max_attempts": 1}}}
     monkeypatch.setitem(fsspec.config.conf, "s3", patient)
-    s3fs.S3FileSystem.clear_instance_cache()
     silent = iter(range(2))
     server.spoil = lambda method, path: 0 if method == "PUT" and next(silent, None) is not None else None
     store = open_store(f"s3://{bucket}/factory")

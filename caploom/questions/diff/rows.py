@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import duckdb
-
 from caploom.stages.registry import STAGES, load_stage
+from caploom.storage.duckdb_connection import in_memory
 from caploom.storage.store import Artifact, Store
 
 _EXAMPLES = 3
@@ -49,7 +48,7 @@ def row_differences(store: Store, first: Artifact, second: Artifact) -> RowDiffe
         return None
     files, others = _files(store, first), _files(store, second)
     nothing = "select ''::text as image_id, ''::text as source, ''::text as said where false"
-    with duckdb.connect() as connection:
+    with in_memory() as connection:
         query = _COMPARED.format(first=query_of if files else nothing, second=query_of if others else nothing)
         connection.execute(query, [[str(each) for each in side] for side in (files, others) if side])
         counts = connection.execute(_COUNTED).fetchone()
