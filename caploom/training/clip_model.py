@@ -6,6 +6,7 @@ loads it too: `open_clip.create_model_and_transforms("local-dir:FOLDER")`.
 
 import copy
 import difflib
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -229,8 +230,24 @@ def _tokenizer(architecture: dict[str, Any]) -> Tokenize:
         mode = text.get("tokenizer_mode")
         tokenize: Tokenize = open_clip.HFTokenizer(name, context_length=context_length, tokenizer_mode=mode, **options)
     else:
-        tokenize = open_clip.SimpleTokenizer(context_length=context_length, **options)
+        tokenize = _byte_pair_tokenizer(context_length, options)
     return tokenize
+
+
+def _byte_pair_tokenizer(context_length: int, options: dict[str, Any]) -> open_clip.SimpleTokenizer:
+    if options:
+        return open_clip.SimpleTokenizer(context_length=context_length, **options)
+    tokenizer = copy.copy(_vocabulary())
+    tokenizer.context_length = context_length
+    # Of its own, since it grows with each word that is looked up.
+    tokenizer.cache = dict(tokenizer.cache)
+    return tokenizer
+
+
+@functools.cache
+def _vocabulary() -> open_clip.SimpleTokenizer:
+    """Read once for all models: parsing its 49,408 entries takes longer than making a small model."""
+    return open_clip.SimpleTokenizer()
 
 
 def _takes_short_texts(network: Network) -> bool:
