@@ -1,4 +1,4 @@
-"""A real captioner for the workers of a pool: it names colours and imports no torch, so that a worker starts at once."""
+"""A real captioner for the workers of a pool: it names colours, and imports no torch, so a worker starts at once."""
 
 import os
 from collections.abc import Sequence
