@@ -19,17 +19,23 @@ def write_karpathy(
     split: str = "test",
     dataset: str | None = "coco",
     extra: Sequence[dict[str, Any]] = (),
+    drawn: Path | None = None,
 ) -> dict[str, Any]:
-    """`captions[i]` captions of image i, with the images; returns the reader's settings."""
-    images = []
+    """`captions[i]` captions of image i, with the images; returns the reader's settings.
+
+    `drawn` is the root of another such set, which has at least these images: they are taken from there.
+    """
+    root, images = drawn or folder / "images", []
+    folder.mkdir(parents=True, exist_ok=True)
     for number, count in enumerate(captions):
         name = f"{number:06d}.ppm"
-        write_image(folder / "images" / "val2014" / name, number)
+        if drawn is None:
+            write_image(root / "val2014" / name, number)
         sentences = [{"raw": f"caption {place} of picture {number}"} for place in range(count)]
         images.append({"filename": name, "filepath": "val2014", "split": split, "sentences": sentences})
     content = {"images": [*images, *extra]} | ({"dataset": dataset} if dataset else {})
     (folder / "dataset.json").write_text(json.dumps(content))
-    return {"reader": "karpathy", "root": str(folder / "images"), "captions": str(folder / "dataset.json")}
+    return {"reader": "karpathy", "root": str(root), "captions": str(folder / "dataset.json")}
 
 
 COCO = [5] * 4_992 + [6] * 7 + [8]

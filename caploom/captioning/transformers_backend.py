@@ -227,7 +227,8 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
         weights["device_map"] = settings.device_map if settings.device_map != "none" else {"": device}
     try:
         config = AutoConfig.from_pretrained(location, **common)
-        loaded = (family or family_class(config.model_type)).load(location, common, settings.processor, **weights)
+        kind = family or family_class(config.model_type)
+        loaded = kind.load(location, common, settings.processor, config=config, **weights)
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         if not settings.trust_remote_code and "trust_remote_code=True" in str(error):
             raise CaptionerError(

@@ -30,6 +30,8 @@ TEMPLATE = (
 )
 DECODING = {"max_new_tokens": 44}
 
+pytestmark = pytest.mark.slow  # the server imports torch and transformers anew
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):

@@ -98,7 +98,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("steps", SHEARS, ids=lambda steps: "+".join(step.rule for step in steps))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(beginning=st.lists(PIECES, max_size=14).map("".join), rest=st.lists(PIECES, max_size=8).map("".join))
 def test_what_is_settled_is_sheared_the_same_however_the_text_goes_on(steps, beginning, rest):
     if is_settled(beginning, [steps]):

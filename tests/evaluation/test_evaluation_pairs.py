@@ -32,6 +32,12 @@ def coco(tmp_path_factory) -> dict:
     return write_karpathy(tmp_path_factory.mktemp("coco"), COCO)
 
 
+@pytest.fixture(scope="module")
+def flickr(coco, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("flickr")
+    return write_karpathy(folder, [5] * 1_000, dataset="flickr30k", drawn=Path(coco["root"]))
+
+
 def test_coco_5k_has_all_captions_of_its_5000_images(made, coco):
     started = time.process_time()
     artifact = made({**coco, "protocol": "coco-5k"})
@@ -63,9 +69,8 @@ def test_coco_1k_is_five_folds_in_the_files_order_with_the_first_five_captions(m
     assert (rows.rows_in, rows.rows_out, rows.reasons) == (25_010, 25_000, {"beyond_protocol": 10})
 
 
-def test_flickr30k_1k(made, tmp_path):
-    settings = write_karpathy(tmp_path / "flickr", [5] * 1_000, dataset="flickr30k")
-    artifact = made({**settings, "protocol": "flickr30k-1k"})
+def test_flickr30k_1k(made, flickr):
+    artifact = made({**flickr, "protocol": "flickr30k-1k"})
     assert artifact.manifest.summary["protocol"] == "flickr30k-1k: 1,000 images, 5,000 captions"
 
 
@@ -82,9 +87,9 @@ def test_flickr30k_1k(made, tmp_path):
     ],
 )
 def test_a_set_that_is_not_what_its_protocol_says_is_refused_with_expected_found_and_cause(
-    made, tmp_path, captions, protocol, words
+    made, coco, tmp_path, captions, protocol, words
 ):
-    settings = write_karpathy(tmp_path / "set", captions, dataset=None)
+    settings = write_karpathy(tmp_path / "set", captions, dataset=None, drawn=Path(coco["root"]))
     with pytest.raises(EvaluationError, match=f"evaluation set set is not {protocol}: .*{words}"):
         made({**settings, "protocol": protocol})
 
@@ -133,8 +138,8 @@ def test_a_known_test_split_without_a_protocol_gets_a_note(made, tmp_path, capti
     assert note is None if words is None else words in note
 
 
-def test_the_whole_test_split_without_a_protocol_is_told_its_name(made, coco):
-    assert "`protocol: coco-5k`" in made(coco).manifest.summary["note"]
+def test_the_whole_test_split_without_a_protocol_is_told_its_name(made, flickr):
+    assert "`protocol: flickr30k-1k`" in made(flickr).manifest.summary["note"]
 
 
 def test_without_a_protocol_bad_rows_are_failures_and_the_rest_is_the_set(made, tmp_path):

@@ -1,7 +1,8 @@
-"""Trainings that are really killed, and go on to what they would have been."""
+"""Trainings that are broken off or really killed, and go on to what they would have been."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from training_files import TINY_ARCHITECTURE, TrainingFiles, train_files, write_
 
 from caploom.training.clip_model import create_clip_model, save_checkpoint
 from caploom.training.curve import LOSSES, LOSSES_FILE, Curve
-from caploom.training.job import TrainingJob, TrainingResult
+from caploom.training.job import TrainingEvent, TrainingJob, TrainingResult
 from caploom.training.settings import ClipTrainerSettings
 from caploom.training.trainer import train
 
@@ -103,12 +104,11 @@ def at_once(job: TrainingJob) -> TrainingResult:
     return train_files(job.training_set, job.settings, seed=job.seed, out=out)
 
 
-@pytest.mark.parametrize("name", list(CASES))
-def test_a_killed_training_resumes_to_the_same_weights(killed: Path, name: str) -> None:
-    job = TrainingJob.model_validate_json((killed / f"{name}.job.json").read_text())
+def assert_resumes_to_the_same_weights(folder: Path, name: str) -> None:
+    job = TrainingJob.model_validate_json((folder / f"{name}.job.json").read_text())
     assert list(job.out.iterdir()) == []
-    do(killed / f"{name}.job.json", lambda event: None)
-    resumed, expected = result(killed, name), at_once(job)
+    do(folder / f"{name}.job.json", lambda event: None)
+    resumed, expected = result(folder, name), at_once(job)
     assert resumed.resumed_from == _SAVED_AT
     assert (job.out / "model.safetensors").read_bytes() == (job.out.parent / "at-once/model.safetensors").read_bytes()
     assert pq.read_table(job.out / LOSSES_FILE).equals(pq.read_table(job.out.parent / "at-once" / LOSSES_FILE))
@@ -116,15 +116,54 @@ def test_a_killed_training_resumes_to_the_same_weights(killed: Path, name: str) 
     assert resumed.failures == expected.failures == ({"missing_image": 1} if "missing" in CASES[name] else {})
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path) -> TrainingJob:
-    """A job with the states that a training to the end leaves: after 6 steps and after 8."""
-    job = make_job(tmp_path / "job")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_killed_training_resumes_to_the_same_weights(killed: Path, name: str) -> None:
+    assert_resumes_to_the_same_weights(killed, name)
+
+
+class BrokenOff(Exception):
+    """What ends a training in the middle without ending this process."""
+
+
+def break_off(event: TrainingEvent) -> None:
+    if event.step >= _DIES_AFTER:
+        raise BrokenOff
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_training_that_was_broken_off_resumes_to_the_same_weights(tmp_path: Path, name: str) -> None:
+    job = make_job(tmp_path / name, name=name, **CASES[name])
+    (tmp_path / f"{name}.job.json").write_text(job.model_dump_json())
+    with pytest.raises(BrokenOff):
+        do(tmp_path / f"{name}.job.json", break_off)
+    assert_resumes_to_the_same_weights(tmp_path, name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """A job that has run to the end, with the states that it leaves: after 6 steps and after 8."""
+    job = make_job(tmp_path_factory.mktemp("finished") / "job")
     job.out.mkdir()
     train_files(job.training_set, job.settings, seed=job.seed, out=job.out, state=job.state)
     assert job.state is not None
     assert sorted(folder.name for folder in job.state.iterdir()) == ["step-00000006", "step-00000008"]
     return job
+
+
+@pytest.fixture
+def interrupted(finished: TrainingJob, tmp_path: Path) -> TrainingJob:
+    """The same job with a checkpoint, states and an architecture of the test's own."""
+    assert finished.state is not None
+    out, state = (shutil.copytree(folder, tmp_path / folder.name) for folder in (finished.out, finished.state))
+    model = shutil.copy(finished.settings.model, tmp_path)
+    return changed(finished, model=str(model)).model_copy(update={"out": out, "state": state})
+
+
+def changed(job: TrainingJob, *, seed: int | None = None, **changes: Any) -> TrainingJob:
+    """The job with other settings, or another seed."""
+    settings = ClipTrainerSettings.model_validate({**job.settings.model_dump(exclude_unset=True), **changes})
+    return job.model_copy(update={"settings": settings, "seed": job.seed if seed is None else seed})
 
 
 def resumed(job: TrainingJob) -> TrainingResult:
@@ -167,8 +206,7 @@ def test_states_of_which_nothing_is_left_start_from_the_beginning(
     [{"seed": 4}, {"learning_rate": 1e-3}, {"steps": 10}, {"batch_size": 6}, {"ema_decay": 0.5}, {"loss": "siglip"}],
 )
 def test_a_state_of_another_job_is_not_taken(interrupted: TrainingJob, changes: dict[str, Any]) -> None:
-    other = make_job(interrupted.out.parent, **changes)
-    assert resumed(other).resumed_from == 0
+    assert resumed(changed(interrupted, **changes)).resumed_from == 0
 
 
 def test_an_architecture_that_was_edited_is_another_job(interrupted: TrainingJob) -> None:
@@ -177,7 +215,7 @@ def test_an_architecture_that_was_edited_is_another_job(interrupted: TrainingJob
 
 
 def test_what_only_decides_how_it_runs_takes_up_the_same_state(interrupted: TrainingJob) -> None:
-    job = make_job(interrupted.out.parent, save_every=3, workers=1, image_cache_mb=0, gradient_checkpointing=True)
+    job = changed(interrupted, save_every=3, workers=1, image_cache_mb=0, gradient_checkpointing=True)
     assert resumed(job).resumed_from == 8
 
 
