@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -71,6 +70,8 @@ class Ledger:
         refresh: Callable[..., None],
     ) -> pa.Table | None:
         """The answer to a query that joins `known` captions and `wanted` keys; None when no caption is known at all."""
+        import duckdb  # only where it is asked: planning imports this module
+
         wanted = pa.table({"image_id": list(image_ids)} | ({"pair_id": list(pair_ids)} if pair_ids else {}))
         keys = ", ".join(wanted.column_names)
         read = list(dict.fromkeys([*columns, *wanted.column_names]))

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from caploom.common.locks import one_at_a_time
@@ -117,6 +116,8 @@ class KeyIndex:
 
     def _keys(self, index: sqlite3.Connection, addresses: Iterable[str]) -> pa.Table:
         """Rows of `keys`: the hashes of some artifacts' keys."""
+        import duckdb  # only where it is asked: planning imports this module
+
         known = index.execute("select number, address from artifacts")
         numbers = {self._path_of(address): number for number, address in known}
         files = [self._path_of(each) for each in addresses if self._store.has_file(each, self._file)]
@@ -211,6 +212,8 @@ def _hash(column: str) -> str:
 
 
 def _hashes(keys: Sequence[str]) -> list[int]:
+    import duckdb  # only where it is asked: planning imports this module
+
     with duckdb.connect() as connection:
         connection.register("asked", pa.table({"key": list(keys)}))
         return [hashed for (hashed,) in connection.execute(f"select distinct {_hash('key')} from asked").fetchall()]
