@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import duckdb
 import pyarrow as pa
 
 from caploom.common.hashing import content_version
@@ -20,7 +19,7 @@ from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
 from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_of, sources_of
+from caploom.stages.shards import INBOX, place_of, shard_rows, source_fingerprint, source_of, sources_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.key_index import KeyIndex
 from caploom.storage.records import KEPT_IMAGES, PAIRS, pair_identity
@@ -230,6 +229,8 @@ class Pack(AbstractContextManager["Pack"]):
 
 def pairs_elsewhere(graph: Graph, own: str, pair_ids: Sequence[str]) -> dict[str, str]:
     """Of these pairs, the ones that another shard than one's own holds, with its name; those are not held in memory."""
+    import duckdb  # only where it is asked: planning imports this module
+
     store = graph.store
     # Looked at anew: other shards may have been ingested since this run began.
     fresh = Graph(graph.factory)
@@ -291,7 +292,7 @@ def images_in(graph: Graph, shard: str) -> int:
 
 
 def _configuration(graph: Graph, key: Key) -> Configuration:
-    bounds = graph.config.ingest.fingerprinted()
+    bounds = graph.fact(("ingest",), graph.config.ingest.fingerprinted)
     return {"shard": key[0], **({"ingest": bounds} if bounds else {})}
 
 
@@ -316,7 +317,7 @@ RAW_PAIRS = Stage(
     build=_build,
     upstream=("shards",),
     inputs=lambda graph, key: [Ref("shards", key)],
-    name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
+    name=place_of,
     name_parts=("#source", "shard"),
     shown=lambda configuration: {"ingest": configuration.get("ingest", {})},
     words=lambda configuration: "",
