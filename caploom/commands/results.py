@@ -1,5 +1,6 @@
 """`caploom results`: the recalls of every recipe."""
 
+import gc
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ def results(config: Path) -> None:
     from caploom.questions.results.results import classification_rows, result_rows, verdict
     from caploom.questions.results.tables import by_label, classification_table, markdown_table, recall_table
 
+    gc.set_threshold(1_000_000)  # a large store has a million objects in its manifests, none of them garbage
     latest = latest_results(Factory.from_yaml(config))
     arms = latest.arms
     for name, rows in by_label(result_rows(arms)).items():

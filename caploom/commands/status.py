@@ -1,5 +1,6 @@
 """`caploom status`: which of a factory's artifacts are missing or stale, and why."""
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ def status(config: Path, as_json: bool, everything: bool, check: bool) -> None:
     from caploom.questions.status.factory_status import factory_status
     from caploom.questions.status.text import status_text
 
+    gc.set_threshold(1_000_000)  # a large store has a million objects in its manifests, none of them garbage
     found = factory_status(Factory.from_yaml(config))
     if as_json:
         click.echo(json.dumps(found.to_dict(everything=everything), indent=2))
