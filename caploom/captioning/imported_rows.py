@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from caploom.common.text import first_line
@@ -71,6 +70,8 @@ class ImportedRows:
 
     def __init__(self, file: str, store: Store) -> None:
         """Start without rows; `file` is the file's name, for sentences."""
+        import duckdb  # only where it is asked: planning imports this module
+
         self._file, self._store = file, store
         self._matched_against: list[Path] | None = None
         with _room_for_it(file), ExitStack() as stack:
@@ -197,6 +198,8 @@ class ImportedRows:
 @contextmanager
 def _room_for_it(file: str) -> Iterator[None]:
     """Turn any of DuckDB's three errors for a full disk into a `StoreError`."""
+    import duckdb  # only where it is asked: planning imports this module
+
     try:
         yield
     except (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException) as error:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 _WHOLE_FILE_LIMIT = 64 * 2**20  # bytes
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, check_circular=False)
 
 
 def fingerprint(value: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of a JSON value, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode(value).encode("ascii")).hexdigest()[:16]
 
 
 def content_version(rows: Iterable[str]) -> str:

@@ -3,19 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caploom.config.factory import Factory
 from caploom.errors import MissingArtifactError
 from caploom.questions.results.data_versions import LeftOut, RecipeVersions, data_versions
 from caploom.questions.results.latest_results import latest_results
 from caploom.questions.results.results import ArmResult
-from caploom.report.content import report_content
-from caploom.report.markdown import markdown_report
-from caploom.report.sections import Content
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.stage import Ref, Stage
 from caploom.storage.store import Artifact, Draft, Plan
+
+if TYPE_CHECKING:
+    from caploom.report.sections import Content
 
 KIND = "ablation_report"
 CODE_VERSION = "5"
@@ -54,6 +54,8 @@ def make_report(factory: Factory | Graph) -> Artifact:
     )
 
     def build(draft: Draft) -> None:
+        from caploom.report.content import report_content  # the graph imports this module, and needs no page
+
         content = report_content(graph.factory, found, versions)
         _write(draft, content)
         draft.summary = {"recipes": len({arm.recipe.base for arm in arms}), "verdicts": content.verdicts}
@@ -77,7 +79,8 @@ def _several_versions(
     return {recipe: replace(each, left_out=LeftOut(**left_out.get(recipe, {}))) for recipe, each in several.items()}
 
 
-def _write(draft: Draft, content: Content) -> None:
+def _write(draft: Draft, content: "Content") -> None:
+    from caploom.report.markdown import markdown_report
     from caploom.report.page import html_report
 
     (draft.folder / "report.html").write_text(html_report(content), encoding="utf-8")

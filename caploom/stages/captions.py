@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -110,7 +111,7 @@ def _earlier_failures(graph: Graph, plan: Plan) -> dict[str, dict[str, Any]]:
         return {}
     before = {key: value for key, value in plan.configuration.items() if key != "retries"}
     before |= {"retries": retries - 1} if retries > 1 else {}
-    artifact = graph.view.find(plan.model_copy(update={"configuration": before}))
+    artifact = graph.view.find(replace(plan, configuration=before))
     return {row["key"]: row for row in read_failures(artifact)} if artifact is not None else {}
 
 
@@ -152,12 +153,11 @@ def captioner_settings(graph: Graph, captioner: str) -> CaptionerSettings:
 
 def _configuration(graph: Graph, key: Key) -> Configuration:
     captioner, shard = key
-    settings = captioner_settings(graph, captioner)
     return {
         "captioner": captioner,
         "captioner_fingerprint": graph.fingerprint(captioner),
         "shard": shard,
-        "settings": settings.fingerprinted(),
+        "settings": graph.fact(("settings", captioner), captioner_settings(graph, captioner).fingerprinted),
     }
 
 

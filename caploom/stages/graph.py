@@ -4,8 +4,8 @@ Every step is declared once, as a `Stage`; `STAGES` lists them. A `Graph` is one
 it plans without making anything, and remembers what it planned and read.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
@@ -44,7 +44,7 @@ class Graph:
         self.view = StoreView(factory.store, tolerant=tolerant)
         self._plans: dict[Ref, Plan | MissingArtifactError] = {}
         self._found: dict[Ref, Artifact | None] = {}
-        self._users: dict[Ref, set[Ref]] = {}
+        self._users: defaultdict[Ref, set[Ref]] = defaultdict(set)
         self._under_way: list[Ref] = []
         self._facts: dict[tuple[object, ...], object] = {}
         self._derived: dict[Ref, object] = {}
@@ -110,7 +110,7 @@ class Graph:
 
     def facts(self, ref: Ref) -> Configuration:
         """What data says of an artifact beside its inputs: what is recorded, or as it is now."""
-        recorded = self.recorded_facts(ref)
+        recorded = self.recorded_facts(ref) if self.recorded else None
         return self.stage(ref.kind).facts(self, ref.key) if recorded is None else recorded
 
     def recorded_facts(self, ref: Ref) -> Configuration | None:
@@ -127,17 +127,17 @@ class Graph:
     def plan(self, ref: Ref) -> Plan:
         """What would be made; raises `MissingArtifactError` while something that it is made from is not there."""
         self._note_use(ref)
-        if ref not in self._plans:
+        planned = self._plans.get(ref)
+        if planned is None:
             try:
-                with self._at(ref):
-                    self._plans[ref] = self._planned(ref)
+                planned = self._at(ref, lambda: self._planned(ref))
             except MissingArtifactError as missing:
-                self._plans[ref] = missing
+                planned = missing
             except CaploomError as error:
                 if not self.tolerant or self.stage(ref.kind).source is None:
                     raise
-                self._plans[ref] = MissingArtifactError(str(error))  # what it is read from is gone
-        planned = self._plans[ref]
+                planned = MissingArtifactError(str(error))  # what it is read from is gone
+            self._plans[ref] = planned
         if isinstance(planned, MissingArtifactError):
             raise planned
         return planned
@@ -146,8 +146,7 @@ class Graph:
         """The finished artifact of the present configuration and inputs, or None."""
         self._note_use(ref)
         if ref not in self._found:
-            with self._at(ref):
-                self._found[ref] = self._look(ref)
+            self._found[ref] = self._at(ref, lambda: self._look(ref))
         return self._found[ref]
 
     def require(self, ref: Ref, *, by: Ref | None = None) -> Artifact:
@@ -197,8 +196,7 @@ class Graph:
         """What `tell` makes of artifacts, remembered until one of them is made; `ref` names it, and is no artifact."""
         self._note_use(ref)
         if ref not in self._derived:
-            with self._at(ref):
-                self._derived[ref] = tell()
+            self._derived[ref] = self._at(ref, tell)
         return self._derived[ref]  # type: ignore[return-value]
 
     def made(self, ref: Ref, artifact: Artifact) -> None:
@@ -254,17 +252,16 @@ class Graph:
 
     # What was planned with the help of what, so that making something forgets no more than it must.
 
-    @contextmanager
-    def _at(self, ref: Ref) -> Iterator[None]:
+    def _at(self, ref: Ref, tell: Callable[[], _T]) -> _T:
         self._under_way.append(ref)
         try:
-            yield
+            return tell()
         finally:
             self._under_way.pop()
 
     def _note_use(self, ref: Ref) -> None:
         if self._under_way and self._under_way[-1] != ref:
-            self._users.setdefault(ref, set()).add(self._under_way[-1])
+            self._users[ref].add(self._under_way[-1])
 
     def _forget_users(self, ref: Ref) -> None:
         forgotten, waiting = {ref}, [ref]

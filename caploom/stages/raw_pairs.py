@@ -19,7 +19,7 @@ from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
 from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.shards import INBOX, shard_rows, source_fingerprint, source_of, sources_of
+from caploom.stages.shards import INBOX, place_of, shard_rows, source_fingerprint, source_of, sources_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.key_index import KeyIndex
@@ -290,7 +290,7 @@ def images_in(graph: Graph, shard: str) -> int:
 
 
 def _configuration(graph: Graph, key: Key) -> Configuration:
-    bounds = graph.config.ingest.fingerprinted()
+    bounds = graph.fact(("ingest",), graph.config.ingest.fingerprinted)
     return {"shard": key[0], **({"ingest": bounds} if bounds else {})}
 
 
@@ -315,7 +315,7 @@ RAW_PAIRS = Stage(
     build=_build,
     upstream=("shards",),
     inputs=lambda graph, key: [Ref("shards", key)],
-    name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
+    name=place_of,
     name_parts=("#source", "shard"),
     shown=lambda configuration: {"ingest": configuration.get("ingest", {})},
     words=lambda configuration: "",

@@ -38,11 +38,12 @@ def stages() -> list[Stage]:
 
 def load_stage(kind: str) -> Stage:
     """The step of a kind; raises `StoreError` naming the known ones."""
-    if kind not in STAGES:
+    where = STAGES.get(kind)
+    if where is None:
         raise StoreError(
             f'There is no kind of artifact "{kind}"; known: {", ".join(STAGES)}{nearest(kind, list(STAGES))}.'
         )
-    return _loaded(STAGES[kind])
+    return _loaded(where)
 
 
 @cache

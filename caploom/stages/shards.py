@@ -40,6 +40,12 @@ def source_of(factory: Factory, shard: str) -> str:
     return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
 
 
+def place_of(graph: Graph, key: Key) -> Key:
+    """The name of a shard's listing and of its raw pairs."""
+    own = graph.fact(("source",), lambda: source_fingerprint(graph.factory))
+    return (INBOX if key[0].startswith(f"{INBOX}-") else own, key[0])
+
+
 def create_new_shards(factory: Factory) -> list[str]:
     """Read the source and cut the rows that no shard holds yet into new shards; returns the names of the new ones.
 
@@ -221,7 +227,7 @@ SHARDS = Stage(
     code_version=CODE_VERSION,
     axes=("shard",),
     keys=lambda graph: [(shard,) for shard in (*listings(graph), *graph.expected)],
-    name=lambda graph, key: (source_of(graph.factory, key[0]), key[0]),
+    name=place_of,
     name_parts=("#source", "shard"),
     look=lambda graph, key: listings(graph).get(key[0]),
     missing=lambda graph, key: (

@@ -201,8 +201,11 @@ def _table_keys(graph: Graph) -> list[Key]:
 
 
 def _table_settings(graph: Graph, key: Key) -> Configuration:
-    steps = graph.config.shear_steps(key[1])
-    return {"captioner": key[0], "steps": [step.model_dump(mode="json") for step in steps]}
+    return {"captioner": key[0], "steps": graph.fact(("steps", key[1]), lambda: _dumped(graph, key[1]))}
+
+
+def _dumped(graph: Graph, shear: str) -> list[dict[str, Any]]:
+    return [step.model_dump(mode="json") for step in graph.config.shear_steps(shear)]
 
 
 def _corpus(graph: Graph, shear: str) -> Configuration:

@@ -21,7 +21,6 @@ from caploom.stages.captions_cost import captions_of
 from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, CheckOutcome, accounted, orphan_free
 from caploom.stages.exclusions import exclusion_refs, known_exclusions
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.on_ray.merge import merge_on_ray, reads_much
 from caploom.stages.raw_pairs import ingested_shards, raw_captions_in
 from caploom.stages.scores import load_clip_scorer
 from caploom.stages.sheared import tables_of
@@ -53,6 +52,8 @@ def merge_training_set(factory: Factory | Graph, recipe: Recipe, progress: Progr
 
 
 def _build(making: Making, draft: Draft) -> None:
+    from caploom.stages.on_ray.merge import merge_on_ray, reads_much  # needs fsspec, which planning does without
+
     factory, recipe, progress = making.factory, making.recipe, making.tools.progress
     (whole,), pairs = making.inputs("sheared_captions"), making.inputs("raw_pairs")
     if not pairs:

@@ -8,21 +8,25 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from threading import Lock
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from caploom.storage.paths import is_url
 from caploom.storage.store import Store
 
-_DATABASES: dict[int, duckdb.DuckDBPyConnection] = {}
+if TYPE_CHECKING:  # it takes a while to import, and planning asks it nothing
+    import duckdb
+
+_DATABASES: dict[int, "duckdb.DuckDBPyConnection"] = {}
 """By process: a fork has none of the threads of its parent's database."""
 _STARTING = Lock()
 
 
 @contextmanager
-def connection_to(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+def connection_to(store: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
     """A connection that reads the tables of a store: it registers and creates nothing but what is temporary."""
     if is_url(store.tables_root):
+        import duckdb
+
         with duckdb.connect() as connection:  # of its own: what opens one store's files would open another's
             store.open_to(connection)
             yield connection
@@ -32,8 +36,10 @@ def connection_to(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
+def in_memory() -> Iterator["duckdb.DuckDBPyConnection"]:
     """A connection that reads local files and what is registered with it."""
+    import duckdb
+
     with closing(_connected()) as connection:
         try:
             yield connection
@@ -42,7 +48,9 @@ def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
             raise
 
 
-def _connected() -> duckdb.DuckDBPyConnection:
+def _connected() -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
     with _STARTING:
         database = _DATABASES.get(os.getpid())
         if database is None:

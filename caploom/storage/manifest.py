@@ -78,7 +78,7 @@ class Manifest(BaseModel):
     seconds: float = Field(description="How long it took.")
 
 
-def parse_manifest(text: bytes, path: Path) -> Manifest:
+def parse_manifest(text: bytes, path: Path | str) -> Manifest:
     """The manifest in a file (`path`, for the message); raises `StoreError` when it is damaged or newer."""
     try:
         manifest = Manifest.model_validate_json(text)

@@ -57,7 +57,7 @@ class ObjectArtifact(Artifact):
     def folder(self) -> Path:
         """The folder in the mirror, with every file that the manifest names."""
         self._store.fetch((self.manifest.address, name) for name in self.manifest.files)
-        return self._folder
+        return Path(self._folder)
 
     def file(self, name: str) -> Path:
         """The path of the mirror's copy of one of its files; raises `StoreError` when it is gone or damaged."""

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,10 +24,13 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read Parquet; raises `StoreError` when the file is gone or damaged."""
+    """Read Parquet; raises `StoreError` when the file is gone or damaged, or lacks a column."""
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
+        # Not `pq.read_table`, which imports pandas: half a second of every question that reads a table.
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns)
+        return table if columns is None else table.select(columns)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from None
 
 
@@ -59,6 +61,8 @@ def read_metadata(path: Path) -> pq.FileMetaData:
 @contextmanager
 def damage_explained(where: object) -> Iterator[None]:
     """DuckDB's error about a damaged table below `where` becomes a `StoreError` whose message names the file."""
+    import duckdb  # only where it is asked: planning imports this module
+
     try:
         yield
     except (duckdb.Error, OSError) as error:

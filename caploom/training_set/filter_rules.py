@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -128,6 +127,8 @@ def near_duplicates(step: NearDuplicates, scan: Scan, context: FilterContext) ->
 
 def _hashes(captions: pa.Table) -> np.ndarray:
     """64-bit hashes of the captions, uint64 of shape (captions,); DuckDB's, to be compared within one run only."""
+    import duckdb  # only where it is asked: planning imports this module
+
     texts = pa.table({"caption": text_column(captions)})
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("texts", texts)

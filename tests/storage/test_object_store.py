@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -130,7 +131,7 @@ def test_folders_are_those_of_the_bucket_and_of_this_machine(url, tmp_path):
     store = open_store(url)
     assert store.folders("things") == []
     store.make(plan(), write)
-    elsewhere(url, tmp_path).make(plan().model_copy(update={"name": ("b",)}), write)
+    elsewhere(url, tmp_path).make(replace(plan(), name=("b",)), write)
     (store.root / "things" / "c").mkdir()
     (store.root / "things" / ".hidden").mkdir()
     assert store.folders("things") == ["a", "b", "c"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from caploom.common.changes import Change, changes
 from caploom.errors import MissingArtifactError
@@ -14,8 +14,7 @@ from caploom.storage.manifest import InputRecord
 from caploom.storage.store import Artifact
 
 
-@dataclass(frozen=True)
-class SlotStatus:
+class SlotStatus(NamedTuple):
     """A slot with what those downstream need of it.
 
     Attributes:

@@ -6,7 +6,7 @@ when nothing of its own differs: it waits, and whether it must be rebuilt shows 
 rebuilt with identical content (the same data version) makes nothing downstream stale. Nothing is made or written here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from caploom.config.factory import Factory
@@ -44,23 +44,32 @@ class StatusGraph(Graph):
     def __init__(self, factory: Factory) -> None:
         super().__init__(factory, tolerant=True)
         self._statuses: dict[Ref, SlotStatus] = {}
+        self._behind: dict[Ref, list[Ref]] = {}
         if not self.shards:
             self.expected = {"": 0}  # its slots are without a partition
 
+    def _note_use(self, ref: Ref) -> None:
+        """Nothing: where nothing is made, nothing planned is ever to be forgotten."""
+
     def status(self, ref: Ref) -> SlotStatus:
         """How an artifact stands."""
-        if ref not in self._statuses:
-            self._statuses[ref] = self._evaluate(ref, self.stage(ref.kind))
-        return self._statuses[ref]
+        known = self._statuses.get(ref)
+        if known is None:
+            known = self._statuses[ref] = self._evaluate(ref, self.stage(ref.kind))
+        return known
 
     def upstream(self, ref: Ref) -> list[SlotStatus]:
         """The inputs of an artifact, as people know them: what is no slot is looked through."""
         return [self.status(each) for each in dict.fromkeys(self._visible(ref))]
 
-    def _visible(self, ref: Ref) -> Iterator[Ref]:
-        for each in self.inputs(ref):
-            further = list(self._visible(each)) if self.stage(each.kind).hidden else []
-            yield from further or [each]
+    def _visible(self, ref: Ref) -> list[Ref]:
+        if ref not in self._behind:
+            found: list[Ref] = []
+            for each in self.inputs(ref):
+                further = self._visible(each) if self.stage(each.kind).hidden else None
+                found += further or (each,)
+            self._behind[ref] = found
+        return self._behind[ref]
 
     def _look(self, ref: Ref) -> Artifact | None:
         if self.stage(ref.kind).hidden:
