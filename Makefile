@@ -3,8 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 CONFIG ?= configs/demo.yaml
 BIN := .venv/bin
-# Each worker holds torch and transformers: more of them than eight ask for much memory and gain little.
-PARALLEL ?= --numprocesses logical --maxprocesses 8 --dist loadfile
+# One worker more than there are processors, since tests wait for servers and browsers. Each holds torch and
+# transformers: more than eight ask for much memory and gain little.
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() + 1))")
+PARALLEL ?= --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 

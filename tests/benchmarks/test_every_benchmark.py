@@ -10,7 +10,14 @@ from benchmarks.processes import ForkedProcesses
 
 # A cluster of Ray takes longer to start than all else; `ray` starts one, and the merge on Ray has tests of its own.
 SETTINGS = {"merge": ["ray=no"]}
-SLOW = {"lineage", "orchestration", "ray", "training"}  # they start processes that import much, or write much
+SLOW = {
+    "captioning",
+    "lineage",
+    "orchestration",
+    "ray",
+    "scale",
+    "training",
+}  # they start processes that import much, or write much
 FIGURES = {
     "captioning": {"vs_seed_loop", "vs_one_by_one", "engine_overhead", "resume_lookup_20k_s"},
     "shearing": {"first_sentence_vs_regex", "max_tokens_vs_hf_batch", "whole_shear_per_cpu_s"},

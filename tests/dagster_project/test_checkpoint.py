@@ -76,6 +76,7 @@ def finetuned(target: dict) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_both_stages_stream_their_progress_into_the_run_and_are_measured(recipe_job, target_set) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result = recipe_job(instance, **finetuned(target_set))

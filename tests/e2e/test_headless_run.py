@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from tiny_factory import CAPTIONER, Run, run_headless, tiny_settings, write_settings
 
 import caploom
@@ -87,6 +88,7 @@ def test_second_run_makes_nothing_again(finished: Path, factory: Factory) -> Non
             assert latest(instance, asset, partition).metadata["reused"].value is True, (asset, partition)
 
 
+@pytest.mark.slow
 def test_captioner_without_a_processor_fails_in_one_sentence_and_alone(
     tmp_path: Path, pictures: Path, finished: Path
 ) -> None:

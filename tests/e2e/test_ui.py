@@ -145,6 +145,7 @@ def test_a_click_on_materialize_runs_through_the_daemon(page: Page, ui_url: str)
     assert run["status"] == "SUCCESS"
 
 
+@pytest.mark.slow
 def test_interrupt_ends_every_process_and_a_taken_port_is_said(tmp_path: Path, pictures: Path) -> None:
     unmade = write_settings(tmp_path / "unmade.yaml", tiny_settings(pictures))
     with running_ui(unmade) as (ui, url):
@@ -211,7 +212,10 @@ def test_the_report_page_is_a_click_away(page: Page, ui_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("question", "arguments", "said"),
-    [("status", [], "Everything is current"), ("why", ["captioned", "r1_i2t"], "first-sentence")],
+    [
+        ("status", [], "Everything is current"),
+        pytest.param("why", ["captioned", "r1_i2t"], "first-sentence", marks=pytest.mark.slow),
+    ],
 )
 def test_a_question_is_asked_in_the_launchpad(
     page: Page, ui_url: str, question: str, arguments: list[str], said: str

@@ -48,6 +48,7 @@ def with_settings(job: TrainingJob, **changes: object) -> TrainingJob:
     return job.model_copy(update={"settings": job.settings.model_copy(update=changes)})
 
 
+@pytest.mark.slow
 def test_launched_training_is_the_one_of_this_process(tmp_path: Path, job: TrainingJob) -> None:
     events: list[TrainingEvent] = []
     result = launched(job, events.append)
