@@ -19,7 +19,7 @@ from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
 from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.shards import INBOX, place_of, shard_rows, source_fingerprint, source_of, sources_of
+from caploom.stages.shards import INBOX, shard_rows, source_and_shard, source_fingerprint, source_of, sources_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.key_index import KeyIndex
@@ -315,7 +315,7 @@ RAW_PAIRS = Stage(
     build=_build,
     upstream=("shards",),
     inputs=lambda graph, key: [Ref("shards", key)],
-    name=place_of,
+    name=source_and_shard,
     name_parts=("#source", "shard"),
     shown=lambda configuration: {"ingest": configuration.get("ingest", {})},
     words=lambda configuration: "",

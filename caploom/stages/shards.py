@@ -40,7 +40,7 @@ def source_of(factory: Factory, shard: str) -> str:
     return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
 
 
-def place_of(graph: Graph, key: Key) -> Key:
+def source_and_shard(graph: Graph, key: Key) -> Key:
     """The name of a shard's listing and of its raw pairs."""
     own = graph.fact(("source",), lambda: source_fingerprint(graph.factory))
     return (INBOX if key[0].startswith(f"{INBOX}-") else own, key[0])
@@ -227,7 +227,7 @@ SHARDS = Stage(
     code_version=CODE_VERSION,
     axes=("shard",),
     keys=lambda graph: [(shard,) for shard in (*listings(graph), *graph.expected)],
-    name=place_of,
+    name=source_and_shard,
     name_parts=("#source", "shard"),
     look=lambda graph, key: listings(graph).get(key[0]),
     missing=lambda graph, key: (

@@ -144,22 +144,22 @@ class Store:
 
     def path(self, address: str) -> Path:
         """The folder of an address; raises `StoreError` when it would leave the store."""
-        return Path(self._place(address))
+        return Path(self._path(address))
 
-    def _place(self, address: str) -> str:
+    def _path(self, address: str) -> str:
         """The same as text: a question asks for thousands of addresses, and a `Path` costs more than a look at it."""
         above, _, last = address.rpartition("/")
         if last in ("", ".", ".."):
             return self._resolved(address)
-        place = f"{self._folder(above)}/{last}"
-        return self._resolved(address) if os.path.islink(place) else place  # noqa: PTH114
+        path = f"{self._folder(above)}/{last}"
+        return self._resolved(address) if os.path.islink(path) else path  # noqa: PTH114
 
     def _folder(self, address: str) -> str:
         """The same, remembered: thousands of addresses lie below a name."""
         if address not in self._folders:
             if len(self._folders) > _REMEMBERED:
                 self._folders.clear()
-            self._folders[address] = self._place(address) if address else str(self.root.resolve())
+            self._folders[address] = self._path(address) if address else str(self.root.resolve())
         return self._folders[address]
 
     def _resolved(self, address: str) -> str:
@@ -182,7 +182,7 @@ class Store:
 
     def read(self, address: str) -> Artifact | None:
         """The finished artifact at an address, or None; raises `StoreError` when its manifest is damaged."""
-        folder = self._place(address)
+        folder = self._path(address)
         manifest_path = f"{folder}/{MANIFEST}"
         text = _content(manifest_path)
         return Artifact(folder, parse_manifest(text, manifest_path), reused=True) if text is not None else None
