@@ -17,7 +17,13 @@ TOGETHER = {
 Those of the tiny factory ask about the same first run of it; those of Ray each start a cluster of several nodes.
 """
 
-LONGEST = ("tests/e2e/", "tests/benchmarks/test_every_benchmark.py")
+LONGEST = (
+    "tests/e2e/test_new_images.py",
+    "tests/e2e/test_staleness_in_the_ui.py",
+    "tests/e2e/test_run_past_one_machine.py",
+    "tests/e2e/",
+    "tests/benchmarks/test_every_benchmark.py",
+)
 """How the paths of the longest files begin. They are handed out first: what one worker begins last should be short."""
 
 
