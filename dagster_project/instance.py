@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from caploom.common.locks import one_at_a_time
 from caploom.config.factory_config import FactoryConfig
 from caploom.storage.opening import open_store
 from caploom.storage.writing import write_atomically
@@ -37,14 +38,26 @@ run_retries:
 """
 
 
+_FILE = "dagster.yaml"
+
+
 def instance_home(config: FactoryConfig) -> Path:
     """The instance's folder, created with its settings when missing (an existing file is the user's and stays)."""
     home = open_store(config.store).root / "dagster"
     home.mkdir(exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
-        write_atomically(settings, _SETTINGS)
+    if not (home / _FILE).exists():
+        with one_at_a_time(home / ".lock", f"{home}: another process is creating it; waiting for it."):
+            if not (home / _FILE).exists():
+                _create(home)
     return home
+
+
+def _create(home: Path) -> None:
+    """Create the databases before the settings: services that find none all create them at once, and then fail."""
+    waiting = home / f".{_FILE}"
+    write_atomically(waiting, _SETTINGS)
+    with dg.DagsterInstance.from_config(str(home), waiting.name):
+        waiting.rename(home / _FILE)
 
 
 def open_instance(config: FactoryConfig) -> dg.DagsterInstance:

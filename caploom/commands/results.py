@@ -1,5 +1,6 @@
 """`caploom results`: the recalls of every recipe."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -14,4 +15,5 @@ def results(config: Path) -> None:
     from caploom.questions.results.latest_results import latest_results
     from caploom.questions.results.terminal import results_text
 
-    click.echo(results_text(latest_results(Factory.from_yaml(config))))
+    width = None if sys.stdout.isatty() else sys.maxsize  # a program reads whole tables
+    click.echo(results_text(latest_results(Factory.from_yaml(config)), width=width))
