@@ -389,6 +389,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         out.write("[" + ",\n".join(json.dumps(each) for each in texts) + "]")
     script = f"""
         from pathlib import Path
+        import duckdb  # imported where it is needed; its own size is not what is measured
         from caploom.captioning import imported, imported_rows
         from caploom.captioning.backend import ImageRef
         from caploom.captioning.settings import ImportedCaptions
