@@ -389,7 +389,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         out.write("[" + ",\n".join(json.dumps(each) for each in texts) + "]")
     script = f"""
         from pathlib import Path
-        import duckdb  # imported where it is needed; its own size is not what is measured
+        import duckdb  # its own size is not what is measured
         from caploom.captioning import imported, imported_rows
         from caploom.captioning.backend import ImageRef
         from caploom.captioning.settings import ImportedCaptions
@@ -408,6 +408,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         backend.close()
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    matched, found, grown = done.stdout.split()
+    # Of a script without a file DuckDB thinks that somebody looks on, and draws a bar before that when it takes seconds.
+    matched, found, grown = done.stdout.split()[-3:]
     assert (int(matched), int(found)) == (count, len(range(0, count, 7)))
     assert float(grown) < 350 < file.stat().st_size / 2**20  # MiB; DuckDB takes some beyond its limit
