@@ -408,7 +408,7 @@ def test_many_rows_are_never_all_in_memory(source, factory, tmp_path):
         backend.close()
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    # Of a script without a file DuckDB thinks that somebody looks on, and draws a bar before that when it takes seconds.
+    # DuckDB takes a script without a file for a person and draws a bar before that, where the machine is slow.
     matched, found, grown = done.stdout.split()[-3:]
     assert (int(matched), int(found)) == (count, len(range(0, count, 7)))
     assert float(grown) < 350 < file.stat().st_size / 2**20  # MiB; DuckDB takes some beyond its limit
