@@ -1,6 +1,6 @@
 from caploom.questions.results.results import ResultRow, verdict
-from caploom.questions.results.tables import markdown_table, recall_table
-from caploom.questions.results.terminal import fitting, short_recall_table
+from caploom.questions.results.tables import markdown_table, recall_table, short_recall_table
+from caploom.questions.results.terminal import fitting
 
 
 def row(recipe, recall, seeds=(0,), spread=None):

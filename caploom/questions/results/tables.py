@@ -32,12 +32,26 @@ def recall_table(rows: Sequence[ResultRow]) -> Table:
     header = ["recipe", "seeds", *(f"i2t R@{k}" for k in RECALL_AT), *(f"t2i R@{k}" for k in RECALL_AT)]
     table = [[*header, "mean R@1", "x chance"]]
     for row in rows:
-        mean = percent(row.mean_recall_at_1) + (f" ± {percent(row.spread)}" if row.spread is not None else "")
         recalls = [percent(row.recall[f"{direction}@{k}"]) for direction in DIRECTIONS for k in RECALL_AT]
-        table.append([row.recipe, str(len(row.seeds)), *recalls, mean, f"{row.times_chance:.1f}"])
+        table.append([row.recipe, str(len(row.seeds)), *recalls, _mean(row), f"{row.times_chance:.1f}"])
     first = rows[0]
     chances = [percent(first.chance[f"{direction}@{k}"]) for direction in DIRECTIONS for k in RECALL_AT]
     return [*table, ["(chance)", "", *chances, percent(first.mean_chance_at_1), "1.0"]]
+
+
+def short_recall_table(rows: Sequence[ResultRow]) -> Table:
+    """Recall@1 alone, chance as the last row."""
+    table = [["recipe", "mean R@1", "x chance", "i2t R@1", "t2i R@1"]]
+    for row in rows:
+        both = [percent(row.recall[f"{direction}@1"]) for direction in DIRECTIONS]
+        table.append([row.recipe, _mean(row), f"{row.times_chance:.1f}", *both])
+    chances = [percent(rows[0].chance[f"{direction}@1"]) for direction in DIRECTIONS]
+    return [*table, ["(chance)", percent(rows[0].mean_chance_at_1), "1.0", *chances]]
+
+
+def _mean(row: ResultRow) -> str:
+    """Mean Recall@1 in percent, with its spread over seeds."""
+    return percent(row.mean_recall_at_1) + (f" ± {percent(row.spread)}" if row.spread is not None else "")
 
 
 def measurement_tables(arm: ArmResult) -> dict[str, Table]:

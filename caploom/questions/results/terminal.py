@@ -5,10 +5,16 @@ import shutil
 from collections.abc import Sequence
 from textwrap import fill
 
-from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.latest_results import LatestResults
-from caploom.questions.results.results import ResultRow, classification_rows, percent, result_rows, verdict
-from caploom.questions.results.tables import Table, by_label, classification_table, markdown_table, recall_table
+from caploom.questions.results.results import classification_rows, result_rows, verdict
+from caploom.questions.results.tables import (
+    Table,
+    by_label,
+    classification_table,
+    markdown_table,
+    recall_table,
+    short_recall_table,
+)
 
 
 def results_text(latest: LatestResults, *, width: int | None = None, best_first: bool = False) -> str:
@@ -31,17 +37,6 @@ def fitting(tables: Sequence[Table], width: int) -> str:
         if len(text.splitlines()[0]) <= width:
             return text
     return _folded(tables[-1], width)
-
-
-def short_recall_table(rows: Sequence[ResultRow]) -> Table:
-    """Recall@1 alone, chance as the last row."""
-    table = [["recipe", "mean R@1", "x chance", "i2t R@1", "t2i R@1"]]
-    for row in rows:
-        mean = percent(row.mean_recall_at_1) + (f" ± {percent(row.spread)}" if row.spread is not None else "")
-        both = [percent(row.recall[f"{direction}@1"]) for direction in DIRECTIONS]
-        table.append([row.recipe, mean, f"{row.times_chance:.1f}", *both])
-    chances = [percent(rows[0].chance[f"{direction}@1"]) for direction in DIRECTIONS]
-    return [*table, ["(chance)", percent(rows[0].mean_chance_at_1), "1.0", *chances]]
 
 
 def _folded(table: Table, width: int) -> str:
