@@ -38,8 +38,8 @@ class _Commands(click.Group):
         module = f"caploom.commands.{cmd_name}"
         if not any(cmd_name in names for names in GROUPS.values()) or find_spec(module) is None:
             return None
-        command = getattr(import_module(module), cmd_name)
-        return command  # noqa: RET504 (it says the type)
+        own: click.Command = getattr(import_module(module), cmd_name)
+        return own
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         known = {name for names in GROUPS.values() for name in names}

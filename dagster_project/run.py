@@ -1,7 +1,7 @@
 """A headless run of the whole graph, in this process: `caploom run FILE`, or `python -m dagster_project.run`.
 
-Splits new rows into shards, captions these, runs every recipe, writes the report, and prints it. One failing recipe
-doesn't stop the others; the exit code is 0 only if everything was materialized.
+Splits new rows into shards, captions these, runs every recipe, writes the report, and prints the results. One failing
+recipe doesn't stop the others; the exit code is 0 only if everything was materialized.
 """
 
 import logging
