@@ -31,6 +31,7 @@ class StageBar:
         self._totals: list[int] = []
         self._bar: tqdm | None = None
         self._failed = 0
+        self._said = -1  # rows done, in the line before
         self._started = self._logged = time.monotonic()
 
     def part(self) -> Progress:
@@ -59,7 +60,8 @@ class StageBar:
         """End the line of the bar."""
         if self._bar is not None:
             self._bar.close()
-            self._log_line()
+            if self._bar.n != self._said:
+                self._log_line()
 
     def _open(self) -> None:
         # The size of later parts is estimated from those seen, so that the time left is about right.
@@ -83,6 +85,7 @@ class StageBar:
         self._logged = time.monotonic()
         if self._bar is None:
             return
+        self._said = self._bar.n
         seconds = self._logged - self._started
         rate = self._bar.n / seconds if seconds > 0 else 0.0
         total = self._bar.total or 0

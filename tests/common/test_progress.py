@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from caploom.common import progress
 from caploom.common.progress import track
 
 
@@ -40,3 +41,12 @@ def test_the_run_s_log_gets_its_last_line(capsys: pytest.CaptureFixture[str]) ->
     lines: list[str] = []
     caption_ten(lines.append)
     assert lines == capsys.readouterr().err.splitlines()
+
+
+def test_what_the_last_line_said_is_not_said_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.0)
+    caption_ten()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len({line.split(" images")[0] for line in lines}) == 4
