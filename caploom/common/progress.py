@@ -31,7 +31,7 @@ class StageBar:
         self._totals: list[int] = []
         self._bar: tqdm | None = None
         self._failed = 0
-        self._said = -1  # rows done, in the line before
+        self._said: float = -1  # rows done, in the line before
         self._started = self._logged = time.monotonic()
 
     def part(self) -> Progress:
