@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from caploom.demo.scenes import Placement, Scene
-from caploom.demo.vision_pretraining import _attend_to_cells, _cells, _sharp
 from caploom.demo.world import BACKGROUNDS, THINGS
+from demo_captioners.vision_pretraining import _attend_to_cells, _cells, _sharp
 
 
 def test_each_cell_knows_what_covers_it_what_is_centred_in_it_and_the_place():

@@ -41,9 +41,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from caploom.demo.characters import CHARACTERS, describe
 from caploom.demo.scenes import compose
 from caploom.demo.world import SCENE_SIZE
+from demo_captioners.characters import CHARACTERS, describe
 
 MAX_NEW_TOKENS = 44
 """No trained text is longer, in the captioners' tokens (words and punctuation marks)."""

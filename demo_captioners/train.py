@@ -1,4 +1,4 @@
-"""Trains one tiny captioner on picture-book scenes: ``python -m caploom.demo.train_captioners tiny-llava``.
+"""Trains one tiny captioner on picture-book scenes: ``python -m demo_captioners.train tiny-llava``.
 
 This is how the weights in ``caploom/demo/captioners`` were made. It is not part of the setup: it takes more than a
 quarter of an hour on one core per captioner. Everything is seeded; on one machine equal arguments give equal weights.
@@ -19,11 +19,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from caploom.demo.characters import CHARACTERS, describe, first_sentence
+import caploom.demo
 from caploom.demo.scenes import Scene, compose, render
-from caploom.demo.tiny_captioners import FAMILIES, MAX_NEW_TOKENS, build
 from caploom.demo.truth import score
-from caploom.demo.vision_pretraining import pretrain_vision
+from demo_captioners.architectures import FAMILIES, MAX_NEW_TOKENS, build
+from demo_captioners.characters import CHARACTERS, describe, first_sentence
+from demo_captioners.vision_pretraining import pretrain_vision
 
 STEPS = {"tiny-llava": 1600, "tiny-qwen-vl": 900, "tiny-minigpt-4": 600, "tiny-otter": 550}
 """Unequal on purpose: a captioner that has seen less makes more mistakes."""
@@ -96,7 +97,7 @@ def train(
     """Train a captioner and write its folder.
 
     Args:
-        name: a key of ``tiny_captioners.FAMILIES``.
+        name: a key of ``architectures.FAMILIES``.
         steps: optimizer steps.
         batch: scenes per step.
         seed: seed of initial weights, order and texts.
@@ -244,7 +245,7 @@ def _loss(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m caploom.demo.train_captioners", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo_captioners.train", description=__doc__)
     parser.add_argument("captioner", choices=sorted(FAMILIES))
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the captioner's own)")
     parser.add_argument("--looking-steps", type=int, help="steps of vision pretraining (default: the captioner's own)")
@@ -260,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch=chosen.batch,
         seed=chosen.seed,
         looking_steps=LOOKING_STEPS[chosen.captioner] if chosen.looking_steps is None else chosen.looking_steps,
-        out=chosen.out or Path(__file__).with_name("captioners") / chosen.captioner,
+        out=chosen.out or Path(caploom.demo.__file__).with_name("captioners") / chosen.captioner,
         scenes=chosen.scenes,
     )
     print(json.dumps(asdict(training), indent=2))
