@@ -13,7 +13,7 @@ from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.stages.captions import read_captions
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.raw_pairs import read_pairs
+from caploom.stages.raw_pairs import captioned, read_pairs
 from caploom.stages.stage import Ref
 from caploom.storage.records import CAPTIONS, PAIRS
 from caploom.storage.store import Artifact, Store
@@ -111,7 +111,7 @@ def caption_statistics(
         share_refusal=_share(_opened_by(REFUSAL_OPENINGS, texts), total),
         share_boilerplate=_share(_opened_by(BOILERPLATE_OPENINGS, texts), total),
         commonest_openings=_commonest(" ".join(word[:_OPENING_WORDS]) for word in words),
-        words_shared_with_raw=_overlap(words_of, _words_in(raw, "raw_caption")),
+        words_shared_with_raw=_overlap(words_of, _words_in(captioned(raw), "raw_caption")),
         words_shared_with={name: _overlap(words_of, _words_in(table, "text")) for name, table in others.items()},
     )
 

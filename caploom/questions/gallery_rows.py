@@ -24,7 +24,8 @@ def shard_gallery(factory: Factory | Graph, shard: str, captioners: Sequence[str
     pairs = graph.require(Ref("raw_pairs", (shard,)))
     for row in read_first(pairs.file("pairs.parquet"), count * 4).to_pylist():
         if row["image_id"] in captions or len(captions) < count:
-            captions.setdefault(row["image_id"], []).append((RAW_SOURCE, row["raw_caption"]))
+            raw = [(RAW_SOURCE, row["raw_caption"])] if row["raw_caption"] else []
+            captions.setdefault(row["image_id"], []).extend(raw)
             paths.setdefault(row["image_id"], row["path"])
     for artifact in graph.existing(Ref("captions", (captioner, shard)) for captioner in captioners):
         table = read_captions(artifact).select(["image_id", "captioner", "text"])

@@ -54,20 +54,28 @@ class CaptionRows:
             return
         if not captions:
             detail = f'{where}: "{caption_key}" is empty, so the image has no caption; caption it or leave it out.'
-            yield bad_row(number, image, "no_caption", detail)
+            yield uncaptioned_row(number, image, path, detail)
         for caption in captions:
             yield caption_row(number, image, path, caption, where=where, key=caption_key)
 
 
 def caption_row(number: int, image: str, path: str, caption: Any, *, where: str, key: str) -> SourceRow:
-    """The row of an image that may be opened and one caption, which may be empty or of any type."""
+    """The row of an image that may be opened and one caption, which may be missing, empty or of any type."""
     if not isinstance(caption, str):
-        return bad_row(number, image, "caption_not_text", f'{where}: "{key}" must be text but is {kind_of(caption)}.')
+        detail = f'{where}: "{key}" must be text but is {kind_of(caption)}.'
+        if caption is None:
+            return uncaptioned_row(number, image, path, detail, "caption_not_text")
+        return bad_row(number, image, "caption_not_text", detail)
     # A lone surrogate, which JSON can express, has no UTF-8 form, so no table can hold it.
     text = caption if caption.isascii() else as_text(caption)
     if not text.strip():
-        return bad_row(number, image, "empty_caption", f"{where}: the caption is empty.")
+        return uncaptioned_row(number, image, path, f"{where}: the caption is empty.", "empty_caption")
     return SourceRow(row=number, image=image if is_text(image) else as_text(image), caption=text, path=path)
+
+
+def uncaptioned_row(number: int, image: str, path: str, detail: str, reason: str = "no_caption") -> SourceRow:
+    """The row of an image that may be opened and has no caption: bad only where a caption is needed."""
+    return SourceRow(number, as_text(image), None, path, reason, as_text(detail))
 
 
 def bad_row(number: int, image: str, reason: str, detail: str) -> SourceRow:

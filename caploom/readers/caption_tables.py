@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, cast
@@ -18,6 +18,8 @@ LONGEST_LINE = 64 * 2**20  # bytes
 LONGEST_FIELD = (
     4 * 2**20
 )  # characters of a CSV field: a caption of 1 MB is accepted, a file swallowed by an open quote is not
+NO_CAPTIONS = "none"
+"""As `caption_key`: the images of a table have no captions."""
 _BUFFER = 2**20  # bytes
 _END = "\0the end of the file\0"
 
@@ -28,7 +30,7 @@ class TableForm:
 
     Attributes:
         image_key: the image's path.
-        caption_keys: columns that may have captions; the first one that is there counts.
+        caption_keys: columns that may have captions; the first one that is there counts. Empty if no image has one.
         columns: names of the columns of a CSV or TSV without a header line; None when it has one.
         quotes: whether a field of a CSV or TSV may be enclosed in quotes.
     """
@@ -41,6 +43,19 @@ class TableForm:
     def caption_key(self, names: Any) -> str | None:
         """The first of the caption keys that is among the names."""
         return next((key for key in self.caption_keys if key in names), None)
+
+    def captions_of(self, record: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """The key of a record's captions, for sentences, and the captions; a table without them gives none."""
+        key = self.caption_key(record) or next(iter(self.caption_keys), "caption")
+        value = record.get(key) if self.caption_keys else []
+        return key, value if isinstance(value, list) else [value]
+
+
+def caption_keys(configured: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that may have captions, of a reader's `caption_key`: the usual ones where it is not set."""
+    if configured is None:
+        return usual
+    return () if configured == NO_CAPTIONS else (configured,)
 
 
 def table_records(uri: str, form: TableForm) -> Iterator[Any]:
@@ -102,7 +117,7 @@ def _csv_records(uri: str, form: TableForm) -> Iterator[Any]:
         lines = csv.DictReader(read, form.columns, delimiter=delimiter, quoting=quoting)
         try:
             names = [name for name in lines.fieldnames or [] if not name.endswith(_END)]
-            _check_columns(uri, form, names)
+            _check_columns(uri, form, names, whole=names == (lines.fieldnames or []))
             for line in lines:
                 if read.at_end:
                     if [value for value in line.values() if value is not None] not in ([], [_END]):
@@ -153,13 +168,17 @@ def _line_fault(line: dict[Any, Any], columns: int, form: TableForm) -> tuple[st
     return None
 
 
-def _check_columns(uri: str, form: TableForm, names: list[str]) -> None:
-    for key in (form.image_key, form.caption_key(names) or form.caption_keys[0]):
-        if key not in names:
-            have = "the header" if form.columns is None and suffix_of(uri) != ".parquet" else "it"
-            raise SourceError(
-                f'{uri}: {have} has no column "{key}" (columns: {", ".join(names) or "none"}); name it in the YAML.'
-            )
+def _check_columns(uri: str, form: TableForm, names: list[str], *, whole: bool = True) -> None:
+    """Raise `SourceError` for a missing column; a header that is not `whole` has lost some."""
+    have = "the header" if form.columns is None and suffix_of(uri) != ".parquet" else "it"
+    if form.image_key not in names:
+        columns = ", ".join(names) or "none"
+        raise SourceError(f'{uri}: {have} has no column "{form.image_key}" (columns: {columns}); name it in the YAML.')
+    if form.caption_keys and form.caption_key(names) is None and (names != [form.image_key] or not whole):
+        raise SourceError(
+            f'{uri}: {have} has no column "{form.caption_keys[0]}" (columns: {", ".join(names)}); name it in the YAML, '
+            f"or write `caption_key: {NO_CAPTIONS}` if these images have no captions."
+        )
 
 
 def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
@@ -170,7 +189,7 @@ def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
         with open_uri(uri) as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             _check_columns(uri, form, names)
-            columns = [form.image_key, form.caption_key(names) or form.caption_keys[0]]
+            columns = [name for name in (form.image_key, form.caption_key(names)) if name is not None]
             for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:

@@ -31,7 +31,9 @@ def identified_rows(rows: Iterable[SourceRow]) -> Iterator[tuple[SourceRow, Iden
     source = iter(rows)
     with ThreadPoolExecutor(_THREADS) as threads:
         while ahead := list(islice(source, _ROWS_AHEAD)):
-            paths = dict.fromkeys(row.path for row in ahead if row.path is not None and row.path not in known)
+            paths = dict.fromkeys(
+                row.path for row in ahead if row.path and row.reason is None and row.path not in known
+            )
             known.update(zip(paths, threads.map(_identify, paths), strict=True))
             for row in ahead:
                 yield row, _of_row(row, known)

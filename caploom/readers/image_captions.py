@@ -6,13 +6,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from caploom.readers.caption_rows import CaptionRows, check_files, not_an_object, suffix_of
-from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, table_records
+from caploom.readers.caption_tables import TABLE_SUFFIXES, TableForm, caption_keys, table_records
 from caploom.readers.img2dataset_names import check_template, downloaded_name
 from caploom.readers.rewriting import RewriteRule, Rewriting
 from caploom.readers.source_reader import SourceReader
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import UriOrPath, name_of
 
+_CAPTION_KEYS = ("caption", "captions", "raw_caption")
 _OPTIONAL = ("rewrite", "columns", "quotes", "downloaded_as")
 
 
@@ -30,7 +31,10 @@ class ImageCaptionsReader(SourceReader):
         description="`.json` (`[{image, caption}, ...]`), `.jsonl`, `.csv`, `.tsv` or `.parquet`; a file or a URL."
     )
     image_key: str = Field(default="image", description="Key or column of the image's path.")
-    caption_key: str = Field(default="caption", description="Key or column of a caption or a list of captions.")
+    caption_key: str = Field(
+        default="caption",
+        description="Key or column of a caption or a list of captions; `none` of images without captions.",
+    )
     rewrite: list[RewriteRule] = Field(
         default=[],
         description="`[{from: <beginning of a path in the file>, to: <its replacement>}]`; the first match counts.",
@@ -63,15 +67,15 @@ class ImageCaptionsReader(SourceReader):
             raise ValueError(
                 f"columns: only a `.csv` or `.tsv` can lack a header line, and captions is {self.captions}"
             )
-        for key in (self.image_key, self._form.caption_key(self.columns) or self.caption_key):
-            if key not in self.columns:
+        for key in (self.image_key, self._form.caption_key(self.columns) or next(iter(self.caption_keys), "")):
+            if key and key not in self.columns:
                 raise ValueError(f'columns: "{key}" is not among them; name it, or another `image_key`, `caption_key`')
         return self
 
     @property
     def caption_keys(self) -> tuple[str, ...]:
         """The caption keys: the configured one; without one, also the keys of Caploom's own tables."""
-        return ("caption", "captions", "raw_caption") if self.caption_key == "caption" else (self.caption_key,)
+        return caption_keys(None if self.caption_key == "caption" else self.caption_key, _CAPTION_KEYS)
 
     @property
     def _form(self) -> TableForm:
@@ -104,16 +108,14 @@ class ImageCaptionsReader(SourceReader):
         name = name_of(self.captions)
         if rewritten is None and self.rewrite:
             rewritten = Rewriting([(rule["from"], rule["to"]) for rule in self.rewrite])
-        make = CaptionRows(name, self.root, rewritten)
-        for number, record in enumerate(table_records(self.captions, self._form), start=1):
+        make, form = CaptionRows(name, self.root, rewritten), self._form
+        for number, record in enumerate(table_records(self.captions, form), start=1):
             if isinstance(record, SourceRow):
                 yield record
             elif not isinstance(record, dict):
                 yield not_an_object(name, number, record)
             else:
-                key = next((key for key in self.caption_keys if key in record), self.caption_key)
-                value = record.get(key)
-                captions = value if isinstance(value, list) else [value]
+                key, captions = form.captions_of(record)
                 image = record.get(self.image_key)
                 if self.downloaded_as is not None and isinstance(image, str) and image.strip():
                     image = downloaded_name(self.downloaded_as, number, image)

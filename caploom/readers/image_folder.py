@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from caploom.errors import SourceError
-from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of
-from caploom.readers.caption_tables import TableForm, table_records
+from caploom.readers.caption_rows import bad_row, caption_row, kind_of, suffix_of, uncaptioned_row
+from caploom.readers.caption_tables import TableForm, caption_keys, table_records
 from caploom.readers.image_names import IMAGE_SUFFIXES, refused_by_name
 from caploom.readers.sidecars import Sidecar, read_sidecar
 from caploom.readers.source_reader import SourceReader
@@ -54,7 +54,7 @@ class ImageFolderReader(SourceReader):
         description="Keys of lines `key=value` that are captions too, such as `[de, fr]`; others are ignored.",
     )
     caption_key: str | None = Field(
-        default=None, description="Column of captions in metadata files; by default `text` or `caption`."
+        default=None, description="Column of captions in metadata files, or `none`; by default `text` or `caption`."
     )
 
     @field_validator("translations")
@@ -99,8 +99,7 @@ class ImageFolderReader(SourceReader):
                 yield replace(row, row=number)
 
     def _of_table(self, table: str, named: "_Names") -> Iterator[SourceRow]:
-        keys = _CAPTION_KEYS if self.caption_key is None else (self.caption_key,)
-        form = TableForm(image_key="file_name", caption_keys=keys)
+        form = TableForm(image_key="file_name", caption_keys=caption_keys(self.caption_key, _CAPTION_KEYS))
         below = PathResolver(self.root)
         folder = self._relative(folder_of(table)) if folder_of(table) != self.root else ""
         for number, record in enumerate(table_records(table, form), start=1):
@@ -116,9 +115,7 @@ class ImageFolderReader(SourceReader):
             else:
                 image = posixpath.normpath(posixpath.join(folder, name))
                 named.add(image)
-                key = form.caption_key(record) or keys[0]
-                value = record.get(key)
-                captions = value if isinstance(value, list) else [value]
+                key, captions = form.captions_of(record)
                 yield from self._of_image(below.resolve(image), image, captions, where=where, key=key)
 
     def _of_image(
@@ -131,7 +128,7 @@ class ImageFolderReader(SourceReader):
             detail = f"{where}: the path {image!r} leaves the image root {self.root}; images must lie inside it."
             yield bad_row(0, image, "path_leaves_root", detail)
         elif not captions:
-            yield bad_row(0, image, "no_caption", f'{where}: "{key}" is empty, so the image has no caption.')
+            yield uncaptioned_row(0, image, path, f'{where}: "{key}" is empty, so the image has no caption.')
         else:
             for caption in captions:
                 yield caption_row(0, image, path, caption, where=where, key=key)
@@ -158,7 +155,7 @@ class ImageFolderReader(SourceReader):
                     yield caption_row(0, image, uri, caption, where=repr(image), key=_TEXT)
             elif image not in named:
                 why = "its text is empty" if text is not None else "there is no text next to it and no line of metadata"
-                yield bad_row(0, image, "no_caption", f"{image!r}: {why}; caption it or remove it.")
+                yield uncaptioned_row(0, image, uri, f"{image!r}: {why}; caption it or remove it.")
 
     def _with_texts(self, groups: Iterator[_Group]) -> Iterator[tuple[_Group, Sidecar | None]]:
         if not is_url(self.root):

@@ -1,7 +1,7 @@
 """The YAML's `ingest`: which incoming images and captions are refused, each with a reason."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
@@ -12,6 +12,10 @@ from caploom.errors import ImageFault
 class IngestSettings(Settings):
     """Limits for incoming pairs. Without a limit everything is accepted."""
 
+    raw_captions: Literal["optional", "required"] = Field(
+        default="optional",
+        description="Whether an image without a raw caption is a pair, which captioners caption, or a failure.",
+    )
     min_side: PositiveInt | None = Field(default=None, description="Pixels of the shorter side, at least.")
     max_side: PositiveInt | None = Field(default=None, description="Pixels of the longer side, at most.")
     min_pixels: PositiveInt | None = Field(default=None, description="Width times height, at least.")

@@ -8,7 +8,8 @@ from pydantic import Field
 from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.images.location import Location
-from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row
+from caploom.readers.caption_rows import CaptionRows, bad_row, caption_row, uncaptioned_row
+from caploom.readers.caption_tables import NO_CAPTIONS, caption_keys
 from caploom.readers.expand_paths import files_named
 from caploom.readers.source_reader import FilesReader
 from caploom.readers.source_row import SourceRow
@@ -34,7 +35,9 @@ class ParquetReader(FilesReader):
     files: UriOrPath = Field(description="A file, a folder of files, or a pattern such as `data/*.parquet`.")
     root: UriOrPath | None = Field(default=None, description="What paths start from; by default the file's own folder.")
     image_key: str | None = Field(default=None, description="Column of the images; by default the first usual one.")
-    caption_key: str | None = Field(default=None, description="Column of a caption, or a list of them.")
+    caption_key: str | None = Field(
+        default=None, description="Column of a caption, or a list of them; `none` of images without captions."
+    )
 
     def uris(self) -> list[str]:
         """The paths or URLs of the files."""
@@ -58,18 +61,20 @@ class ParquetReader(FilesReader):
             with open_uri(uri) as opened, pq.ParquetFile(opened) as file:
                 image, caption = self._columns(uri, file.schema_arrow)
                 in_bytes = _holds_bytes(file.schema_arrow.field(image).type)
-                columns = [caption] if in_bytes else [image, caption]
+                columns = [name for name in (None if in_bytes else image, caption) if name is not None]
                 make = CaptionRows(name_of(uri), self.root or folder_of(uri))
                 for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
                     for record in batch.to_pylist():
                         count += 1
-                        value = record[caption]
+                        value = record[caption] if caption is not None else []
                         captions = value if isinstance(value, list) else [value]
                         number = before + count
                         if in_bytes:
                             rows = _of_bytes(uri, number, count - 1, image, captions)
                         else:
-                            rows = make.of_image(number, record[image], captions, image_key=image, caption_key=caption)
+                            rows = make.of_image(
+                                number, record[image], captions, image_key=image, caption_key=caption or "caption"
+                            )
                         for row in rows:
                             yield count, row
         except (pa.ArrowException, OSError) as error:
@@ -78,21 +83,24 @@ class ParquetReader(FilesReader):
             )
             yield count + 1, bad_row(before + count + 1, name_of(uri), "damaged_parquet", detail)
 
-    def _columns(self, uri: str, schema: "pa.Schema") -> tuple[str, str]:
-        found = []
-        for key, usual, what in (
-            (self.image_key, _IMAGE_COLUMNS, "image_key"),
-            (self.caption_key, _CAPTION_COLUMNS, "caption_key"),
-        ):
-            wanted = [key] if key is not None else usual
-            name = next((each for each in wanted if each in schema.names), None)
-            if name is None:
-                raise SourceError(
-                    f"{uri}: it has no column {' or '.join(wanted)} (columns: {', '.join(schema.names)}); "
-                    f"name it as `{what}`."
-                )
-            found.append(name)
-        return found[0], found[1]
+    def _columns(self, uri: str, schema: "pa.Schema") -> tuple[str, str | None]:
+        images = [self.image_key] if self.image_key is not None else _IMAGE_COLUMNS
+        captions = caption_keys(self.caption_key, _CAPTION_COLUMNS)
+        image, caption = (
+            next((each for each in wanted if each in schema.names), None) for wanted in (images, captions)
+        )
+        if image is None:
+            raise SourceError(f"{_lacks(uri, images, schema)}; name it as `image_key`.")
+        if caption is None and captions and schema.names != [image]:
+            raise SourceError(
+                f"{_lacks(uri, captions, schema)}; name it as `caption_key`, or write `caption_key: {NO_CAPTIONS}` if "
+                "these images have no captions."
+            )
+        return image, caption
+
+
+def _lacks(uri: str, wanted: Sequence[str], schema: "pa.Schema") -> str:
+    return f"{uri}: it has no column {' or '.join(wanted)} (columns: {', '.join(schema.names)})"
 
 
 def _holds_bytes(kind: "pa.DataType") -> bool:
@@ -106,6 +114,6 @@ def _of_bytes(uri: str, number: int, row: int, column: str, captions: Sequence[A
     image = f"{name_of(uri)}/{row}"
     where = f"{name_of(uri)}, row {number}"
     if not captions:
-        yield bad_row(number, image, "no_caption", f"{where}: the list of captions is empty.")
+        yield uncaptioned_row(number, image, location, f"{where}: the list of captions is empty.")
     for caption in captions:
         yield caption_row(number, image, location, caption, where=where, key="caption")

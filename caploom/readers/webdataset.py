@@ -14,7 +14,7 @@ from pydantic import Field
 
 from caploom.errors import SourceError
 from caploom.images.location import Location
-from caploom.readers.caption_rows import bad_row, caption_row
+from caploom.readers.caption_rows import bad_row, caption_row, uncaptioned_row
 from caploom.readers.expand_paths import files_named
 from caploom.readers.image_names import IMAGE_SUFFIXES, as_text, refused_by_name
 from caploom.readers.source_reader import FilesReader
@@ -75,9 +75,8 @@ class WebdatasetReader(FilesReader):
                 yield bad_row(number, image, refused[0], f"{where}: {refused[1]}")
             elif not captions:
                 looked = ", ".join(self.caption_from)
-                yield bad_row(
-                    number, image, "no_caption", f"{where}: it has no caption in {looked}; see `caption_from`."
-                )
+                detail = f"{where}: it has no caption in {looked}; see `caption_from`."
+                yield uncaptioned_row(number, image, location, detail)
             else:
                 for caption in captions:
                     yield caption_row(number, image, location, caption, where=where, key=key)

@@ -66,7 +66,8 @@ class Rule:
     keyword `row`, and names in `needs` what it uses. `main_parameter` is the one that `{rule: value}` in the YAML sets.
     `column(spans, context, **parameters)` is the same for many texts at once. `settled(text, **parameters)` says, for
     the beginning of a text, that any continuation gives the same result (None: never). `grows` says that the result
-    for a beginning is a prefix of the result for a longer text. `caps` says that it cuts at a length.
+    for a beginning is a prefix of the result for a longer text. `caps` says that it cuts at a length. `added` are
+    parameters that came after stores had been made: where they have their defaults, they are not recorded.
     """
 
     function: Callable[..., Span]
@@ -76,11 +77,18 @@ class Rule:
     grows: bool = False
     caps: bool = False
     needs: frozenset[str] = frozenset()
+    added: frozenset[str] = frozenset()
 
     @property
     def takes_row(self) -> bool:
         """Whether it must know more than the text."""
         return "row" in inspect.signature(self.function).parameters
+
+    def recorded(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as fingerprints and stores have them."""
+        defaults = inspect.signature(self.function).parameters
+        unset = {name for name in self.added if parameters.get(name) == defaults[name].default}
+        return {name: value for name, value in parameters.items() if name not in unset}
 
     def call(self, text: str, parameters: Mapping[str, Any], row: Row) -> Span:
         """The span of one text."""

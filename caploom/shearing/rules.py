@@ -47,9 +47,21 @@ RULES: dict[str, Rule] = {
     ),
     "max_tokens": Rule(max_tokens, "tokens", column=max_tokens_column, settled=max_tokens_settled, caps=True),
     "max_words": Rule(max_words, "words", column=max_words_column, settled=max_words_settled, grows=True, caps=True),
-    "match_raw": Rule(match_raw, "floor", column=match_raw_column, caps=True, needs=frozenset({RAW_WORDS})),
+    "match_raw": Rule(
+        match_raw,
+        "floor",
+        column=match_raw_column,
+        caps=True,
+        needs=frozenset({RAW_WORDS}),
+        added=frozenset({"otherwise"}),
+    ),
     "match_corpus": Rule(
-        match_corpus, "length", column=match_corpus_column, caps=True, needs=frozenset({CORPUS_WORDS})
+        match_corpus,
+        "length",
+        column=match_corpus_column,
+        caps=True,
+        needs=frozenset({CORPUS_WORDS}),
+        added=frozenset({"otherwise"}),
     ),
     "strip_boilerplate": Rule(strip_boilerplate, "phrases"),
     "drop_repeats": Rule(drop_repeats, "times"),

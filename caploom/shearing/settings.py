@@ -41,3 +41,7 @@ class ShearStep(Settings):
     def _recorded_name(self, rule: str) -> str:
         """The name in fingerprints and stores, which no renaming may change."""
         return next((old for old, new in OLD_NAMES.items() if new == rule), rule)
+
+    @field_serializer("parameters")
+    def _recorded_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        return RULES[self.rule].recorded(parameters)

@@ -54,7 +54,7 @@ def _asked(graph: Graph, captioner: str, shard: str) -> list[tuple[str, str]]:
     return [
         (image, pair_identity(image, raw) if settings.needs_raw_caption else "")
         for image, raw in first.items()
-        if image not in given_up
+        if image not in given_up and (raw or not settings.needs_raw_caption)
     ]
 
 

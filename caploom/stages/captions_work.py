@@ -81,7 +81,7 @@ class ShardWork:
     Attributes:
         images: all of the shard.
         missing: those to caption: the ledger has no caption of them, and they have not failed too often.
-        given_up: by image, the rows of those that have.
+        given_up: by image, the rows of those that have, and of those that have no raw caption for the prompt to quote.
     """
 
     def __init__(
@@ -105,6 +105,9 @@ class ShardWork:
         pairs = [pair_identity(ref.image_id, ref.raw_caption) for ref in images] if settings.needs_raw_caption else None
         self._pair_ids = pairs
         self.given_up = {key: row for key, row in earlier.items() if row["attempt"] >= settings.max_attempts}
+        if settings.needs_raw_caption:
+            unasked = [ref for ref in images if not ref.raw_caption]
+            self.given_up |= {ref.image_id: _nothing_to_quote(ref, captioner, settings.max_attempts) for ref in unasked}
         missing = set(ledger.missing(self._ids, pairs)) - self.given_up.keys()
         self.missing = [ref for ref in images if ref.image_id in missing]
         self.rows = LedgerRows(
@@ -133,6 +136,14 @@ class ShardWork:
         if outcome.device is not None:
             draft.device = outcome.device
             draft.summary["captioner_facts"] = dict(outcome.facts or {})
+
+
+def _nothing_to_quote(ref: ImageRef, captioner: str, attempt: int) -> dict[str, Any]:
+    detail = (
+        f"{ref.image}: it came without a raw caption, and the prompt of {captioner} quotes one; caption it with a "
+        "captioner whose prompt does not."
+    )
+    return failure(KIND, ref.image_id, ref.image, "no_raw_caption", detail, attempt)
 
 
 def _in_order(table: pa.Table, place: Mapping[str, int]) -> pa.Table:

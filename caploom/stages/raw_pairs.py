@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.common.hashing import content_version
 from caploom.common.progress import Progress
@@ -80,6 +81,8 @@ def _build(making: Making, draft: Draft) -> None:
     )
     images = len({pair["image_id"] for pair in pairs})
     draft.summary = {"pairs": len(pairs), "images": images, "packed_bytes": pack.size}
+    if uncaptioned := sum(not pair["raw_caption"] for pair in pairs):
+        draft.summary["uncaptioned"] = uncaptioned
 
 
 def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
@@ -150,6 +153,8 @@ def validate_rows(
 
 def _usable(row: SourceRow, bounds: IngestSettings) -> str:
     """The location of a row's image; raises `ImageFault` when the row cannot become a pair whatever the image is."""
+    if row.lacks_only_a_caption and bounds.raw_captions == "optional":
+        return str(row.path)
     if row.reason is not None or row.path is None or row.caption is None:
         raise ImageFault(row.reason or "bad_row", row.detail or f"row {row.row}: it names no image.")
     bounds.check_caption(row.caption, f"row {row.row}")
@@ -162,7 +167,7 @@ def _pair(row: SourceRow, image: IdentifiedImage, path: str) -> dict[str, Any]:
         "image_id": image.image_id,
         "image": row.image,
         "path": path,
-        "raw_caption": row.caption,
+        "raw_caption": row.caption or "",
         "width": image.checked.width,
         "height": image.checked.height,
         "row": row.row,
@@ -176,20 +181,29 @@ def _settle(
     failed: Mapping[int, ImageFault],
     elsewhere: Elsewhere,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Pairs and failures in the rows' order; a pair that is there already, here or in another shard, is a failure."""
+    """Pairs and failures in the rows' order.
+
+    A pair that is there already, here or in another shard, is a failure; and so is a lacking caption of an image that
+    another row captions.
+    """
     pairs: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
     others = elsewhere([pair["pair_id"] for pair in made.values()])
+    captioned = {pair["image_id"] for pair in made.values() if pair["raw_caption"]}
     for position, row in enumerate(rows):
         fault = failed.get(position)
         if fault is None:
             pair = made[position]
+            if not pair["raw_caption"] and pair["image_id"] in captioned:
+                failures.append(failure(KIND, str(row.row), row.image, str(row.reason), str(row.detail)))
+                continue
             known = pairs.get(pair["pair_id"])
             where = f"row {known['row']}" if known else others.get(pair["pair_id"])
             if where is None:
                 pairs[pair["pair_id"]] = pair
                 continue
-            detail = f"row {row.row}: the same image with the same caption already stands in {where}."
+            what = "with the same caption" if row.caption else "without a caption"
+            detail = f"row {row.row}: the same image {what} already stands in {where}."
             fault = ImageFault("duplicate_pair", detail)
         failures.append(failure(KIND, str(row.row), row.image, fault.reason, fault.detail))
     return list(pairs.values()), failures
@@ -262,11 +276,16 @@ def read_pairs(artifact: Artifact) -> pa.Table:
     return read_table(artifact.file(PAIRS_FILE))
 
 
+def captioned(pairs: pa.Table) -> pa.Table:
+    """The pairs that came with a caption; `pairs` has the column `raw_caption`, as all that Caploom writes of them."""
+    return pairs.filter(pc.not_equal(pairs.column("raw_caption"), ""))
+
+
 def raw_lengths(factory: Factory | Graph, shard: str | None = None) -> Counter[int]:
     """How many raw captions of a shard, or of all ingested shards, have how many words."""
     graph = graph_of(factory)
     artifacts = ingested_shards(graph) if shard is None else [graph.require(Ref(KIND, (shard,)))]
-    tables = (read_table(artifact.file(PAIRS_FILE), ["raw_caption"]) for artifact in artifacts)
+    tables = (captioned(read_table(artifact.file(PAIRS_FILE), ["raw_caption"])) for artifact in artifacts)
     return Counter(len(caption.split()) for table in tables for caption in table.column("raw_caption").to_pylist())
 
 
@@ -279,8 +298,9 @@ def rows_of(graph: Graph, shard: str) -> int:
 def raw_captions_in(graph: Graph, shard: str) -> int:
     """The raw captions of a shard; its rows, which are at least as many, while it is not ingested."""
     pairs = graph.find(Ref(KIND, (shard,)))
-    rows = pairs.manifest.rows if pairs is not None else None
-    return rows.rows_out if rows is not None else rows_of(graph, shard)
+    if pairs is None or pairs.manifest.rows is None:
+        return rows_of(graph, shard)
+    return pairs.manifest.rows.rows_out - int(pairs.manifest.summary.get("uncaptioned", 0))
 
 
 def images_in(graph: Graph, shard: str) -> int:

@@ -13,7 +13,7 @@ from caploom.shearing.rules import CORPUS_WORDS, RULES
 from caploom.shearing.settings import ShearStep
 from caploom.shearing.spans import Spans
 from caploom.stages.graph import Graph
-from caploom.stages.raw_pairs import ingested_shards
+from caploom.stages.raw_pairs import captioned, ingested_shards
 from caploom.stages.stage import Making, Ref, Stage
 from caploom.storage.store import Artifact, Draft
 from caploom.storage.tables import read_table
@@ -89,7 +89,7 @@ def _build(making: Making, draft: Draft) -> None:
 
 def _count(pairs: Artifact) -> tuple[list[int], list[int]]:
     """Words of a caption, ascending, and how many raw captions of a shard have so many."""
-    table = read_table(pairs.file("pairs.parquet"), ["raw_caption"])
+    table = captioned(read_table(pairs.file("pairs.parquet"), ["raw_caption"]))
     words, counts = np.unique(_lengths(table), return_counts=True)
     return words.tolist(), counts.tolist()
 

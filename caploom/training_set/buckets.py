@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caploom.common.names import RAW_SOURCE
 from caploom.errors import TrainingError
@@ -118,6 +119,9 @@ class Cutter:
             digest = digest_column(image_digests(batch.column("image_id")))
             self.images.add(pa.record_batch([digest, batch.column("image"), batch.column("path")], schema=IMAGES))
             caption = batch.column("raw_caption")
+            there = pc.not_equal(caption, "")
+            if not pc.all(there).as_py():  # images that came without a caption
+                digest, caption = digest.filter(there), caption.filter(there)
             self._add_captions(digest, 0, pa.array(word_counts(caption)), caption)
 
     def _add_sheared(self, source: int, file: Path) -> None:

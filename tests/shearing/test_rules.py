@@ -198,7 +198,7 @@ def test_random_sentence_draws_every_sentence_of_some_image_and_the_same_one_aga
 
 def test_match_raw_has_a_floor():
     assert sheared("one two three four five", ["match_raw"], Row(raw_words=1)) == "one two three"
-    assert sheared("one two three four five", [{"match_raw": 2}], Row(raw_words=0)) == "one two"
+    assert sheared("one two three four five", [{"match_raw": 2}], Row(raw_words=1)) == "one two"
 
 
 def test_a_rule_that_lacks_what_it_must_know_says_so():

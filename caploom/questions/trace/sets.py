@@ -73,7 +73,7 @@ def _given(
             [training_set],
         ).fetchall()
     }
-    yield from ((RAW_SOURCE, pair.caption) for pair in pairs if pair.address in inputs)
+    yield from ((RAW_SOURCE, pair.caption) for pair in pairs if pair.caption and pair.address in inputs)
     for caption in captions:
         yield from ((caption.captioner, shear.kept) for shear in caption.sheared if shear.address in inputs)
 

@@ -31,7 +31,10 @@ def trace_markdown(trace: ImageTrace) -> str:
 def _sections(trace: ImageTrace) -> Iterator[tuple[str, list[str]]]:
     raw = []
     for pair in trace.pairs:
-        raw += [f"{_quoted(pair.caption)}", f"  {pair.shard}, row {pair.row}; {_when(pair.started, pair.is_latest)}"]
+        raw += [
+            _quoted(pair.caption) if pair.caption else "without a caption",
+            f"  {pair.shard}, row {pair.row}; {_when(pair.started, pair.is_latest)}",
+        ]
     yield "raw captions" if raw else "no raw captions: it is in no raw pairs", raw
     for captioner in dict.fromkeys(each.captioner for each in trace.captions):
         found: list[str] = []
