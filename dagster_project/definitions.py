@@ -27,7 +27,7 @@ from dagster_project.resources.captioner_models import CaptionerModels
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
 from dagster_project.schedules.failed_rows import retry_schedules
-from dagster_project.schedules.retraining import retraining_schedule
+from dagster_project.schedules.retraining import retraining_schedules
 from dagster_project.sensors.alerts import alerts_sensors
 from dagster_project.sensors.automation import automation_sensors
 from dagster_project.sensors.edited_settings import edited_settings
@@ -61,7 +61,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
     return dg.Definitions(
         assets=[
             settings_asset(config),
-            *(asset for each in _BY_HAND for asset in each.make(assets)),
+            *(asset for each in _BY_HAND if assets.has(each.stage) for asset in each.make(assets)),
             *declared_assets(assets),
         ],
         jobs=jobs,
@@ -73,7 +73,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
             *growth_sensors(config),
             *alerts_sensors(config),
         ],
-        schedules=[retraining_schedule(config), *retry_schedules(config)],
+        schedules=[*retraining_schedules(config), *retry_schedules(config)],
         resources={
             "factory": resource,
             "captioner_models": CaptionerModels(),

@@ -13,7 +13,7 @@ def growths(factory: Factory) -> Iterator[Growth]:
     """The growth of the training set of each recipe that is retrained automatically, where there is one."""
     chosen = factory.config.automation_settings.retrain.recipes
     for recipe in factory.config.expanded_recipes():
-        if chosen == "all" or recipe.name in chosen:
+        if recipe.is_trained and (chosen == "all" or recipe.name in chosen):
             growth = training_set_growth(factory, recipe)
             if growth is not None:
                 yield growth

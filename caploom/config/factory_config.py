@@ -20,7 +20,7 @@ from caploom.config.freshness import FreshnessSettings
 from caploom.config.grid import GridParts, GridSettings, expand_grid
 from caploom.config.inbox import InboxSettings
 from caploom.config.mlflow import MlflowSettings
-from caploom.config.recipes import FinetuneSettings, Finetuning, Recipe, RecipeSettings, Seeds
+from caploom.config.recipes import NO_TRAINER, FinetuneSettings, Finetuning, Recipe, RecipeSettings, Seeds
 from caploom.errors import ConfigError
 from caploom.evaluation.settings import EvaluationSet
 from caploom.readers.ingest_settings import IngestSettings
@@ -32,6 +32,9 @@ from caploom.training_set.duplicate_settings import DuplicateSettings
 from caploom.training_set.merge_settings import MergeSettings
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+WHOLE = "whole"
+"""The recipe of a YAML without recipes and shears."""
 
 Owner = Annotated[str, Field(pattern=r"^(team:[A-Za-z0-9 ._-]+|[^@\s]+@[^@\s.]+(\.[^@\s.]+)+)$")]
 
@@ -68,8 +71,12 @@ class FactoryConfig(Settings):
     merge: MergeSettings = Field(default_factory=MergeSettings, description="How training sets are merged.")
     captioners: dict[Name, Captioner] = Field(default_factory=dict)
     shears: dict[Name, list[ShearStep]] = Field(default_factory=dict)
-    trainers: dict[Name, TrainerSettings]
-    evaluation_sets: dict[Name, EvaluationSet]
+    trainers: dict[Name, TrainerSettings] = Field(
+        default_factory=dict, description="What trains a recipe's model; without any, recipes end at training sets."
+    )
+    evaluation_sets: dict[Name, EvaluationSet] = Field(
+        default_factory=dict, description="What models are measured on; without any, recipes end at checkpoints."
+    )
     target_sets: dict[Name, Reader] = Field(
         default_factory=dict, description="Data that recipes are fine-tuned on: images with human captions."
     )
@@ -80,7 +87,11 @@ class FactoryConfig(Settings):
     seeds: Seeds = Field(
         default=[0], description="Every recipe is trained once per seed; the first keeps the plain name."
     )
-    recipes: dict[Name, RecipeSettings] = Field(default_factory=dict)
+    recipes: dict[Name, RecipeSettings] = Field(
+        default_factory=dict,
+        description="The arms of an ablation. A YAML without recipes, grid and trainers has one for each shear, "
+        "named after it and with all captioners; one named `whole` where it has no shears.",
+    )
     grid: GridSettings | None = Field(
         default=None, description="Combines captioners, shears, mixes, filters and trainers; its arms join the recipes."
     )
@@ -116,6 +127,13 @@ class FactoryConfig(Settings):
             raise ValueError(f'"{RAW_SOURCE}" names the raw captions themselves: give the captioner another name')
         return value
 
+    @field_validator("trainers")
+    @classmethod
+    def _no_trainer_is_called_none(cls, value: dict[str, TrainerSettings]) -> dict[str, TrainerSettings]:
+        if NO_TRAINER in value:
+            raise ValueError(f'"{NO_TRAINER}" stands for no trainer at all: give this one another name')
+        return value
+
     @field_validator("shears")
     @classmethod
     def _none_means_none(cls, value: dict[str, list[ShearStep]]) -> dict[str, list[ShearStep]]:
@@ -131,9 +149,9 @@ class FactoryConfig(Settings):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if not self.recipes and self.grid is None:
+        if not self.recipes and self.grid is None and self.trainers:
             raise ValueError("recipes: there are none, and there is no grid either: write one of them")
-        for name, recipe in self.recipes.items():
+        for name, recipe in self._written_recipes().items():
             self._check_recipe(f"recipes.{name}", recipe)
         grid = self._grid_arms()
         for name, recipe in grid.items():
@@ -173,8 +191,8 @@ class FactoryConfig(Settings):
         except ValueError as error:
             raise ValueError(f"{where}.mix.{error}") from None
         if recipe.trainer is not None:
-            check_known(f"{where}.trainer", recipe.trainer, list(self.trainers), "trainer")
-        elif len(self.trainers) != 1:
+            check_known(f"{where}.trainer", recipe.trainer, [NO_TRAINER, *self.trainers], "trainer")
+        elif len(self.trainers) > 1:
             raise ValueError(f"{where}.trainer: say which of {', '.join(self.trainers)} trains this recipe")
         if recipe.evaluation_sets != "all":
             for name in recipe.evaluation_sets:
@@ -185,7 +203,9 @@ class FactoryConfig(Settings):
     def _check_finetuning(self, where: str, finetune: FinetuneSettings, trainer: str | None) -> None:
         check_known(f"{where}.target_set", finetune.target_set, list(self.target_sets), "target set")
         check_known(f"{where}.trainer", finetune.trainer, list(self.trainers), "trainer")
-        first, second = self.trainers[trainer or next(iter(self.trainers))], self.trainers[finetune.trainer]
+        first, second = self._trainer(trainer), self.trainers[finetune.trainer]
+        if first is None:
+            raise ValueError(f"{where}: the recipe has no trainer, so there is no checkpoint to fine-tune; give it one")
         if (first.kind, first.model) != (second.kind, second.model):
             raise ValueError(
                 f"{where}.trainer: {finetune.trainer} trains {second.kind} {second.model}, and the recipe's checkpoint "
@@ -204,9 +224,21 @@ class FactoryConfig(Settings):
         """Every recipe once per seed, names resolved: the YAML's in its order, then the grid's, each with its seeds."""
         return [
             self._expand(base, recipe, seed)
-            for base, recipe in {**self.recipes, **self._grid_arms()}.items()
+            for base, recipe in {**self._written_recipes(), **self._grid_arms()}.items()
             for seed in recipe.seeds or self.seeds
         ]
+
+    def _written_recipes(self) -> dict[str, RecipeSettings]:
+        """The YAML's recipes, or those that it implies."""
+        if self.recipes or self.grid is not None:
+            return self.recipes
+        return {shear: RecipeSettings(captioners="all", shear=shear) for shear in self.shears} or {
+            WHOLE: RecipeSettings(captioners="all")
+        }
+
+    def _trainer(self, name: str | None) -> TrainerSettings | None:
+        """The trainer that a recipe names, or the only one; None where it is not trained."""
+        return self.trainers.get(name or next(iter(self.trainers), NO_TRAINER))
 
     def _grid_arms(self) -> dict[str, RecipeSettings]:
         """The recipes that the grid makes, by their names; none without a grid."""
@@ -234,7 +266,7 @@ class FactoryConfig(Settings):
         return [] if name == "none" else self.shears[name]
 
     def _expand(self, base: str, recipe: RecipeSettings, seed: int) -> Recipe:
-        trainer, tuned = self.trainers[recipe.trainer or next(iter(self.trainers))], recipe.finetune
+        trainer, tuned = self._trainer(recipe.trainer), recipe.finetune
         return Recipe(
             name=base if seed == (recipe.seeds or self.seeds)[0] else f"{base}-seed-{seed}",
             base=base,

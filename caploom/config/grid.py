@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from caploom.common.hashing import fingerprint
 from caploom.common.names import MOST_NAME_CHARACTERS
 from caploom.common.settings import Name, Settings, check_known
-from caploom.config.recipes import FinetuneSettings, RecipeSettings, Seeds
+from caploom.config.recipes import NO_TRAINER, FinetuneSettings, RecipeSettings, Seeds
 from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.filter_settings import FilterStep
@@ -171,7 +171,7 @@ def check_grid(grid: GridSettings, parts: GridParts) -> None:
         check_known("grid.shears", shear, [NO_SHEAR, *parts.shears], "shear")
     for trainer in grid.trainers or []:
         check_known("grid.trainers", trainer, list(parts.trainers), "trainer")
-    if grid.trainers is None and len(parts.trainers) != 1:
+    if grid.trainers is None and len(parts.trainers) > 1:
         raise ValueError(f"grid.trainers: say which of {', '.join(parts.trainers)} train the grid's arms")
     for name, mix in grid.mixes.items():
         try:
@@ -201,14 +201,14 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
         for shear, (mix_name, given), (filters_name, filters), trainer in rest:
             steps = parts.shears.get(shear, []) if chosen else []  # raw captions are never sheared
             mix = _mix_of(given, chosen, mix_name)
-            settings = parts.trainers[trainer]
+            settings = parts.trainers.get(trainer)
             meaning = fingerprint(
                 [
                     chosen,
                     [step.model_dump(mode="json") for step in steps],
                     mix.model_dump(mode="json"),
                     [step.model_dump(mode="json") for step in filters],
-                    settings.model_dump(mode="json"),
+                    settings.model_dump(mode="json") if settings is not None else None,
                 ]
             )
             if meaning in made:
@@ -219,7 +219,7 @@ def _arms(grid: GridSettings, parts: GridParts) -> Iterator[tuple[str, RecipeSet
                 *([shear if steps else NO_SHEAR] if chosen else []),
                 *([mix_name] if mix != MixSettings() else []),
                 *([filters_name] if filters else []),
-                *([trainer] if trainer != next(iter(parts.trainers)) else []),
+                *([trainer] if trainer != next(iter(parts.trainers), NO_TRAINER) else []),
             ]
             yield (
                 ".".join(name_parts),
@@ -265,7 +265,7 @@ def _mix_of(mix: MixSettings, chosen: tuple[str, ...], name: str) -> MixSettings
 
 
 def _trainers(grid: GridSettings, parts: GridParts) -> list[str]:
-    return grid.trainers or list(parts.trainers)
+    return grid.trainers or list(parts.trainers) or [NO_TRAINER]
 
 
 def _most_arms(grid: GridSettings, parts: GridParts) -> int:

@@ -27,6 +27,10 @@ class FinetuneSettings(Settings):
     trainer: str = Field(description="Name of a trainer of the same model; its `pretrained` is not used.")
 
 
+NO_TRAINER = "none"
+"""As a recipe's `trainer`: it ends at its training set."""
+
+
 class RecipeSettings(Settings):
     """One arm of an ablation: which captions, how they are sheared and mixed, how CLIP is trained on them."""
 
@@ -40,7 +44,11 @@ class RecipeSettings(Settings):
         default_factory=MixSettings, description="How training draws among an image's captions; `uniform` by default."
     )
     filters: list[FilterStep] = Field(default=[], description="Filters of captions before the mix, in this order.")
-    trainer: str | None = Field(default=None, description="Name of a trainer; may be left out when there is only one.")
+    trainer: str | None = Field(
+        default=None,
+        description="Name of a trainer; may be left out when there is only one. With `none`, or where the YAML has no "
+        "trainers, the recipe ends at its training set.",
+    )
     evaluation_sets: Literal["all"] | list[str] = Field(default="all", description="Names of the evaluation sets.")
     finetune: FinetuneSettings | None = Field(
         default=None, description="A second stage on a target set; both stages are measured."
@@ -65,6 +73,16 @@ class Recipe(Settings):
     shear: str
     mix: MixSettings
     filters: tuple[FilterStep, ...] = ()
-    trainer: TrainerSettings
+    trainer: TrainerSettings | None
     evaluation_sets: tuple[str, ...]
     finetune: Finetuning | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a model is trained on its training set."""
+        return self.trainer is not None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its model is measured on some evaluation set."""
+        return self.is_trained and bool(self.evaluation_sets)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from caploom.config.factory import Factory
 from caploom.config.mlflow import MlflowSettings
 from caploom.config.recipes import Recipe
-from caploom.stages.checkpoint import FINE_TUNED, FINETUNED_KIND
+from caploom.stages.checkpoint import FINE_TUNED, FINETUNED_KIND, trainer_of
 from caploom.storage.manifest import InputRecord
 from caploom.storage.store import Artifact, Store
 
@@ -118,7 +118,7 @@ def _log(client: "MlflowClient", run_id: str, store: Store, recipe: Recipe, metr
 
 def parameters(recipe: Recipe) -> dict[str, str]:
     """A recipe's settings, under the names by which MLflow compares runs."""
-    trainer = recipe.trainer.fingerprinted()
+    trainer = trainer_of(recipe).fingerprinted()
     return {
         "captioners": ", ".join(recipe.captioners) or "raw only",
         "n_captioners": str(len(recipe.captioners)),

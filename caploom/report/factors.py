@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from caploom.config.recipes import Recipe
 from caploom.questions.results.paired import Difference, Hits, mean_difference
+from caploom.stages.checkpoint import trainer_of
 
 CAPTIONER, SHEAR, MIX, FILTERS, TRAINER = "captioner", "shear", "mix", "filters", "trainer"
 _FACTORS = (SHEAR, MIX, FILTERS, TRAINER)
@@ -83,7 +84,7 @@ def _value(recipe: Recipe, factor: str) -> str:
         SHEAR: recipe.shear,
         MIX: recipe.mix.model_dump(mode="json"),
         FILTERS: [step.model_dump(mode="json") for step in recipe.filters],
-        TRAINER: recipe.trainer.model_dump(mode="json"),
+        TRAINER: trainer_of(recipe).model_dump(mode="json"),
     }
     return json.dumps(values[factor], sort_keys=True)
 
@@ -95,5 +96,6 @@ def _words(recipe: Recipe, factor: str) -> str:
     if factor == FILTERS:
         return ", ".join(step.filter for step in recipe.filters) or "none"
     if factor == TRAINER:
-        return f"{recipe.trainer.model}, {recipe.trainer.steps} steps"
+        trainer = trainer_of(recipe)
+        return f"{trainer.model}, {trainer.steps} steps"
     return recipe.shear

@@ -284,13 +284,13 @@ def _filters(present: FactoryConfig, recorded: Sequence[dict[str, Any]]) -> tupl
     return tuple(found)
 
 
-def rebuilt_trainer(present: FactoryConfig, like: TrainerSettings, trained: Manifest) -> TrainerSettings:
+def rebuilt_trainer(present: FactoryConfig, like: TrainerSettings | None, trained: Manifest) -> TrainerSettings:
     """The trainer of a checkpoint, with the device and workers of a present one (`like`, where it is of its kind).
 
     Raises `NotReproducibleError` when no file at hand has the recorded architecture or weights.
     """
     wanted = trained.configuration["trainer"]
-    known = [like, *present.trainers.values()]
+    known = [*([like] if like is not None else []), *present.trainers.values()]
     for each in known:
         if trainer_identity(each) == wanted:
             return each

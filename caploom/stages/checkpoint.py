@@ -14,7 +14,20 @@ from caploom.stages.checks import LOSS_IS_FINITE, CheckOutcome
 from caploom.stages.evaluation_sets import evaluation_set
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.resized_images import resized_images
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
+from caploom.stages.stage import (
+    Alike,
+    Checks,
+    Configuration,
+    Cost,
+    Key,
+    Making,
+    Measured,
+    Piece,
+    Ref,
+    Stage,
+    Tools,
+    keys_of,
+)
 from caploom.stages.target_set import refuse_shared_images
 from caploom.stages.words import trainer_in_words
 from caploom.storage.manifest import Manifest
@@ -56,7 +69,7 @@ def finetune_recipe(
 
 def _build(making: Making, draft: Draft) -> None:
     (training_set,) = making.inputs()
-    _train(making, draft, training_files(training_set), making.recipe.trainer)
+    _train(making, draft, training_files(training_set), trainer_of(making.recipe))
 
 
 def _build_finetuned(making: Making, draft: Draft) -> None:
@@ -119,6 +132,17 @@ def _describe(draft: Draft, result: TrainingResult, seed: int) -> None:
     }
 
 
+def trainer_of(recipe: Recipe) -> TrainerSettings:
+    """What trains a recipe's model; raises `ConfigError` when nothing does."""
+    if recipe.trainer is None:
+        raise ConfigError(f"The recipe {recipe.name} has no trainer, so it ends at its training set; give it one.")
+    return recipe.trainer
+
+
+def _is_trained(recipe: Recipe) -> bool:
+    return recipe.is_trained
+
+
 def _finetuning(recipe: Recipe) -> Finetuning:
     if recipe.finetune is None:
         raise ConfigError(f"The recipe {recipe.name} has no second stage; give it a `finetune`.")
@@ -155,7 +179,7 @@ def _identity(graph: Graph, trainer: TrainingSettings) -> Configuration:
 
 def _trainer_of(graph: Graph, ref: Ref) -> TrainingSettings:
     recipe = graph.recipe(ref.key[0])
-    return recipe.trainer if ref.kind == KIND else _finetuning(recipe).trainer
+    return trainer_of(recipe) if ref.kind == KIND else _finetuning(recipe).trainer
 
 
 def _cost(kind: str, suffix: str) -> Cost:
@@ -207,7 +231,8 @@ CHECKPOINT = Stage(
     kind=KIND,
     code_version=CODE_VERSION,
     axes=("recipe",),
-    keys=lambda graph: [(name,) for name in graph.recipes],
+    keys=keys_of(_is_trained),
+    recipes=_is_trained,
     settings=_settings(KIND),
     build=_build,
     upstream=("training_set",),
@@ -225,7 +250,8 @@ CHECKPOINT = Stage(
 FINETUNED_CHECKPOINT = replace(
     CHECKPOINT,
     kind=FINETUNED_KIND,
-    keys=lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipe.finetune is not None],
+    keys=keys_of(lambda recipe: recipe.finetune is not None),
+    recipes=lambda recipe: recipe.finetune is not None,
     settings=_settings(FINETUNED_KIND),
     build=_build_finetuned,
     upstream=(KIND, "target_set"),

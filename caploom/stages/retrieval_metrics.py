@@ -10,11 +10,24 @@ from caploom.errors import ConfigError
 from caploom.evaluation.load_encoder import load_encoder
 from caploom.evaluation.measure_set import RETRIEVAL, measure_set
 from caploom.evaluation.metrics import DIRECTIONS
-from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_KIND, ZERO_SHOT
+from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_KIND, ZERO_SHOT, trainer_of
 from caploom.stages.checks import BETTER_THAN_CHANCE, CheckOutcome
 from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Measured, Piece, Ref, Stage, Tools
+from caploom.stages.stage import (
+    Alike,
+    Checks,
+    Configuration,
+    Cost,
+    Key,
+    Making,
+    Measured,
+    Piece,
+    Ref,
+    Stage,
+    Tools,
+    keys_of,
+)
 from caploom.storage.manifest import Manifest
 from caploom.storage.records import RANKS
 from caploom.storage.store import Artifact, Draft
@@ -37,7 +50,7 @@ def _build(making: Making, draft: Draft) -> None:
     measurements: list[dict[str, Any]] = []
     sets = dict(zip(recipe.evaluation_sets, making.inputs(*EVALUATION_KINDS), strict=True))
     for stage, ref in _checkpoints(recipe).items():
-        encoder = load_encoder(making.graph.require(ref).folder, recipe.trainer.device)
+        encoder = load_encoder(making.graph.require(ref).folder, trainer_of(recipe).device)
         for name, artifact in sets.items():
             out = draft.folder / stage / name
             out.mkdir(parents=True)
@@ -52,6 +65,10 @@ def _checkpoints(recipe: Recipe) -> dict[str, Ref]:
     """The recipe's checkpoints by their stage."""
     second = {FINE_TUNED: Ref(FINETUNED_KIND, (recipe.name,))} if recipe.finetune is not None else {}
     return {ZERO_SHOT: Ref(CHECKPOINT.kind, (recipe.name,)), **second}
+
+
+def _is_measured(recipe: Recipe) -> bool:
+    return recipe.is_measured
 
 
 def check_metrics(graph: Graph, artifact: Artifact) -> list[CheckOutcome]:
@@ -114,7 +131,8 @@ RETRIEVAL_METRICS = Stage(
     kind=KIND,
     code_version=CODE_VERSION,
     axes=("recipe",),
-    keys=lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipe.evaluation_sets],
+    keys=keys_of(_is_measured),
+    recipes=_is_measured,
     settings=_configuration,
     build=_build,
     upstream=(CHECKPOINT.kind, FINETUNED_KIND, *EVALUATION_KINDS),

@@ -176,6 +176,11 @@ class Checks:
     run: Callable[[Graph, Artifact], list[Any]] = lambda graph, artifact: []
 
 
+def keys_of(recipes: Callable[[Recipe], bool]) -> Callable[[Graph], list[Key]]:
+    """The keys of a step of these recipes: their names."""
+    return lambda graph: [(name,) for name, recipe in graph.recipes.items() if recipes(recipe)]
+
+
 def _not_built(making: Making, draft: Draft) -> None:
     raise NotImplementedError(f"{making.ref}: artifacts of this kind are not built from a plan.")
 
@@ -189,6 +194,7 @@ class Stage:
         code_version: raised when the same inputs give a different result.
         axes: meaning of each value of a key: shard, captioner, recipe, ...
         keys: the artifacts that the factory has, made or not.
+        recipes: the recipes that it is a step of; where a factory has none of them, it lacks the step.
         name: part of the address between kind and fingerprint; by default the key.
         name_parts: meaning of each part of the name, by default the axes; fingerprints begin with "#".
         tell_key: key of a finished artifact, where its address without fingerprints is not enough.
@@ -239,6 +245,7 @@ class Stage:
     code_version: str
     axes: tuple[str, ...]
     keys: Callable[[Graph], Iterable[Key]]
+    recipes: Callable[[Recipe], bool] = lambda recipe: True
     settings: Callable[[Graph, Key], Configuration] = lambda graph, key: {}
     facts: Callable[[Graph, Key], Configuration] = lambda graph, key: {}
     build: Callable[[Making, Draft], None] = _not_built
@@ -277,6 +284,10 @@ class Stage:
     checks: Checks = field(default_factory=Checks)
     piece: Piece | None = None
     remake: str | None = None
+
+    def is_in(self, config: FactoryConfig) -> bool:
+        """Whether a factory has the step at all."""
+        return any(map(self.recipes, config.expanded_recipes()))
 
     @property
     def parts(self) -> tuple[str, ...]:

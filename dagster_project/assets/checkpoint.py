@@ -1,5 +1,6 @@
 """The `checkpoint` asset."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -19,10 +20,10 @@ from dagster_project.resources.trainer import Trainer
 def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """The asset over all recipes, which has the checkpoints of both stages."""
 
-    @assets.asset(CHECKPOINT, pool=GPU_POOL, group_name="experiments", kinds={"pytorch"})
+    @assets.asset(CHECKPOINT, pool=GPU_POOL, output_required=False, group_name="experiments", kinds={"pytorch"})
     def checkpoint(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         """A model trained on the recipe's training set, and fine-tuned where the recipe says so.
 
         All recipes of a trainer take the same number of steps.
@@ -30,6 +31,9 @@ def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
         with user_errors():
             graph = factory.graph(context)
             recipe = graph.recipe(context.partition_key)
+            if not recipe.is_trained:
+                context.log.info(f"The recipe {recipe.name} has no trainer: it ends at its training set.")
+                return
             with track(f"checkpoint [{recipe.name}]", "steps", parts=2 if recipe.finetune else 1) as bar:
                 trained = trainer.train(context, graph, recipe, bar)
             extra = _metadata(trained[ZERO_SHOT], f"Loss: {recipe.name}")
@@ -39,7 +43,7 @@ def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
                 found = _metadata(tuned, f"Loss: {recipe.name}, fine-tuned") | artifact_metadata(tuned)
                 extra |= {f"fine-tuned: {name}": value for name, value in found.items()}
                 checks = [*checks, *FINETUNED_CHECKPOINT.checks.run(graph, tuned)]
-            return result(trained[ZERO_SHOT], checks, extra, recipe=recipe, also=[tuned] if tuned else [])
+            yield result(trained[ZERO_SHOT], checks, extra, recipe=recipe, also=[tuned] if tuned else [])
 
     return [checkpoint]
 

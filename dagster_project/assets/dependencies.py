@@ -45,7 +45,8 @@ class FactoryAssets:
     @cached_property
     def _shown(self) -> dict[str, str]:
         """By kind, the kind whose assets show it; without those that are looked through."""
-        found = ((stage.kind, stage.kind if stage.kind in self._by_hand else shown_in(stage)) for stage in stages())
+        steps = [stage for stage in stages() if stage.is_in(self.config)]
+        found = ((stage.kind, stage.kind if stage.kind in self._by_hand else shown_in(stage)) for stage in steps)
         return {kind: shown for kind, shown in found if shown is not None}
 
     @property
@@ -57,6 +58,10 @@ class FactoryAssets:
     def stages(self) -> list[Stage]:
         """The steps that have assets of their own."""
         return [load_stage(kind) for kind, shown in self._shown.items() if kind == shown]
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the factory has a step."""
+        return stage.kind in self._shown
 
     def keys(self, stage: Stage) -> dict[str, dg.AssetKey]:
         """The assets of a step by captioner; one alone, under no name, where its axes have none."""

@@ -1,5 +1,6 @@
 """The `retrieval_metrics` asset."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -29,14 +30,17 @@ from dagster_project.resources.trainer import Trainer
 def retrieval_metrics_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """The asset over all recipes."""
 
-    @assets.asset(RETRIEVAL_METRICS, pool=GPU_POOL, group_name="experiments", kinds={"json"})
+    @assets.asset(RETRIEVAL_METRICS, pool=GPU_POOL, output_required=False, group_name="experiments", kinds={"json"})
     def retrieval_metrics(
         context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
         with user_errors():
             graph = factory.graph(context)
             recipe = graph.recipe(context.partition_key)
+            if not recipe.is_measured:
+                context.log.info(f"The recipe {recipe.name} has no evaluation set: it ends at its checkpoint.")
+                return
             parts = len(recipe.evaluation_sets) * (2 if recipe.finetune else 1)
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:
                 artifact = trainer.measure(graph, recipe, bar)
@@ -50,7 +54,7 @@ def retrieval_metrics_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]
             mirrored = mirror_metrics(graph.factory, recipe, artifact)
             if mirrored is not None:
                 metadata["mlflow"] = mirrored.problem or f"run {mirrored.run_id}"
-            return result(artifact, RETRIEVAL_METRICS.checks.run(graph, artifact), metadata, recipe=recipe)
+            yield result(artifact, RETRIEVAL_METRICS.checks.run(graph, artifact), metadata, recipe=recipe)
 
     return [retrieval_metrics]
 

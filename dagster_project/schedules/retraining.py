@@ -6,13 +6,16 @@ import dagster as dg
 
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
+from caploom.stages.checkpoint import CHECKPOINT
 from dagster_project.jobs import RUN_RECIPE
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.retraining import growths, retraining_request
 
 
-def retraining_schedule(config: FactoryConfig) -> dg.ScheduleDefinition:
-    """The schedule, running if the YAML retrains recipes at set times."""
+def retraining_schedules(config: FactoryConfig) -> list[dg.ScheduleDefinition]:
+    """The schedule, running if the YAML retrains recipes at set times; none where nothing is trained."""
+    if not CHECKPOINT.is_in(config):
+        return []
     settings = config.automation_settings.retrain
 
     @dg.schedule(
@@ -39,4 +42,4 @@ def retraining_schedule(config: FactoryConfig) -> dg.ScheduleDefinition:
         for growth in new:
             yield retraining_request(opened, growth)
 
-    return retrain
+    return [retrain]

@@ -24,14 +24,17 @@ def automation_sensors(assets: FactoryAssets) -> list[dg.AutomationConditionSens
             why="there are new images or captions",
             description="Shears new captions and makes new versions of the training sets they belong to.",
         ),
-        sensor(
-            "report_new_measurements",
-            assets.select(ABLATION_REPORT),
-            on=automation_settings.report,
-            why="a recipe was measured",
-            description="Writes the report again when a recipe was measured.",
-        ),
     ]
+    if assets.has(ABLATION_REPORT):
+        sensors.append(
+            sensor(
+                "report_new_measurements",
+                assets.select(ABLATION_REPORT),
+                on=automation_settings.report,
+                why="a recipe was measured",
+                description="Writes the report again when a recipe was measured.",
+            )
+        )
     if assets.config.captioners:
         sensors.append(
             sensor(

@@ -4,13 +4,16 @@ import dagster as dg
 
 from caploom.config.factory_config import FactoryConfig
 from caploom.errors import CaploomError
+from caploom.stages.checkpoint import CHECKPOINT
 from dagster_project.jobs import RUN_RECIPE
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.retraining import growths, retraining_request, why
 
 
 def growth_sensors(config: FactoryConfig) -> list[dg.SensorDefinition]:
-    """The sensor, running if the YAML retrains recipes by growth."""
+    """The sensor, running if the YAML retrains recipes by growth; none where nothing is trained."""
+    if not CHECKPOINT.is_in(config):
+        return []
     settings = config.automation_settings.retrain
 
     @dg.sensor(

@@ -111,12 +111,14 @@ def retrieval_sets(metrics: Artifact) -> list[tuple[str, str]]:
 
 
 def finished_arms(factory: Factory | Graph) -> tuple[list[ArmResult], list[Recipe]]:
-    """The recipes that are measured for the present configuration, and those that are not (yet)."""
+    """The recipes that are measured for the present configuration, and those that are not measured yet."""
     done: list[ArmResult] = []
     waiting: list[Recipe] = []
     graph = graph_of(factory)
     for recipe in graph.recipes.values():
-        artifact = graph.find(Ref("retrieval_metrics", (recipe.name,))) if recipe.evaluation_sets else None
+        if not recipe.is_measured:
+            continue
+        artifact = graph.find(Ref("retrieval_metrics", (recipe.name,)))
         if artifact is None:
             waiting.append(recipe)
         else:
