@@ -22,11 +22,13 @@ from caploom.commands.user_errors import runs_factory
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
+from caploom.exports.registry import EXPORTS
 from caploom.inbox.scan import take_everything
 from caploom.questions.failures import current_failures
 from caploom.questions.results.latest_results import latest_results
-from caploom.questions.results.terminal import results_text
-from caploom.report.make import make_report
+from caploom.questions.results.made import made_so_far
+from caploom.questions.results.terminal import made_text, results_text
+from caploom.report.make import ABLATION_REPORT, make_report
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import SHEARED
 from dagster_project.definitions import definitions_of
@@ -50,6 +52,11 @@ class HeadlessRun:
         self._instance = open_instance(self._config)
         self.factory = Factory.from_config(self._config)
         self.failures: list[str] = []
+
+    @property
+    def measures(self) -> bool:
+        """Whether any recipe is measured, so that there is a report."""
+        return ABLATION_REPORT.is_in(self._config)
 
     def run(self) -> None:
         """The whole graph, in order."""
@@ -81,7 +88,8 @@ class HeadlessRun:
                     self._shear(captioner, recipe.shear)
                 sheared.add((captioner, recipe.shear))
             self._execute(RUN_RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
-        self._execute(REPORT)
+        if self.measures:
+            self._execute(REPORT)
 
     def _ranges(self, shards: set[str]) -> Iterator[tuple[str, str]]:
         """Blocks of these shards in the order in which their partitions were added: a run takes a range of those."""
@@ -185,7 +193,12 @@ def run_factory(path: Path, seeds: str | None = None) -> int:
     except CaploomError as error:
         click.echo(f"{error}", err=True)
         return 2
-    if not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
+    if not headless.measures:
+        click.echo(f"\n{made_text(made_so_far(headless.factory))}\n")
+        name = headless.factory.config.expanded_recipes()[0].name
+        click.echo(f"To give it away: caploom export {path} {name} --format FORMAT --out FOLDER")
+        click.echo(f"FORMAT: {', '.join(EXPORTS)}.")
+    elif not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
         report = make_report(headless.factory)  # the one that the run has just made or found
         click.echo(f"\n{results_text(latest_results(headless.factory), best_first=True)}\n")
         click.echo(f"Report: {report.file('report.html')}")
