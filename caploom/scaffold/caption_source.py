@@ -1,0 +1,160 @@
+"""Captions of a folder of pictures in one call: a captions-only factory is written beside the captions and run."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caploom.captioning.backend import load_backend
+from caploom.captioning.presets import preset_named
+from caploom.common.progress import track
+from caploom.config.factory import Factory
+from caploom.config.factory_config import FactoryConfig, load_config, parse_config
+from caploom.errors import CaploomError, ConfigError
+from caploom.exports.caption_files import check_form, write_captions
+from caploom.questions.failures import current_failures
+from caploom.stages.captions import caption_shard
+from caploom.stages.graph import Graph
+from caploom.stages.raw_pairs import ingest_shard, ingested_shards
+from caploom.stages.shards import create_new_shards, shard_names
+from caploom.stages.sheared import shear_captioners
+from caploom.storage.paths import exists, is_folder, is_url
+from caploom.storage.writing import write_atomically
+
+CONFIG = "caploom.yaml"
+"""The YAML of the factory, in its folder; `caploom ui` and all other commands take it."""
+
+_SHEAR = "shear"
+
+
+@dataclass(frozen=True)
+class CaptionJob:
+    """What is to be captioned, by whom, and where the captions go.
+
+    Attributes:
+        source: a folder, table or tar of pictures, or the URL of one.
+        captioners: names of presets.
+        out: the file or folder of captions; see `write_captions`.
+        shear: rules in the YAML's own words, such as `first_sentence` or `max_words: 20`; none keeps captions whole.
+        url: address of the server, of presets that need one.
+        store: folder of the factory; by default `<out>.factory`.
+    """
+
+    source: str
+    captioners: tuple[str, ...]
+    out: Path
+    shear: tuple[str, ...] = ()
+    url: str | None = None
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What came of it: captions written, images with at least one row of the source, failed rows by reason."""
+
+    captions: int
+    images: int
+    failures: Mapping[str, int]
+    config: Path
+
+
+def caption_source(job: CaptionJob, say: Callable[[str], None] = lambda sentence: None) -> Captioned:
+    """Caption every picture of a source, and write the captions; what an earlier call has made is used again.
+
+    Raises `CaploomError` when the source holds no picture, or a captioner does not load.
+    """
+    check_form(job.out)
+    path = _write_config(job)
+    config = load_config(path)
+    factory = Factory.from_config(config)
+    create_new_shards(factory)
+    shards = shard_names(factory)
+    if not shards:
+        raise CaploomError(f"{job.source}: there is no picture in it, so there is nothing to caption.")
+    with track("pictures", "rows", parts=len(shards)) as bar:
+        for shard in shards:
+            ingest_shard(factory, shard, bar.part())
+    graph = Graph(factory)
+    images = sum(int(each.manifest.summary["images"]) for each in ingested_shards(graph))
+    if not images:
+        [_, first] = next(iter(current_failures(factory)))
+        raise CaploomError(f"{job.source}: none of its {len(shards):,} shards has a usable picture; {first['detail']}")
+    for name, settings in config.captioners.items():
+        say(f"{name}: {settings.label}")
+        with track(name, "images", parts=len(shards)) as bar:
+            for shard in shards:
+                caption_shard(factory, name, shard, lambda chosen=settings: load_backend(chosen, factory.store), bar.part())
+    [recipe] = config.expanded_recipes()
+    graph = Graph(factory)
+    shear_captioners(graph, recipe.shear, recipe.captioners)
+    count = write_captions(graph, recipe.captioners, recipe.shear, job.out)
+    reasons = Counter(row["reason"] for _, row in current_failures(factory))
+    return Captioned(count, images, dict(reasons.most_common()), path)
+
+
+def _write_config(job: CaptionJob) -> Path:
+    """Write the factory's YAML, once it is known to be valid."""
+    folder = job.store or job.out.with_name(f"{job.out.name}.factory")
+    settings: dict[str, Any] = {
+        "name": "captions",
+        "store": ".",
+        "pairs": _reader(job.source),
+        "captioners": {_name(preset): _captioner(preset, job.url) for preset in job.captioners},
+    }
+    if job.shear:
+        settings["shears"] = {_SHEAR: [_rule(text) for text in job.shear]}
+    parsed = parse_config(settings, base=folder.absolute(), source="caploom caption")
+    _check_captioners(parsed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        write_atomically(folder / CONFIG, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{folder}: it cannot be written ({error.strerror}); choose another --store.") from None
+    return folder / CONFIG
+
+
+def _reader(source: str) -> dict[str, Any]:
+    place = source if is_url(source) else str(Path(source).absolute())
+    if is_folder(place):
+        return {"reader": "image_folder", "root": place}
+    if not exists(place):
+        raise ConfigError(f"{source}: there is no such folder or file; name the pictures to caption.")
+    if place.lower().endswith(".tar"):
+        return {"reader": "webdataset", "tars": place}
+    if place.lower().endswith(".parquet"):
+        return {"reader": "parquet", "files": place}
+    raise ConfigError(f"{source}: pictures are read from a folder, a .tar or a .parquet; for others write a YAML.")
+
+
+def _name(preset: str) -> str:
+    return preset.rpartition(":")[2]
+
+
+def _captioner(preset: str, url: str | None) -> dict[str, Any]:
+    known = preset_named(preset)
+    if known.get("backend") != "openai":
+        return {"preset": preset}
+    if url is None:
+        raise ConfigError(f"--captioner {preset}: it is on a server; name its address, as in --url http://127.0.0.1:8000/v1.")
+    return {"preset": preset, "url": url}
+
+
+def _check_captioners(config: FactoryConfig) -> None:
+    for name, settings in config.captioners.items():
+        if settings.needs_raw_caption:
+            raise ConfigError(
+                f"--captioner {name}: its prompt quotes the raw caption, which pictures alone do not have; "
+                "choose another, or write a YAML."
+            )
+
+
+def _rule(text: str) -> Any:
+    """A rule as the YAML has it: a name, or a name and its parameter."""
+    try:
+        return yaml.safe_load("{" + text + "}") if ":" in text else text
+    except yaml.YAMLError:
+        raise ConfigError(f"--shear {text!r}: write a rule such as first_sentence, or 'max_words: 20'.") from None
