@@ -30,7 +30,8 @@ class TableForm:
 
     Attributes:
         image_key: the image's path.
-        caption_keys: columns that may have captions; the first one that is there counts. Empty if no image has one.
+        caption_keys: columns that may have captions; the first one that is there counts. Empty if no image has one. A
+            name with dots that is no column leads into one: `conversations.1.value`.
         columns: names of the columns of a CSV or TSV without a header line; None when it has one.
         quotes: whether a field of a CSV or TSV may be enclosed in quotes.
     """
@@ -41,14 +42,38 @@ class TableForm:
     quotes: bool = True
 
     def caption_key(self, names: Any) -> str | None:
-        """The first of the caption keys that is among the names."""
-        return next((key for key in self.caption_keys if key in names), None)
+        """The first of the caption keys that is among the names, or leads into one of them."""
+        return next((key for key in self.caption_keys if _column(key, names) in names), None)
+
+    def columns_of(self, names: Any) -> list[str]:
+        """The columns among the names that have the images and the captions."""
+        key = self.caption_key(names)
+        return [self.image_key] if key is None else [self.image_key, _column(key, names)]
 
     def captions_of(self, record: Mapping[str, Any]) -> tuple[str, list[Any]]:
         """The key of a record's captions, for sentences, and the captions; a table without them gives none."""
         key = self.caption_key(record) or next(iter(self.caption_keys), "caption")
-        value = record.get(key) if self.caption_keys else []
+        if not self.caption_keys:
+            return key, []
+        value = record[key] if key in record else _inside(record, key)
         return key, value if isinstance(value, list) else [value]
+
+
+def _column(key: str, names: Any) -> str:
+    """The column that a caption key names or leads into."""
+    return key if key in names else key.partition(".")[0]
+
+
+def _inside(record: Any, path: str) -> Any:
+    """What a dotted path leads to, where a number is a position in a list, from 0; None when it leads nowhere."""
+    for part in path.split("."):
+        if isinstance(record, Mapping):
+            record = record.get(part)
+        elif isinstance(record, list) and part.isdecimal() and int(part) < len(record):
+            record = record[int(part)]
+        else:
+            return None
+    return record
 
 
 def caption_keys(configured: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
@@ -189,7 +214,7 @@ def _parquet_records(uri: str, form: TableForm) -> Iterator[Any]:
         with open_uri(uri) as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             _check_columns(uri, form, names)
-            columns = [name for name in (form.image_key, form.caption_key(names)) if name is not None]
+            columns = form.columns_of(names)
             for batch in file.iter_batches(batch_size=4096, columns=columns, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:

@@ -33,7 +33,8 @@ class ImageCaptionsReader(SourceReader):
     image_key: str = Field(default="image", description="Key or column of the image's path.")
     caption_key: str = Field(
         default="caption",
-        description="Key or column of a caption or a list of captions; `none` of images without captions.",
+        description="Key or column of a caption or a list of captions, or a path into one, such as "
+        "`conversations.1.value`; `none` of images without captions.",
     )
     rewrite: list[RewriteRule] = Field(
         default=[],

@@ -7,6 +7,7 @@ from small_factory import captioner_of, settings_of
 
 from caploom.captioning.identity import captioner_fingerprint
 from caploom.captioning.presets import expand_preset, presets
+from caploom.captioning.settings import DEMO_PREFIX
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import ConfigError
 
@@ -40,6 +41,7 @@ def test_what_the_issue_asks_for_is_there():
         *("llava-1.5", "minigpt-4", "otter", "otter-original", "qwen-vl", "qwen-vl-remote-code"),
         *("smolvlm-256m", "smolvlm-500m", "smolvlm-2.2b", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen3-vl", "internvl3"),
         *("idefics3", "paligemma2", "blip2", "instructblip", "florence-2", "gemma3"),
+        *("demo:tiny-llava", "demo:tiny-qwen-vl", "demo:tiny-minigpt-4", "demo:tiny-otter"),
     }
 
 
@@ -54,7 +56,7 @@ def test_a_preset_is_a_whole_captioner_that_says_what_it_costs(name):
     if settings.backend == "transformers":
         assert {"dtype", "memory_gb", "batch_size"} <= set(preset)
         assert settings.trust_remote_code is False
-        assert ("revision" in preset) == ("model" in preset)
+        assert ("revision" in preset) == ("model" in preset and not preset["model"].startswith(DEMO_PREFIX))
         assert re.fullmatch("[0-9a-f]{40}|main", preset.get("revision", "main"))
 
 
@@ -140,6 +142,15 @@ def test_expanding_changes_no_preset():
     before = repr(presets())
     expand_preset({"preset": "llava-1.5", "decoding": {"temperature": 0.5}})["decoding"]["top_p"] = 0.1
     assert repr(presets()) == before
+
+
+def test_the_demo_s_presets_are_the_captioners_of_its_yaml():
+    config = load_config(DEMO_CONFIG)
+    assert [f"{DEMO_PREFIX}{name}" for name in config.captioners] == [name for name in presets() if ":" in name]
+    for name, written in config.captioners.items():
+        preset = of_preset(f"{DEMO_PREFIX}{name}")
+        assert captioner_fingerprint(preset) == captioner_fingerprint(written)
+        assert preset.batch_size == written.batch_size
 
 
 def test_an_unknown_preset_names_the_nearest(refused):

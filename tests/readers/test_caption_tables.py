@@ -277,3 +277,41 @@ def test_a_file_of_any_size_is_read_in_bounded_memory(tmp_path, name):
     rows, grown = done.stdout.split()
     assert int(rows) == count
     assert int(grown) < 20, f"it grew by {grown} MiB over a file of 50"
+
+
+def conversation(*texts):
+    return [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.jsonl"])
+def test_a_caption_key_with_dots_leads_into_a_record(read, name):
+    records = [
+        {"image": "a.png", "conversations": conversation("<image>\nDescribe.", "one", "Why?", "two")},
+        {"image": "b.png", "conversations": conversation("<image>\nDescribe.")},
+        {"image": "c.png", "conversations": "none"},
+        {"image": "d.png", "conversations.1.value": "three"},
+        {"conversations": conversation("How are you?", "Well.")},
+    ]
+    text = json.dumps(records) if name == "c.json" else "\n".join(map(json.dumps, records))
+    rows = read(name, text, caption_key="conversations.1.value")
+    assert said(rows) == [
+        (1, "a.png", "one"),
+        (2, "b.png", "caption_not_text"),
+        (3, "c.png", "caption_not_text"),
+        (4, "d.png", "three"),
+        (5, "", "no_image_path"),
+    ]
+    assert rows[1].lacks_only_a_caption
+    assert '"conversations.1.value" must be text but is missing' in rows[1].detail
+
+
+def test_a_caption_key_with_dots_leads_into_a_column_of_parquet(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = [{"image": "a.png", "conversations": conversation("Describe.", "one"), "id": 1}]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "c.parquet")
+    reader = ImageCaptionsReader(root=tmp_path, captions=tmp_path / "c.parquet", caption_key="conversations.1.value")
+    assert said(reader.rows()) == [(1, "a.png", "one")]
+    with pytest.raises(SourceError, match=r'no column "talks.1.value" \(columns: image, conversations, id\)'):
+        list(reader.model_copy(update={"caption_key": "talks.1.value"}).rows())
