@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,10 @@ def caption_source(job: CaptionJob, say: Callable[[str], None] = lambda sentence
         raise CaploomError(f"{job.source}: none of its {len(shards):,} shards has a usable picture; {first['detail']}")
     for name, settings in config.captioners.items():
         say(f"{name}: {settings.label}")
+        load = partial(load_backend, settings, factory.store)
         with track(name, "images", parts=len(shards)) as bar:
             for shard in shards:
-                caption_shard(factory, name, shard, lambda chosen=settings: load_backend(chosen, factory.store), bar.part())
+                caption_shard(factory, name, shard, load, bar.part())
     [recipe] = config.expanded_recipes()
     graph = Graph(factory)
     shear_captioners(graph, recipe.shear, recipe.captioners)
@@ -139,7 +141,9 @@ def _captioner(preset: str, url: str | None) -> dict[str, Any]:
     if known.get("backend") != "openai":
         return {"preset": preset}
     if url is None:
-        raise ConfigError(f"--captioner {preset}: it is on a server; name its address, as in --url http://127.0.0.1:8000/v1.")
+        raise ConfigError(
+            f"--captioner {preset}: it is on a server; name its address, as in --url http://127.0.0.1:8000/v1."
+        )
     return {"preset": preset, "url": url}
 
 
