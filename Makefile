@@ -14,36 +14,40 @@ PARALLEL ?= --numprocesses $(WORKERS) --dist loadfile
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Made again when the dependencies change; the marker is touched last, so a broken set-up is not taken for done.
+# Made again when the dependencies change; the markers are touched last, so a broken set-up is not taken for done.
 .venv/.installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Caploom needs Python 3.11: install it, or name yours with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/.developer: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
 	touch $@
 
 .PHONY: venv
-venv: .venv/.installed ## Set up the virtual environment alone
+venv: .venv/.developer ## Set up the virtual environment alone, with the tools that developers need
 
 .PHONY: demo
-demo: venv ## Run the whole graph on the embedded picture-book scenes
+demo: .venv/.installed ## Run the whole graph on the embedded picture-book scenes
 	$(BIN)/python -m dagster_project.run --config configs/demo.yaml
 
 .PHONY: demo-seeds
-demo-seeds: venv ## The demo over three seeds: mean and spread
+demo-seeds: .venv/.installed ## The demo over three seeds: mean and spread
 	$(BIN)/python -m dagster_project.run --config configs/demo.yaml --seeds 0,1,2
 
 .PHONY: demo-emoji
-demo-emoji: venv ## The whole graph on emoji drawings that people named (fetched with npm)
+demo-emoji: .venv/.installed ## The whole graph on emoji drawings that people named (fetched with npm)
 	$(BIN)/python -m caploom.demo.emoji --out data/emoji
 	$(BIN)/python -m dagster_project.run --config configs/emoji.yaml
 
 .PHONY: run
-run: venv ## Run the whole graph on your own data: make run CONFIG=my.yaml
+run: .venv/.installed ## Run the whole graph on your own data: make run CONFIG=my.yaml
 	$(BIN)/python -m dagster_project.run --config $(CONFIG)
 
 .PHONY: ui
-ui: venv ## Open the Dagster UI on what a run made: make ui [CONFIG=my.yaml]
+ui: .venv/.installed ## Open the Dagster UI on what a run made: make ui [CONFIG=my.yaml]
 	$(BIN)/python -m dagster_project.ui --config $(CONFIG)
 
 .PHONY: test

@@ -13,7 +13,7 @@ import click
 import caploom
 
 GROUPS = {
-    "Make": ("caption", "run", "ui", "retry"),
+    "Make": ("caption", "demo", "run", "ui", "retry"),
     "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets"),
     "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
     "Give away": ("export", "checkpoint", "convert", "reproduce"),

