@@ -106,7 +106,8 @@ class CaptionerTry:
                 lines += [f"  {shear} cuts off: {cut}"] if cut else []
         return "\n".join(lines)
 
-    def _repr_markdown_(self) -> str:
+    def gallery_markdown(self) -> str:
+        """Pictures and texts side by side, for the UI."""
         rows = []
         for image in self.images:
             raw = ((RAW_SOURCE, image.raw_caption),) if image.raw_caption else ()
@@ -114,6 +115,9 @@ class CaptionerTry:
             kept = tuple((f"kept by {shear}", image.parts(shear)[1]) for shear in image.kept)
             rows.append(GalleryRow(image.path, (*raw, *texts, *kept)))
         return gallery_markdown(rows)
+
+    def _repr_markdown_(self) -> str:
+        return self.gallery_markdown()
 
     def _repr_html_(self) -> str:
         raw = any(image.raw_caption for image in self.images)
