@@ -22,13 +22,16 @@ from caploom.commands.user_errors import runs_factory
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG, load_config
 from caploom.errors import CaploomError
+from caploom.exports.registry import EXPORTS
 from caploom.inbox.scan import take_everything
 from caploom.questions.failures import current_failures
 from caploom.questions.results.latest_results import latest_results
-from caploom.questions.results.terminal import results_text
+from caploom.questions.results.made import made_so_far
+from caploom.questions.results.terminal import made_text, results_text
 from caploom.report.make import ABLATION_REPORT, make_report
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import SHEARED
+from caploom.stages.training_set import TRAINING_SET
 from dagster_project.definitions import definitions_of, factory_assets
 from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
@@ -54,9 +57,14 @@ class HeadlessRun:
         self.failures: list[str] = []
 
     @property
-    def has_report(self) -> bool:
-        """Whether the run, which is over, made or found the report."""
-        return ABLATION_REPORT in self._steps and not any(each.startswith(f"{REPORT}:") for each in self.failures)
+    def gives_away(self) -> bool:
+        """Whether training sets are among what it makes."""
+        return TRAINING_SET in self._steps
+
+    @property
+    def reports(self) -> bool:
+        """Whether the report is among what it makes."""
+        return ABLATION_REPORT in self._steps
 
     def run(self) -> None:
         """The whole graph, or as far as the last step and what that needs, in order."""
@@ -215,7 +223,13 @@ def run_factory(path: Path, seeds: str | None = None, until: str | None = None) 
     except CaploomError as error:
         click.echo(f"{error}", err=True)
         return 2
-    if headless.has_report:
+    if not headless.reports:
+        click.echo(f"\n{made_text(made_so_far(headless.factory))}\n")
+        if headless.gives_away:
+            name = headless.factory.config.expanded_recipes()[0].name
+            click.echo(f"To give it away: caploom export {path} {name} --format FORMAT --out FOLDER")
+            click.echo(f"FORMAT: {', '.join(EXPORTS)}.")
+    elif not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
         report = make_report(headless.factory)  # the one that the run has just made or found
         click.echo(f"\n{results_text(latest_results(headless.factory), best_first=True)}\n")
         click.echo(f"Report: {report.file('report.html')}")

@@ -23,7 +23,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 
 def settings_asset(config: FactoryConfig) -> dg.AssetSpec:
     """The asset; nothing makes it but an editor."""
-    names = [_name(piece, name) for stage, piece in _pieces() for name in partition_names(config, stage)]
+    names = [_name(piece, name) for stage, piece in _pieces(config) for name in partition_names(config, stage)]
     return dg.AssetSpec(
         SETTINGS,
         partitions_def=dg.StaticPartitionsDefinition(names),
@@ -47,7 +47,7 @@ def settings_parts(factory: Factory) -> dict[str, Any]:
     graph = Graph(factory)
     return {
         _name(piece, name): _says(graph, stage, piece, name)
-        for stage, piece in _pieces()
+        for stage, piece in _pieces(graph.config)
         for name in partition_names(graph.config, stage)
     }
 
@@ -79,8 +79,8 @@ def piece_of(stage: Stage) -> Piece | None:
     return stage.piece or named
 
 
-def _pieces() -> list[tuple[Stage, Piece]]:
-    found = ((stage, piece_of(stage)) for stage in stages())
+def _pieces(config: FactoryConfig) -> list[tuple[Stage, Piece]]:
+    found = ((stage, piece_of(stage)) for stage in stages() if stage.is_in(config))
     return [(stage, piece) for stage, piece in found if piece is not None]
 
 
@@ -91,6 +91,8 @@ def _name(piece: Piece, partition: str) -> str:
 def _says(graph: Graph, stage: Stage, piece: Piece, partition: str) -> Any:
     axis = partition_axis(stage)
     key = key_in(stage, {axis: partition} if axis else {})
+    if axis == RECIPE and not stage.recipes(graph.recipe(partition)):
+        return {}  # the recipe ends before this step
     if piece.says is not None:
         return piece.says(graph, key)
     return stage.settings(graph, key) if key in graph.keys(stage.kind) else {}

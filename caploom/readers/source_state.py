@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from caploom.readers.registry import Reader
 
 _RECORD = ".read.json"
+_READING = 2
+"""Raised when readers give other rows between two versions: 2 says where images without a caption lie."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def source_state(reader: "Reader") -> SourceState | None:
         return None
     stats = [[file.uri, file.size, file.modified] for file in files]
     # Another version of Caploom may read other rows from the same file.
-    version = fingerprint([caploom.__version__, reader.fingerprinted(), stats])
+    version = fingerprint([caploom.__version__, _READING, reader.fingerprinted(), stats])
     return SourceState(version, sum(file.size for file in files))
 
 

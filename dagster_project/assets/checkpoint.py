@@ -1,6 +1,5 @@
 """The `checkpoint` asset."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -10,7 +9,7 @@ from caploom.report.plots import loss_curve
 from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_CHECKPOINT, ZERO_SHOT
 from caploom.storage.store import Artifact
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import artifact_metadata, result, user_errors
+from dagster_project.assets.materialization import AssetEvents, artifact_metadata, left_out, result, user_errors
 from dagster_project.markdown import picture
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
@@ -21,9 +20,7 @@ def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
     """The asset over all recipes, which has the checkpoints of both stages."""
 
     @assets.asset(CHECKPOINT, pool=GPU_POOL, output_required=False, group_name="experiments", kinds={"pytorch"})
-    def checkpoint(
-        context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
-    ) -> Iterator[dg.MaterializeResult]:
+    def checkpoint(context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer) -> AssetEvents:
         """A model trained on the recipe's training set, and fine-tuned where the recipe says so.
 
         All recipes of a trainer take the same number of steps.
@@ -32,7 +29,7 @@ def checkpoint_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
             graph = factory.graph(context)
             recipe = graph.recipe(context.partition_key)
             if not recipe.is_trained:
-                context.log.info(f"The recipe {recipe.name} has no trainer: it ends at its training set.")
+                yield from left_out(context, CHECKPOINT, f"{recipe.name} has no trainer: it ends at its training set.")
                 return
             with track(f"checkpoint [{recipe.name}]", "steps", parts=2 if recipe.finetune else 1) as bar:
                 trained = trainer.train(context, graph, recipe, bar)

@@ -1,6 +1,5 @@
 """The `retrieval_metrics` asset."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -21,7 +20,7 @@ from caploom.questions.results.tables import (
 from caploom.report.versions import versions_markdown
 from caploom.stages.retrieval_metrics import RETRIEVAL_METRICS
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
-from dagster_project.assets.materialization import result, user_errors
+from dagster_project.assets.materialization import AssetEvents, left_out, result, user_errors
 from dagster_project.pools import GPU_POOL
 from dagster_project.resources.factory import FactoryResource
 from dagster_project.resources.trainer import Trainer
@@ -31,15 +30,14 @@ def retrieval_metrics_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]
     """The asset over all recipes."""
 
     @assets.asset(RETRIEVAL_METRICS, pool=GPU_POOL, output_required=False, group_name="experiments", kinds={"json"})
-    def retrieval_metrics(
-        context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer
-    ) -> Iterator[dg.MaterializeResult]:
+    def retrieval_metrics(context: dg.AssetExecutionContext, factory: FactoryResource, trainer: Trainer) -> AssetEvents:
         """Recall@K of images and captions both ways, on each evaluation set, beside chance."""
         with user_errors():
             graph = factory.graph(context)
             recipe = graph.recipe(context.partition_key)
             if not recipe.is_measured:
-                context.log.info(f"The recipe {recipe.name} has no evaluation set: it ends at its checkpoint.")
+                sentence = f"{recipe.name} is not measured: it has no trainer or no evaluation set."
+                yield from left_out(context, RETRIEVAL_METRICS, sentence)
                 return
             parts = len(recipe.evaluation_sets) * (2 if recipe.finetune else 1)
             with track(f"retrieval_metrics [{recipe.name}]", "embeddings", parts=parts) as bar:

@@ -165,3 +165,52 @@ def test_a_wrong_rule_in_a_recipe_s_own_shear_is_named(refused):
     message = refused(recipes={"r": {"captioners": "all", "shear": ["first_sentense"]}})
     assert "shears.r.shear" in message
     assert 'did you mean "first_sentence"' in message
+
+
+def without(write_source, *keys, **changes):
+    return {key: value for key, value in settings_of(write_source(1), **changes).items() if key not in keys}
+
+
+def test_pairs_and_captioners_alone_are_a_factory(write_source, write_config):
+    config = load_config(write_config(without(write_source, "trainers", "evaluation_sets", "recipes")))
+    [recipe] = config.expanded_recipes()
+    assert (recipe.name, recipe.captioners, recipe.shear) == ("first", ("colours",), "first")
+    assert not recipe.is_trained
+    assert not recipe.is_measured
+
+
+def test_without_shears_too_captions_stay_whole(write_source, write_config):
+    config = load_config(write_config(without(write_source, "trainers", "evaluation_sets", "recipes", "shears")))
+    assert [(recipe.name, recipe.shear) for recipe in config.expanded_recipes()] == [("whole", "none")]
+
+
+def test_a_recipe_ends_where_the_yaml_has_nothing_more_for_it(write_source, write_config):
+    recipes = {"trained": {"captioners": "all"}, "merged": {"captioners": "all", "trainer": "none"}}
+    config = load_config(write_config(without(write_source, "evaluation_sets", recipes=recipes)))
+    assert [(each.name, each.is_trained, each.is_measured) for each in config.expanded_recipes()] == [
+        ("trained", True, False),
+        ("merged", False, False),
+    ]
+
+
+def test_a_grid_without_trainers_spans_training_sets(write_source, write_config):
+    settings = without(write_source, "trainers", "evaluation_sets", "recipes")
+    grid = {"captioners": [[], "all"], "shears": ["none", "first"]}
+    config = load_config(write_config({**settings, "grid": grid}))
+    assert [recipe.name for recipe in config.expanded_recipes()] == ["raw-only", "colours.none", "colours.first"]
+    assert not any(recipe.is_trained for recipe in config.expanded_recipes())
+
+
+def test_trainers_without_recipes_would_train_nothing(refused):
+    assert "recipes: there are none" in refused(recipes={})
+
+
+def test_what_is_not_trained_cannot_be_fine_tuned(refused):
+    finetune = {"target_set": "t", "trainer": "small"}
+    recipes = {"r": {"captioners": [], "trainer": "none", "finetune": finetune}}
+    pairs = {"reader": "image_captions", "root": "x", "captions": "y.json"}
+    assert "there is no checkpoint to fine-tune" in refused(recipes=recipes, target_sets={"t": pairs})
+
+
+def test_no_trainer_may_be_called_none(refused):
+    assert '"none" stands for no trainer' in refused(trainers={"none": {"model": "picture-book", "steps": 2}})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import fill
 
 from caploom.questions.results.latest_results import LatestResults
+from caploom.questions.results.made import Made
 from caploom.questions.results.results import classification_rows, result_rows, verdict
 from caploom.questions.results.tables import (
     Table,
@@ -28,6 +29,12 @@ def results_text(latest: LatestResults, *, width: int | None = None, best_first:
     for label, classified in by_label(classification_rows(latest.arms)).items():
         blocks += [f"Classification on {label} (percent)", fitting([classification_table(classified)], width)]
     return "\n\n".join([*blocks, *(fill(sentence, width) for sentence in latest.sentences())])
+
+
+def made_text(made: Made, width: int | None = None) -> str:
+    """What was made where nothing is measured, in lines of at most `width` characters, by default the terminal's."""
+    width = width or shutil.get_terminal_size((80, 24)).columns
+    return "\n\n".join(fitting([table], width) for table in made.tables())
 
 
 def fitting(tables: Sequence[Table], width: int) -> str:
