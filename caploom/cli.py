@@ -7,18 +7,21 @@ import gc
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from keyword import iskeyword
 
 import click
 
 import caploom
 
 GROUPS = {
-    "Make": ("caption", "demo", "run", "ui", "retry"),
+    "Make": ("caption", "demo", "run", "ui", "try", "retry"),
     "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets"),
     "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
     "Give away": ("export", "checkpoint", "convert", "reproduce"),
 }
-"""Every command, in the order of the help. Its module in `caploom.commands` has its name, unless it is a plug-in's."""
+"""Every command, in the order of the help. Its module in `caploom.commands` has its name, unless it is a plug-in's.
+
+Where Python has the name for itself, module and function have a `_` behind it: `try_`."""
 
 PLUG_INS = "caploom.commands"
 """The group of entry points that are commands of other packages, such as those that need Dagster."""
@@ -35,10 +38,11 @@ class _Commands(click.Group):
         for plug_in in entry_points(group=PLUG_INS, name=cmd_name):
             command: click.Command = plug_in.load()
             return command
-        module = f"caploom.commands.{cmd_name}"
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        module = f"caploom.commands.{name}"
         if not any(cmd_name in names for names in GROUPS.values()) or find_spec(module) is None:
             return None
-        own: click.Command = getattr(import_module(module), cmd_name)
+        own: click.Command = getattr(import_module(module), name)
         return own
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -36,6 +36,7 @@ from dagster_project.sensors.inbox import inbox_sensors
 from dagster_project.sensors.new_images import new_images_sensor
 from dagster_project.settings import settings_asset
 from dagster_project.sharding import cut_shards_job
+from dagster_project.tries import try_job
 
 CONFIG_VARIABLE = "CAPLOOM_CONFIG"
 
@@ -54,10 +55,15 @@ _BY_HAND = tuple(
 )
 
 
+def factory_assets(config: FactoryConfig) -> FactoryAssets:
+    """The assets that a factory's steps are."""
+    return FactoryAssets(config, by_hand=[each.stage.kind for each in _BY_HAND])
+
+
 def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
     """The definitions of a factory; `resource` opens the same factory inside a run."""
-    assets = FactoryAssets(config, by_hand=[each.stage.kind for each in _BY_HAND])
-    jobs = [*factory_jobs(assets), cut_shards_job, ask_job]
+    assets = factory_assets(config)
+    jobs = [*factory_jobs(assets), cut_shards_job, ask_job, try_job]
     return dg.Definitions(
         assets=[
             settings_asset(config),

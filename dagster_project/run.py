@@ -31,10 +31,11 @@ from caploom.questions.results.terminal import made_text, results_text
 from caploom.report.make import ABLATION_REPORT, make_report
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import SHEARED
-from dagster_project.definitions import definitions_of
+from caploom.stages.training_set import TRAINING_SET
+from dagster_project.definitions import definitions_of, factory_assets
 from dagster_project.instance import instance_home, open_instance
 from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
-from dagster_project.layout import asset_key
+from dagster_project.layout import RECIPE, asset_key, partition_axis
 from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
 from dagster_project.tags import captioner_tags, recipe_tags
@@ -46,20 +47,27 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class HeadlessRun:
     """Runs a factory's jobs one after another and collects what failed."""
 
-    def __init__(self, path: Path, seeds: list[int] | None) -> None:
+    def __init__(self, path: Path, seeds: list[int] | None, until: str | None = None) -> None:
         self._config = load_config(path, seeds=seeds)
+        self._assets = factory_assets(self._config)
+        self._steps = self._assets.stages if until is None else self._assets.back_from(until)
         self._definitions = definitions_of(path, seeds=seeds)
         self._instance = open_instance(self._config)
         self.factory = Factory.from_config(self._config)
         self.failures: list[str] = []
 
     @property
-    def measures(self) -> bool:
-        """Whether any recipe is measured, so that there is a report."""
-        return ABLATION_REPORT.is_in(self._config)
+    def gives_away(self) -> bool:
+        """Whether training sets are among what it makes."""
+        return TRAINING_SET in self._steps
+
+    @property
+    def reports(self) -> bool:
+        """Whether the report is among what it makes."""
+        return ABLATION_REPORT in self._steps
 
     def run(self) -> None:
-        """The whole graph, in order."""
+        """The whole graph, or as far as the last step and what that needs, in order."""
         with only_headless_run(instance_home(self._config), self._instance):
             self._caption()
             self._experiment()
@@ -77,19 +85,18 @@ class HeadlessRun:
                 "There are no rows, so there is nothing to caption; check `pairs` or `inbox` in the YAML."
             )
         for first, last in self._ranges(set(shards)):
-            self._execute(CAPTION_SHARDS, tags=shard_range_tags(first, last))
+            self._execute(CAPTION_SHARDS, SHARD, tags=shard_range_tags(first, last))
         return shards
 
     def _experiment(self) -> None:
         sheared: set[tuple[str, str]] = set()
         for recipe in self._config.expanded_recipes():
-            for captioner in recipe.captioners:
+            for captioner in recipe.captioners if SHEARED in self._steps else ():
                 if (captioner, recipe.shear) not in sheared:  # recipes with equal shears share the result
                     self._shear(captioner, recipe.shear)
                 sheared.add((captioner, recipe.shear))
-            self._execute(RUN_RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
-        if self.measures:
-            self._execute(REPORT)
+            self._execute(RUN_RECIPE, RECIPE, partition_key=recipe.name, tags=recipe_tags(recipe))
+        self._execute(REPORT, None)
 
     def _ranges(self, shards: set[str]) -> Iterator[tuple[str, str]]:
         """Blocks of these shards in the order in which their partitions were added: a run takes a range of those."""
@@ -108,8 +115,15 @@ class HeadlessRun:
         names = shard_names(self.factory)
         self._instance.add_dynamic_partitions(SHARD, [name for name in names if name not in known])
 
-    def _execute(self, job: str, *, partition_key: str | None = None, tags: Mapping[str, str] | None = None) -> None:
+    def _execute(
+        self, job: str, axis: str | None, *, partition_key: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Run a job's assets, which are those of the steps with this axis; nothing where no such step is wanted."""
+        steps = [stage for stage in self._steps if partition_axis(stage) == axis]
+        if not steps:
+            return
         result = self._definitions.resolve_job_def(job).execute_in_process(
+            asset_selection=[key for stage in steps for key in self._assets.keys(stage).values()],
             instance=self._instance,
             partition_key=partition_key,
             tags={**(tags or {}), HEADLESS_TAG: "true"},
@@ -157,6 +171,7 @@ def _reason(event: dg.DagsterEvent) -> str:
 
 
 _SEEDS = click.option("--seeds", help="Comma-separated seeds instead of the YAML's, such as 0,1,2.")
+_UNTIL = click.option("--until", metavar="STEP", help="The last step, such as captions or training_set.")
 
 
 @click.command()
@@ -168,36 +183,52 @@ _SEEDS = click.option("--seeds", help="Comma-separated seeds instead of the YAML
     help="The factory's YAML; by default the demo's.",
 )
 @_SEEDS
-def main(path: Path, seeds: str | None) -> None:
+@_UNTIL
+def main(path: Path, seeds: str | None, until: str | None) -> None:
     """Run a factory's whole graph in this process and print its results."""
-    sys.exit(run_factory(path, seeds))
+    sys.exit(run_factory(path, seeds, until))
 
 
 @click.command()
 @runs_factory
 @_SEEDS
-def run(config: Path, seeds: str | None) -> None:
+@_UNTIL
+def run(config: Path, seeds: str | None, until: str | None) -> None:
     """Run a factory's whole graph; finished work is kept. CONFIG is caploom.yaml unless named."""
-    sys.exit(run_factory(config, seeds))
+    sys.exit(run_factory(config, seeds, until))
 
 
-def run_factory(path: Path, seeds: str | None = None) -> int:
-    """Run the whole graph and print its results; the exit status: 0, 1 when something failed, 2 for a mistake."""
+def run_quietly(path: Path, *, seeds: list[int] | None = None, until: str | None = None) -> list[str]:
+    """Run the whole graph, or as far as a step; returns what failed. For `caploom.Factory.run`.
+
+    Raises `ConfigError` for an unknown step, and `CaploomError` when the run cannot begin or is interrupted.
+    """
+    return _finished(path, seeds, until).failures
+
+
+def _finished(path: Path, seeds: list[int] | None, until: str | None) -> HeadlessRun:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     logging.getLogger("dagster").setLevel(logging.ERROR)
+    headless = HeadlessRun(path, seeds, until)
+    headless.run()
+    return headless
+
+
+def run_factory(path: Path, seeds: str | None = None, until: str | None = None) -> int:
+    """Run the whole graph and print its results; the exit status: 0, 1 when something failed, 2 for a mistake."""
     started = time.monotonic()
     try:
-        headless = HeadlessRun(path, _parse_seeds(seeds))
-        headless.run()
+        headless = _finished(path, _parse_seeds(seeds), until)
     except CaploomError as error:
         click.echo(f"{error}", err=True)
         return 2
-    if not headless.measures:
+    if not headless.reports:
         click.echo(f"\n{made_text(made_so_far(headless.factory))}\n")
-        name = headless.factory.config.expanded_recipes()[0].name
-        click.echo(f"To give it away: caploom export {path} {name} --format FORMAT --out FOLDER")
-        click.echo(f"FORMAT: {', '.join(EXPORTS)}.")
+        if headless.gives_away:
+            name = headless.factory.config.expanded_recipes()[0].name
+            click.echo(f"To give it away: caploom export {path} {name} --format FORMAT --out FOLDER")
+            click.echo(f"FORMAT: {', '.join(EXPORTS)}.")
     elif not any(failure.startswith(f"{REPORT}:") for failure in headless.failures):
         report = make_report(headless.factory)  # the one that the run has just made or found
         click.echo(f"\n{results_text(latest_results(headless.factory), best_first=True)}\n")

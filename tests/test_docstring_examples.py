@@ -93,7 +93,8 @@ def test_the_examples_of_a_module_say_what_happens(
 ) -> None:
     monkeypatch.chdir(folder)
     [training_set] = asked.store.list("training_set", "sheared")
-    names = {"Path": Path, "sha256": sha256, "Factory": Factory, "factory": asked, "training_set": training_set}
+    factory = caploom.Factory.from_yaml("my.yaml")  # the same one
+    names = {"Path": Path, "sha256": sha256, "Factory": Factory, "factory": factory, "training_set": training_set}
     runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
     for test in examples(module):

@@ -37,6 +37,7 @@ _PIXELS_PER_TOKEN = 28 * 28
 def open_transformers(settings: TransformersCaptioner, store: Store) -> Backend:
     """The model on its device, or one worker per device when there are several."""
     devices = _devices(settings)
+    _check_devices(settings, devices)
     if len(devices) == 1:
         return TransformersBackend(settings, store, device=devices[0])
     from caploom.captioning.workers import WorkerPool
@@ -276,6 +277,16 @@ def _devices(settings: TransformersCaptioner) -> list[str]:
     if settings.device_map != "none" or not torch.cuda.is_available():
         return ["cuda" if torch.cuda.is_available() else "cpu"]
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def _check_devices(settings: TransformersCaptioner, devices: Sequence[str]) -> None:
+    """Raise before minutes of loading when a device is a GPU and there is none."""
+    wanted = [device for device in devices if device.startswith("cuda")]
+    if wanted and not torch.cuda.is_available():
+        raise CaptionerError(
+            f"{settings.model}: its device is {', '.join(wanted)}, and torch finds no GPU on this machine; run it on "
+            "one that has a GPU, or set device: cpu."
+        )
 
 
 def _check_memory(settings: TransformersCaptioner, device: str) -> None:

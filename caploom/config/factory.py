@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from caploom.config.factory_config import FactoryConfig, load_config
 from caploom.storage.opening import open_store
@@ -22,11 +23,11 @@ class Factory:
     store: Store
 
     @classmethod
-    def from_yaml(cls, path: Path, *, seeds: list[int] | None = None, run_id: str | None = None) -> "Factory":
+    def from_yaml(cls, path: Path | str, *, seeds: list[int] | None = None, run_id: str | None = None) -> Self:
         """The factory that a YAML file describes; raises `ConfigError` or `StoreError`."""
-        return cls.from_config(load_config(path, seeds=seeds), run_id=run_id)
+        return cls.from_config(load_config(Path(path), seeds=seeds), run_id=run_id)
 
     @classmethod
-    def from_config(cls, config: FactoryConfig, *, run_id: str | None = None) -> "Factory":
+    def from_config(cls, config: FactoryConfig, *, run_id: str | None = None) -> Self:
         """The factory of a configuration; raises `StoreError` when its folder cannot be created."""
         return cls(config, open_store(config.store, run_id=run_id))

@@ -12,7 +12,7 @@ from caploom.stages.registry import STAGES, load_stage
 from caploom.storage.manifest import MANIFEST, Manifest
 from caploom.storage.store import Artifact, Store
 
-NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state"})
+NOT_KINDS = frozenset({"dagster", "inbox", "pictures", "training_state", "tries"})
 """Folders of a store that hold no artifacts."""
 
 _SHOWN = re.compile(r"^(?P<asset>\S+)\s*\[(?P<partition>[^\]]+)\]$")

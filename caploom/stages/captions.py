@@ -1,7 +1,7 @@
 """The `captions/<captioner>` stage: what one captioner says of every image of a shard."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -59,7 +59,7 @@ def _build(making: Making, draft: Draft) -> None:
     captioner, shard = making.ref.key
     work = shard_work(making.graph, captioner, shard, making.plan)
     load = partial(making.tools.load, making.config.captioners[captioner], making.store)
-    work.write(draft, _generate(work, load, making.tools.progress))
+    work.write(draft, generate(work, load, making.tools.progress))
 
 
 @contextmanager
@@ -71,14 +71,19 @@ def _claimed(making: Making) -> Iterator[None]:
         ledger.sweep(shard)
 
 
-def _generate(work: ShardWork, load: Load, progress: Progress | None) -> Outcome:
-    """Have the captioner caption what the ledger lacks, and keep it there."""
+def generate(
+    work: ShardWork, load: Load, progress: Progress | None, canary: Sequence[ImageRef] | None = None
+) -> Outcome:
+    """Have the captioner caption what the ledger lacks, and keep it there; the shard should be claimed.
+
+    `canary` are the images that its canary may be of, if these are not the missing ones.
+    """
     started = time.perf_counter()
     missing, done = work.missing, len(work.images) - len(work.missing)
     if not missing:
         return Outcome(wall=time.perf_counter() - started)
     backend = load()
-    pass_canary(work.store, work.captioner, work.fingerprint, backend, missing)
+    pass_canary(work.store, work.captioner, work.fingerprint, backend, canary or missing)
     failures: list[dict[str, Any]] = []
     seconds = 0.0
     with LedgerWriter(work.ledger, work.shard) as writer, closing(backend.caption(missing)) as chunks:
@@ -97,11 +102,14 @@ def ledger_of(factory: Factory, plan: Plan) -> Ledger:
     return Ledger(factory.store, plan.configuration["captioner"], plan.configuration["captioner_fingerprint"])
 
 
-def shard_work(graph: Graph, captioner: str, shard: str, plan: Plan) -> ShardWork:
-    """What is to be done of a shard; its ledger should be claimed."""
+def shard_work(
+    graph: Graph, captioner: str, shard: str, plan: Plan, images: Sequence[ImageRef] | None = None
+) -> ShardWork:
+    """What is to be done of a shard, or of some of its images; its ledger should be claimed."""
     earlier = _earlier_failures(graph, plan)
     ledger = ledger_of(graph.factory, plan)
-    return ShardWork(graph.factory, captioner, plan, ledger, shard_images(graph, shard), earlier)
+    images = shard_images(graph, shard) if images is None else images
+    return ShardWork(graph.factory, captioner, plan, ledger, images, earlier)
 
 
 def _earlier_failures(graph: Graph, plan: Plan) -> dict[str, dict[str, Any]]:

@@ -102,6 +102,7 @@ class ShardWork:
         self.images = images
         self._plan = plan
         self._ids = [ref.image_id for ref in images]
+        self._place = {image_id: number for number, image_id in enumerate(self._ids)}
         pairs = [pair_identity(ref.image_id, ref.raw_caption) for ref in images] if settings.needs_raw_caption else None
         self._pair_ids = pairs
         self.given_up = {key: row for key, row in earlier.items() if row["attempt"] >= settings.max_attempts}
@@ -117,12 +118,15 @@ class ShardWork:
             dict(zip(self._ids, pairs, strict=True)) if pairs else {},
         )
 
+    def captions(self) -> pa.Table:
+        """What the ledger has of the images (schema CAPTIONS), in their order."""
+        return _in_order(self.ledger.find(self._ids, self._pair_ids), self._place)
+
     def write(self, draft: Draft, outcome: Outcome) -> None:
         """Write the shard's tables: `captions.parquet` (schema CAPTIONS) and `failures.parquet`."""
-        place = {image_id: number for number, image_id in enumerate(self._ids)}
         # In the images' order, whichever worker was done first: the same results are the same data version.
-        failures = sorted([*self.given_up.values(), *outcome.failures], key=lambda row: place[row["key"]])
-        table = _in_order(self.ledger.find(self._ids, self._pair_ids), place)
+        failures = sorted([*self.given_up.values(), *outcome.failures], key=lambda row: self._place[row["key"]])
+        table = self.captions()
         write_table(table, draft.folder / "captions.parquet")
         write_failures(failures, draft.folder)
         if "seed" in self._plan.configuration["settings"]:

@@ -108,14 +108,27 @@ def _sheared(
     graph: Graph, source: Artifact, steps: Sequence[ShearStep], shard: str, corpus: dict[str, int]
 ) -> tuple[list[str], pa.Table]:
     """The images of a shard's captions, and what a shear keeps of those (schema SHEARED)."""
-    captioner = source.manifest.configuration["captioner"]
-    captions = read_captions(source).select(["image_id", "captioner", "text"])
+    captions = read_captions(source)
+    table = shear_captions(graph, captions, source.manifest.configuration["captioner"], shard, steps, corpus)
+    return captions.column("image_id").to_pylist(), table
+
+
+def shear_captions(
+    graph: Graph,
+    captions: pa.Table,
+    captioner: str,
+    shard: str,
+    steps: Sequence[ShearStep],
+    corpus: Mapping[str, int],
+) -> pa.Table:
+    """What a shear keeps (schema SHEARED) of captions (schema CAPTIONS) of a shard by one captioner, row by row."""
+    captions = captions.select(["image_id", "captioner", "text"])
     image_ids: list[str] = captions.column("image_id").to_pylist()
     raw_words = None
     if needs_raw_words(steps):
         raw_words = longest_raw_words(graph.require(Ref("raw_pairs", (shard,))), image_ids)
     tokens = captioner_tokens(graph.config, captioner, steps)
-    return image_ids, shear_table(captions, steps, Context(image_ids, captioner, raw_words, corpus, tokens))
+    return shear_table(captions, steps, Context(image_ids, captioner, raw_words, corpus, tokens))
 
 
 def _build_recipe(making: Making, draft: Draft) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import dagster as dg
 
+from caploom.common.settings import nearest
 from caploom.config.factory_config import FactoryConfig
+from caploom.errors import ConfigError
 from caploom.stages.registry import load_stage, stages
 from caploom.stages.stage import Stage
 from dagster_project.assets.materialization import check_specs
@@ -115,6 +117,19 @@ class FactoryAssets:
         parts = [load_stage(kind) for kind, shown in self._shown.items() if shown == stage.kind]
         kinds = dict.fromkeys(asset for part in parts for kind in part.upstream for asset in self._reached(kind))
         return [load_stage(kind) for kind in kinds if kind != stage.kind]
+
+    def back_from(self, kind: str) -> list[Stage]:
+        """A step and all that it is made from, in their order; raises `ConfigError` when it has no assets here."""
+        known = [stage.kind for stage in self.stages]
+        if kind not in known:
+            raise ConfigError(f'There is no step "{kind}" here; known: {", ".join(known)}{nearest(kind, known)}.')
+        found, waiting = {kind}, [kind]
+        while waiting:
+            for stage in self.upstream(load_stage(waiting.pop())):
+                if stage.kind not in found:
+                    found.add(stage.kind)
+                    waiting.append(stage.kind)
+        return [stage for stage in self.stages if stage.kind in found]
 
     def _reached(self, kind: str) -> Iterator[str]:
         """The assets that show a kind, or else those of which it is made."""

@@ -47,7 +47,7 @@ def test_loading_the_definitions_imports_nothing_heavy():
 def test_the_library_runs_without_dagster():
     script = (
         "import sys; sys.modules['dagster'] = None\n"
-        "import caploom.cli, caploom.reproduce.reproduce\n"
+        "import caploom.cli, caploom.notebook.factory, caploom.reproduce.reproduce, caploom.tries.try_captioner\n"
         "from caploom.stages.registry import stages; stages()\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
