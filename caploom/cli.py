@@ -14,7 +14,7 @@ import caploom
 
 GROUPS = {
     "Make": ("run", "ui", "retry"),
-    "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets"),
+    "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets", "schema"),
     "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
     "Give away": ("export", "checkpoint", "convert", "reproduce"),
 }
