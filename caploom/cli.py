@@ -13,7 +13,7 @@ import click
 import caploom
 
 GROUPS = {
-    "Make": ("run", "ui", "retry"),
+    "Make": ("init", "run", "ui", "retry"),
     "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets", "schema"),
     "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
     "Give away": ("export", "checkpoint", "convert", "reproduce"),
