@@ -22,6 +22,8 @@ _DOWNLOADS = (
 """How downloaders name files, the best known first."""
 
 _LOOKED_UP = 20  # paths for each folder
+_URLS_LOOKED_UP = 100  # for each folder and naming: of many sets, a part of the URLs is gone
+_ROOTS_OF_DOWNLOADS = 20
 _MOST_STRIPPED = 10  # folders at the beginning of a path that may be another machine's
 _MOST_FOLDERS = 100
 
@@ -62,9 +64,10 @@ def place_paths(
 def place_downloads(urls: Sequence[tuple[int, str]], roots: Sequence[str], has: Callable[[str], bool]) -> Placed | None:
     """The naming and the root under which the most files of these rows' URLs are; None when none is anywhere."""
     best: Placed | None = None
+    urls = urls[:_URLS_LOOKED_UP]
     for template in _DOWNLOADS:
         names = [downloaded_name(template, row, url) for row, url in urls]
-        for root in roots:
+        for root in roots[:_ROOTS_OF_DOWNLOADS]:
             found = sum(has(_joined(root, name)) for name in names if name)
             if found > (best.found if best else 0):
                 best = Placed(root, found, len(urls), {"downloaded_as": template})

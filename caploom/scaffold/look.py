@@ -19,7 +19,7 @@ from caploom.scaffold.listing import Listing, is_compressed_tar
 from caploom.scaffold.parquet_tables import look_at_parquet
 from caploom.scaffold.recognize import forms_of_folder, of_table
 from caploom.scaffold.sample import Sample, is_far, sample_rows
-from caploom.storage.paths import exists, is_folder, is_url, name_of
+from caploom.storage.paths import exists, folder_of, is_folder, is_url, name_of
 
 MOST_SAMPLED_FILES = 20_000
 """Files of a folder of images whose texts are read."""
@@ -78,7 +78,7 @@ def _of_file(uri: str, images: str | None) -> Recognized:
     if suffix == ".parquet" and (keys := look_at_parquet(uri)) is not None:
         return Recognized("a Parquet file with images in it", {"reader": "parquet", "files": uri, **keys})
     if suffix in TABLE_SUFFIXES:
-        return of_table(uri, images)
+        return of_table(uri, images, Listing.of(images or folder_of(uri)) if is_url(uri) else None)
     if suffix in IMAGE_SUFFIXES:
         raise SourceError(f"{uri}: it is one image; name its folder.")
     if suffix == ".zip":
@@ -125,6 +125,9 @@ def _found(place: str, recognized: Recognized, sample: Sample) -> Found:
 def _of_rows(sample: Sample) -> list[str]:
     """Sentences about rows that fail, or that have no caption."""
     remarks = []
+    if sample.missing:
+        becomes = "is not there, and becomes a failed row" if sample.missing == 1 else "are not there: failed rows"
+        remarks.append(f"Of its first {counted(sample.looked_up, 'images')} {sample.missing:,} {becomes}.")
     if sample.captions and sample.uncaptioned:
         remarks.append(f"{counted(sample.uncaptioned, 'images')} without a caption get only those of the captioners.")
     for reason, count in sample.faults.most_common(5):
@@ -146,9 +149,10 @@ def _nothing_to_read(listing: Listing, refused: list[str]) -> str:
     if refused:
         return refused[0]
     number = counted(len(listing.files), "files")
+    there = "there is" if len(listing.files) == 1 else "there are"
     least = "" if listing.complete else "at least "
     hint = "unpack the archives first" if listing.endings.keys() & {".zip", ".7z", ".rar"} else "name another folder"
     return (
-        f"{listing.folder}: there are {least}{number} ({listing.endings_text()}), and no image, table of images or tar "
+        f"{listing.folder}: {there} {least}{number} ({listing.endings_text()}), and no image, table of images or tar "
         f"is among them; {hint}."
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from caploom.common.text import counted
 from caploom.errors import SourceError
@@ -16,6 +17,9 @@ from caploom.storage.paths import exists, folder_of, is_folder, is_url, name_of
 
 MOST_TABLES = 30
 """Tables of a folder that are looked into."""
+
+_MOST_REQUESTS = 300
+"""Questions to a storage service whether files exist; a listing answers the most."""
 
 _SPLIT = re.compile(r"(?:^|/)(train|training|validation|valid|val|dev|test)[-_./]", re.IGNORECASE)
 _OF_IMG2DATASET = re.compile(r"\d+(_stats\.json|\.parquet)")
@@ -97,12 +101,7 @@ def of_table(table: str, images: str | None = None, listing: Listing | None = No
     placed = _placed(table, look, images, listing)
     if placed is None:
         raise SourceError(_no_image_there(table, look, images))
-    remarks = [f"{name_of(table)}: {look.remark}." for _ in [0] if look.remark]
-    if placed.found < placed.asked:
-        remarks.append(
-            f"Of its first {counted(placed.asked, 'images')} {placed.found:,} are there; a row whose image is not "
-            "becomes a failed row."
-        )
+    remarks = [f"{name_of(table)}: {look.remark}."] if look.remark else []
     pairs = {"reader": look.reader, "root": placed.root, "captions": table, **look.keys, **placed.keys}
     what = f"{look.what} in {name_of(table)}"
     if "downloaded_as" in placed.keys:
@@ -112,27 +111,41 @@ def of_table(table: str, images: str | None = None, listing: Listing | None = No
 
 def _placed(table: str, look: TableLook, images: str | None, listing: Listing | None) -> Placed | None:
     near = [images] if images else [*(listing.folders if listing else []), *likely_roots(table)]
-    if not is_url(table):
-        paths = [path for _, path in look.images if path.startswith("/")]
-        near = [*dict.fromkeys(folder_of(path) for path in paths[:5] if exists(path)), *near] if not images else near
-    roots = list(dict.fromkeys(near))
-    known = listing.known if listing is not None else frozenset()
-    remembered: dict[str, bool] = {}
+    if images is None and not is_url(table):
+        near += _above_absolute([path for _, path in look.images])
+    roots, has = list(dict.fromkeys(near)), _Files(listing).has
+    if look.of_urls:
+        return place_downloads(look.images, roots, has)
+    paths = [path for _, path in look.images]
+    return place_paths(paths, roots, has, may_rewrite=look.reader == "image_captions")
 
-    def has(uri: str) -> bool:
-        if not uri or uri in known:
+
+class _Files:
+    """Which files there are: those of a listing, and those that the storage knows, which is asked only so often."""
+
+    def __init__(self, listing: Listing | None) -> None:
+        self._listing = listing
+        self._remembered: dict[str, bool] = {}
+        self._requests = 0
+
+    def has(self, uri: str) -> bool:
+        """Whether there is such a file."""
+        listing = self._listing
+        if not uri or (listing is not None and uri in listing.known):
             return bool(uri)
         if listing is not None and listing.complete and uri.startswith(listing.folder.rstrip("/") + "/"):
             return False
-        if uri not in remembered:
-            remembered[uri] = exists(uri) and not is_folder(uri)
-        return remembered[uri]
+        if uri not in self._remembered:
+            self._requests += is_url(uri)
+            self._remembered[uri] = self._requests <= _MOST_REQUESTS and exists(uri) and not is_folder(uri)
+        return self._remembered[uri]
 
-    if look.of_urls:
-        few = look.images[:12] if is_url(table) and listing is None else look.images
-        return place_downloads(few, roots, has)
-    paths = [path for _, path in look.images]
-    return place_paths(paths, roots, has, may_rewrite=look.reader == "image_captions")
+
+def _above_absolute(paths: list[str]) -> list[str]:
+    """The folders above absolute paths that are there, except shards, which number on in folders beside them."""
+    there = next((path for path in paths[:5] if path.startswith("/") and exists(path)), None)
+    above = Path(there).parents if there is not None else []
+    return [str(folder) for folder in above if not folder.name.isdecimal()][:-1]
 
 
 def _no_image_there(table: str, look: TableLook, images: str | None) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from time import monotonic
 
 from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
@@ -13,6 +14,8 @@ MOST_ROWS = 100_000
 """Rows of a local source that are read; of a larger one it is only known that it has at least so many."""
 MOST_FAR_ROWS = 2_000
 """The same for a URL, where reading takes longer."""
+MOST_SECONDS = 10.0
+"""No more rows are read after this time, such as from a slow disk."""
 
 _LOOKED_UP = 200
 _FAR_LOOKED_UP = 16
@@ -49,8 +52,8 @@ def sample_rows(rows: Iterable[SourceRow], *, far: bool) -> Sample:
     """Read the first rows; `far` is a source behind a URL. Raises `SourceError` where the reader does."""
     most = MOST_FAR_ROWS if far else MOST_ROWS
     sample, seen = Sample(), dict[str, None]()
-    source = iter(rows)
-    for row in islice(source, most):
+    source, began = iter(rows), monotonic()
+    while sample.rows < most and monotonic() - began < MOST_SECONDS and (row := next(source, None)) is not None:
         sample.rows += 1
         if row.path is None or (row.reason is not None and not row.lacks_only_a_caption):
             reason = row.reason or _UNUSABLE

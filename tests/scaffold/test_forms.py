@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from click.testing import CliRunner
-from places import FORMS
+from places import FORMS, png, write
 
 from caploom.cli import main
 from caploom.config.factory_config import load_config
@@ -97,3 +97,15 @@ def test_the_keys_are_the_ones_that_matter(tmp_path):
     assert pairs_of("another machine's table")["rewrite"] == [{"from": "/home/ann/cc3m/", "to": ""}]
     assert pairs_of("the hub's Parquet")["files"] == "the hub's Parquet/data/train*.parquet"
     assert pairs_of("a table without captions")["caption_key"] == "none"
+
+
+def test_absolute_paths_of_this_machine_need_no_rewriting(tmp_path):
+    paths = [f"{tmp_path}/far/{number:05d}/{number}.png" for number in range(3)]
+    write(tmp_path, {path.removeprefix(f"{tmp_path}/"): png(number) for number, path in enumerate(paths)})
+    records = [{"image": path, "caption": f"picture {number}"} for number, path in enumerate(paths)]
+    write(tmp_path / "tables" / "mine", {"a.json": records[:1] * 400 + records})
+    out = tmp_path / "mine.yaml"
+    result = init(tmp_path / "tables" / "mine" / "a.json", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert load_config(out).pairs.root == str(tmp_path / "far")
+    assert rows_in(out)[400:] == [(png(number), f"picture {number}") for number in range(3)]
