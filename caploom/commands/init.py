@@ -1,6 +1,7 @@
 """`caploom init`: looks at images and captions, and writes the YAML of a factory for them."""
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -53,7 +54,7 @@ def init(
             click.echo(f"  Edit its `{key}` in the YAML: {what}.")
     click.echo(f"Wrote {out}. Next:")
     for command, what in _NEXT.items():
-        click.echo(f"  caploom {command} {out}  {what}")
+        click.echo(f"  caploom {command} {shlex.quote(str(out))}  {what}")
 
 
 _NEXT = {

@@ -25,7 +25,7 @@ from caploom.storage.paths import PathResolver, UriOrPath, exists, folder_of, is
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The Hugging Face hub's names for the captions of a folder of images, anywhere below the root."""
 
-_BOOKKEEPING = re.compile(r"_[^.]*|\d+_stats\.json|\d+\.parquet|caploom\.(yaml|schema\.json)")
+BOOKKEEPING = re.compile(r"_[^.]*|\d+_stats\.json|\d+\.parquet|caploom\.(yaml|schema\.json)")
 """What programs leave beside images: markers such as `_SUCCESS`, img2dataset's tables, the YAML of `caploom init`."""
 
 _TEXT = ".txt"
@@ -195,7 +195,7 @@ def _grouped(uris: Iterable[str], *, look_beside: bool) -> Iterator[_Group]:
         for stem in [stem for stem in waiting if not uri.startswith(f"{stem}.")]:
             yield complete(stem)
         name, suffix = name_of(uri), suffix_of(uri)
-        if name in METADATA_NAMES or _BOOKKEEPING.fullmatch(name):
+        if name in METADATA_NAMES or BOOKKEEPING.fullmatch(name):
             continue
         group = waiting.setdefault(uri.rpartition(".")[0] if suffix else uri, _Group())
         if suffix in IMAGE_SUFFIXES:

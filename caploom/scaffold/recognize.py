@@ -7,7 +7,7 @@ from pathlib import Path
 from caploom.common.text import counted
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import suffix_of
-from caploom.readers.image_folder import METADATA_NAMES
+from caploom.readers.image_folder import BOOKKEEPING, METADATA_NAMES
 from caploom.scaffold.found import Recognized
 from caploom.scaffold.image_roots import Placed, likely_roots, place_downloads, place_paths
 from caploom.scaffold.listing import Listing, is_compressed_tar
@@ -88,7 +88,7 @@ def parquet(listing: Listing) -> Recognized | None:
         return None
     remarks, place = [], listing.folder
     if len(splits) > 1 and training is not None:
-        place = _pattern(chosen, training)
+        place = _pattern(chosen, training, listing.folder)
         others = ", ".join(sorted(split or "files without a split" for split in splits if split != training))
         remarks.append(f"Its split {training} is read; beside it there is {others}.")
     what = f"{counted(len(chosen), 'Parquet files')} with images in them"
@@ -181,13 +181,13 @@ def _has_metadata(listing: Listing) -> bool:
 
 
 def _caption_tables(listing: Listing) -> list[str]:
-    return [uri for uri in listing.tables if not _OF_IMG2DATASET.fullmatch(name_of(uri))]
+    return [uri for uri in listing.tables if not BOOKKEEPING.fullmatch(name_of(uri))]
 
 
-def _pattern(files: list[str], split: str) -> str:
-    """What names a split's files: the folder of its name, or `train-*.parquet`."""
-    folder = folder_of(files[0])
-    if name_of(folder).lower() == split.lower():
-        return folder
-    start = name_of(files[0])[: len(split)]
-    return f"{folder}/{start}*.parquet"
+def _pattern(files: list[str], split: str, below: str) -> str:
+    """What names the files of a split: `data/train*.parquet`, the folder `train`, or both in any folder below."""
+    folders = {folder_of(uri) for uri in files}
+    if all(name_of(uri).startswith(split) for uri in files):
+        return f"{folders.pop() if len(folders) == 1 else f'{below}/**'}/{split}*.parquet"
+    above = {uri[: uri.index(f"/{split}/", len(below)) + len(split) + 1] for uri in files}
+    return above.pop() if len(above) == 1 else f"{below}/**/{split}/*.parquet"

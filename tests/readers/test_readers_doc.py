@@ -16,8 +16,9 @@ from caploom.readers.webdataset import WebdatasetReader
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "readers.md").read_text(encoding="utf-8")
 MODULES = (
-    "caption_rows caption_tables coco image_captions image_folder image_names karpathy parquet_images sidecars webdataset"
-).split()
+    *("caption_rows", "caption_tables", "coco", "image_captions", "image_folder", "image_names", "karpathy"),
+    *("parquet_images", "sidecars", "webdataset"),
+)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, re.S))

@@ -203,6 +203,14 @@ def test_of_a_large_folder_as_much_is_looked_at_as_takes_seconds(init, tmp_path,
     assert "at least 3 images, at least 3 captions" in init(folder, "--force").output
 
 
+def test_a_second_call_finds_the_same_as_the_first(init, tmp_path):
+    place, _ = photos(tmp_path / "data")
+    first = init(place, out=place / "caploom.yaml")
+    second = init(place, "--force", out=place / "caploom.yaml")
+    assert first.output == second.output
+    assert "Not used" not in second.output
+
+
 def test_hashes_are_not_confused(init, tmp_path):
     """CRCs with an ending are not CRCs without one."""
     named = {f"training/{zlib.crc32(url(n).encode())}.jpg": png(n) for n in range(3)}

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -97,6 +99,31 @@ def test_the_keys_are_the_ones_that_matter(tmp_path):
     assert pairs_of("another machine's table")["rewrite"] == [{"from": "/home/ann/cc3m/", "to": ""}]
     assert pairs_of("the hub's Parquet")["files"] == "the hub's Parquet/data/train*.parquet"
     assert pairs_of("a table without captions")["caption_key"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "files"),
+    [
+        ("data/train-0.parquet", "data/test-0.parquet", "data/train*.parquet"),
+        ("train/0.parquet", "test/0.parquet", "train"),
+        ("train/a/0.parquet", "test/a/0.parquet", "train"),
+        ("en/train-0.parquet", "en/test-0.parquet", "en/train*.parquet"),
+        ("en/train-0.parquet de/train-0.parquet", "en/test-0.parquet", "**/train*.parquet"),
+        ("en/train/0.parquet de/train/0.parquet", "en/test/0.parquet", "**/train/*.parquet"),
+        ("a.parquet b.parquet", "", ""),
+    ],
+)
+def test_the_split_to_train_on_is_read_however_it_is_named(train, test, files, tmp_path):
+    numbers = {name: number for number, name in enumerate([*sorted(train.split()), *test.split()])}
+    for name, number in numbers.items():
+        path = tmp_path / "data" / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image": [png(number)], "text": [f"picture {number}"]}), path)
+    out = tmp_path / "mine.yaml"
+    result = init(tmp_path / "data" / "set", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert load_config(out).pairs.files == f"{tmp_path}/data/set/{files}".rstrip("/")
+    assert rows_in(out) == [(png(number), f"picture {number}") for number in range(len(train.split()))]
 
 
 def test_absolute_paths_of_this_machine_need_no_rewriting(tmp_path):
