@@ -29,6 +29,7 @@ def init(
     texts, COCO, Karpathy's splits, CC3M with its downloads, webdataset, img2dataset, the Hugging Face hub's Parquet,
     LLaVA's JSON.
     """
+    from caploom.common.text import printable
     from caploom.scaffold.captioner_choice import choose_captioners
     from caploom.scaffold.look import look
     from caploom.scaffold.write_yaml import check_out, write_factory
@@ -45,9 +46,9 @@ def init(
         }
         click.echo(json.dumps(answer, indent=2, ensure_ascii=True))
         return
-    click.echo(found.sentence())
+    click.echo(printable(found.sentence()))
     for remark in found.remarks:
-        click.echo(f"  {remark}")
+        click.echo(f"  {printable(remark)}")
     for each in chosen:
         click.echo(f"Captioner: {each.preset}" + (f", because {each.why}." if each.why else "."))
         for key, (_, what) in each.to_fill_in().items():

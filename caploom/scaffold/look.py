@@ -18,7 +18,7 @@ from caploom.scaffold.found import Found, Recognized
 from caploom.scaffold.listing import Listing, is_compressed_tar
 from caploom.scaffold.parquet_tables import look_at_parquet
 from caploom.scaffold.recognize import forms_of_folder, of_table
-from caploom.scaffold.sample import Sample, is_far, sample_rows
+from caploom.scaffold.sample import Sample, sample_rows
 from caploom.storage.paths import exists, folder_of, is_folder, is_url, name_of
 
 MOST_SAMPLED_FILES = 20_000
@@ -92,15 +92,15 @@ def _sample(recognized: Recognized, listing: Listing | None) -> Sample:
     reader: Any = TypeAdapter(Reader).validate_python(dict(recognized.pairs))
     place = next(str(recognized.pairs[key]) for key in ("captions", "tars", "files", "root") if key in recognized.pairs)
     if isinstance(reader, ImageFolderReader) and listing is not None:
-        files = listing.files[: MOST_FAR_FILES if is_far(place) else MOST_SAMPLED_FILES]
-        sample = sample_rows(reader.rows_of(files), far=is_far(place))
+        files = listing.files[: MOST_FAR_FILES if is_url(place) else MOST_SAMPLED_FILES]
+        sample = sample_rows(reader.rows_of(files), far=is_url(place))
         sample.complete = sample.complete and listing.complete and len(files) == len(listing.files)
-    elif isinstance(reader, FilesReader) and is_far(place):
+    elif isinstance(reader, FilesReader) and is_url(place):
         uris = reader.uris()
         sample = sample_rows(reader.rows_of(uris[:1]), far=True)
         sample.complete = sample.complete and len(uris) == 1
     else:
-        sample = sample_rows(reader.rows(), far=is_far(place))
+        sample = sample_rows(reader.rows(), far=is_url(place))
     if not sample.images:
         why = next(iter(sample.examples.values()), f"{place}: it has no row.")
         raise SourceError(f"{place}: there is no image in it that can be used; the first row says: {why}")

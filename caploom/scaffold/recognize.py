@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from caploom.common.text import counted
@@ -31,17 +32,17 @@ def forms_of_folder(listing: Listing, images: str | None) -> Iterator[Callable[[
     `images` is the folder of the images, where a person names it.
     """
     if _has_texts(listing) or _has_metadata(listing):
-        yield lambda: photos(listing)
+        yield partial(photos, listing)
     if len(listing.tars) > len(listing.images):
-        yield lambda: tars(listing)
+        yield partial(tars, listing)
     if not listing.images:
-        yield lambda: parquet(listing)
+        yield partial(parquet, listing)
     for table in sorted(_caption_tables(listing), key=table_name_order)[:MOST_TABLES]:
-        yield lambda table=table: of_table(table, images, listing)
+        yield partial(of_table, table, images, listing)
     if listing.images:
-        yield lambda: photos(listing)
+        yield partial(photos, listing)
     elif listing.tars:
-        yield lambda: tars(listing)
+        yield partial(tars, listing)
 
 
 def photos(listing: Listing) -> Recognized:

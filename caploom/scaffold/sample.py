@@ -8,7 +8,7 @@ from time import monotonic
 
 from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
-from caploom.storage.paths import exists, is_url
+from caploom.storage.paths import exists
 
 MOST_ROWS = 100_000
 """Rows of a local source that are read; of a larger one it is only known that it has at least so many."""
@@ -70,8 +70,3 @@ def sample_rows(rows: Iterable[SourceRow], *, far: bool) -> Sample:
         sample.looked_up += 1
         sample.missing += not exists(uri)
     return sample
-
-
-def is_far(uri: str) -> bool:
-    """Whether each read of it takes a request."""
-    return is_url(uri)

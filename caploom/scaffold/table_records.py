@@ -4,13 +4,15 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal
 
 from caploom.common.text import first_line
 from caploom.errors import SourceError
 from caploom.readers.caption_rows import json_items, reading, suffix_of
+from caploom.readers.caption_tables import LONGEST_FIELD
 from caploom.readers.image_names import IMAGE_SUFFIXES
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import is_url, open_uri
@@ -85,15 +87,27 @@ def _json_lines(uri: str) -> Iterator[Any]:
 
 def _of_lines(uri: str, delimiter: str) -> FirstRecords:
     text = _head(uri).decode("utf-8-sig", "replace")
-    lines = list(islice(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), MOST_RECORDS + 1))
-    lines = [line for line in lines if line]
-    if lines and any(looks_like_an_image(cell) for cell in lines[0]):
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # as the reader has it
-        plain = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=cast(Any, quoting))
-        rows = [{str(at): cell for at, cell in enumerate(line)} for line in islice(plain, MOST_RECORDS) if line]
-        return FirstRecords(rows, headless=True)
-    header, *rest = lines or [[]]
+    # As the reader has it: without a header line, a quote in a TSV is only a character.
+    plain = _lines(text, delimiter, quotes=delimiter == ",")
+    if plain and any(looks_like_an_image(cell) for cell in plain[0]):
+        rows = [{str(at): cell for at, cell in enumerate(line)} for line in plain]
+        return FirstRecords(rows[:MOST_RECORDS], headless=True)
+    header, *rest = _lines(text, delimiter, quotes=True) or [[]]
     return FirstRecords([dict(zip(header, line, strict=False)) for line in rest])
+
+
+def _lines(text: str, delimiter: str, *, quotes: bool) -> list[list[str]]:
+    """The first lines that are not empty, up to one that cannot be read."""
+    csv.field_size_limit(LONGEST_FIELD)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    lines: list[list[str]] = []
+    with suppress(csv.Error):
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting):
+            if line:
+                lines.append(line)
+            if len(lines) > MOST_RECORDS:
+                break
+    return lines
 
 
 def _of_parquet(uri: str) -> list[dict[str, Any]]:

@@ -89,7 +89,8 @@ def _of_object(uri: str) -> TableLook:
 
 
 def _of_karpathy(uri: str) -> TableLook:
-    images, splits = [], Counter[str]()
+    images: list[tuple[int, str]] = []
+    splits = Counter[str]()
     for number, record in enumerate(first_items(uri, "images", most=_SPLITS_LOOKED_AT), 1):
         folder, name, split = (record.get(key) for key in ("filepath", "filename", "split"))
         splits[str(split)] += 1
