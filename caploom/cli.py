@@ -14,8 +14,8 @@ import click
 import caploom
 
 GROUPS = {
-    "Make": ("caption", "demo", "run", "ui", "try", "retry"),
-    "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets"),
+    "Make": ("init", "caption", "demo", "run", "ui", "try", "retry"),
+    "Look": ("check", "status", "plan", "inbox", "results", "failures", "statistics", "presets", "schema"),
     "Ask": ("compare", "versions", "lineage", "why", "trace", "diff", "sql"),
     "Give away": ("export", "checkpoint", "convert", "reproduce"),
 }

@@ -2,20 +2,24 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import CoreSchema
 
-from caploom.captioning.presets import expand_preset
+from caploom.captioning.presets import expand_preset, presets
 from caploom.captioning.stopping import can_settle
+from caploom.common.json_schema import JsonSchema, Shorthand
 from caploom.common.settings import Settings, resolve_path
 from caploom.shearing.settings import ShearStep
 
@@ -113,7 +117,7 @@ class PromptedSettings(CaptionerSettings):
     )
     decoding: DecodingSettings = Field(default_factory=DecodingSettings)
     seed: int = Field(default=0, description="Seed of the sampling; the same image and seed give the same caption.")
-    stops: tuple[tuple[ShearStep, ...], ...] = Field(
+    stops: SkipJsonSchema[tuple[tuple[ShearStep, ...], ...]] = Field(
         default=(), exclude=True, repr=False, description="Filled in by the factory for `decoding.stop_at: shear`."
     )
 
@@ -207,7 +211,11 @@ class EndpointCaptioner(PromptedSettings):
     )
     backend: Literal["openai"]
     model: str = Field(description="The model's name as the server knows it.")
-    url: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
+    url: Annotated[
+        list[str],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Shorthand({"type": "string"}),
+    ] = Field(
         description="Base of the API, such as `http://127.0.0.1:8000/v1`; or a list, of servers with the same model."
     )
     api_key_env: str | None = Field(
@@ -283,9 +291,42 @@ def _with_backend(value: Any) -> Any:
     return {"backend": "transformers", **expand_preset(value)}
 
 
+class _OrPreset:
+    """In the JSON Schema, a captioner may also name a preset, and then needs only the keys that this one lacks."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        own = handler(core_schema)
+        of_presets = []
+        for settings in (TransformersCaptioner, EndpointCaptioner):
+            backend = _backend_of(settings)
+            fields = handler.resolve_ref_schema(handler(settings.__pydantic_core_schema__))
+            for lacking, names in _presets_by_what_they_lack(settings).items():
+                preset = {"enum": names, "description": "A ready-made captioner; keys beside it replace its own."}
+                properties = {"preset": preset, **fields["properties"], "backend": {"const": backend}}
+                of_presets.append({**fields, "properties": properties, "required": ["preset", *lacking]})
+        return {"anyOf": [own, *of_presets]}
+
+
+def _backend_of(settings: type[CaptionerSettings]) -> str:
+    (backend,) = get_args(settings.model_fields["backend"].annotation)
+    return str(backend)
+
+
+def _presets_by_what_they_lack(settings: type[CaptionerSettings]) -> dict[tuple[str, ...], list[str]]:
+    """The presets of a backend, by the keys that the YAML must add to them."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, preset in presets().items():
+        given = {"backend": "transformers", **preset}
+        if given["backend"] == _backend_of(settings):
+            required = (key for key, field in settings.model_fields.items() if field.is_required())
+            found.setdefault(tuple(key for key in required if key not in given), []).append(name)
+    return found
+
+
 Captioner = Annotated[
     TransformersCaptioner | EndpointCaptioner | ImportedCaptions,
     Field(discriminator="backend"),
     BeforeValidator(_with_backend),
+    _OrPreset(),
 ]
 """One captioner of the YAML. A new backend is one settings class here and one line in `backend.BACKENDS`."""

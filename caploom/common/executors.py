@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from caploom.common.json_schema import Shorthand
 from caploom.common.settings import Settings
 
 
@@ -34,5 +35,10 @@ def _with_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Executor = Annotated[LocalExecutor | RayExecutor, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+Executor = Annotated[
+    LocalExecutor | RayExecutor,
+    Field(discriminator="kind"),
+    BeforeValidator(_with_kind),
+    Shorthand({"enum": ["local", "ray"]}),
+]
 """The YAML's `executor`: `ray`, or a mapping. No result depends on it."""

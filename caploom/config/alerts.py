@@ -4,8 +4,10 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import CoreSchema
 
+from caploom.common.json_schema import JsonSchema, with_shorthands
 from caploom.common.settings import Settings
 
 
@@ -103,6 +105,11 @@ class AlertSettings(Settings):
         if isinstance(value, dict) and True in value:
             return {("on" if key is True else key): each for key, each in value.items()}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """`off` may stand for the mapping: for YAML 1.1 it is false, for the editors that read YAML 1.2 a word."""
+        return with_shorthands(core_schema, handler, {"enum": [False, "off"]})
 
     @property
     def channels(self) -> list[str]:

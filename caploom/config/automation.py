@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from caploom.common.json_schema import Shorthand
 from caploom.common.settings import Settings
 
 _CRON_NAMES = {"hourly": "0 * * * *", "nightly": "0 2 * * *", "weekly": "0 2 * * 0"}
@@ -51,7 +52,9 @@ class AutomationSettings(Settings):
     merge: bool = Field(default=True, description="Sheared captions and training sets follow new captions.")
     report: bool = Field(default=True, description="The report follows new measurements.")
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
-    retry_failures: RetrySettings | None = Field(default_factory=RetrySettings, description="null: only by hand.")
+    retry_failures: Annotated[RetrySettings | None, Shorthand({"enum": [False, "off"]})] = Field(
+        default_factory=RetrySettings, description="null: only by hand."
+    )
     interval_seconds: PositiveInt = Field(default=30, description="Minimum time between two ticks of the daemon.")
     timezone: str = Field(default="UTC", description="Time zone of all times here, such as Europe/Berlin.")
 

@@ -4,8 +4,10 @@ import re
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic_core import CoreSchema
 
+from caploom.common.json_schema import JsonSchema, with_shorthands
 from caploom.common.settings import Settings
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -24,7 +26,9 @@ def _duration(value: object) -> object:
     return span
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+_SPAN: JsonSchema = {"type": "string", "pattern": r"^\s*\d{1,5}\s*[mhdw]\s*$"}
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_SPAN)]
 
 
 class Window(Settings):
@@ -37,6 +41,11 @@ class Window(Settings):
     @classmethod
     def _one_span_fails(cls, value: object) -> object:
         return {"fail": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """One span may stand for the mapping."""
+        return with_shorthands(core_schema, handler, _SPAN)
 
     @model_validator(mode="after")
     def _first_the_warning(self) -> Self:

@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, product
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, PositiveInt, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from caploom.common.hashing import fingerprint
+from caploom.common.json_schema import JsonSchema, Shorthand, with_shorthands
 from caploom.common.names import MOST_NAME_CHARACTERS
 from caploom.common.settings import Name, Settings, check_known
 from caploom.config.recipes import NO_TRAINER, FinetuneSettings, RecipeSettings, Seeds
@@ -52,6 +54,11 @@ class CaptionerSets(Settings):
                 f'"{value}" is not a set of captioners: write [{value}], or all, or {{subsets: each}} and the like'
             )
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """`all`, or a list of names, may stand for the mapping."""
+        return with_shorthands(core_schema, handler, {"const": "all"}, {"type": "array", "items": {"type": "string"}})
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> Self:
@@ -95,9 +102,9 @@ class CaptionerSets(Settings):
 class GridSettings(Settings):
     """Values of each factor; every combination is an arm, and equivalent arms are made once."""
 
-    captioners: list[CaptionerSets] = Field(
-        min_length=1, description="Sets of captioners: a list of them, or one mapping such as `{subsets: each}`."
-    )
+    captioners: Annotated[
+        Annotated[list[CaptionerSets], Field(min_length=1)], Shorthand(of=CaptionerSets), Shorthand({"const": "all"})
+    ] = Field(description="Sets of captioners: a list of them, or one mapping such as `{subsets: each}`.")
     shears: list[str] = Field(default=[NO_SHEAR], min_length=1, description="Names of shears, or `none`.")
     mixes: dict[Name, MixSettings] = Field(
         default={"uniform": MixSettings()},

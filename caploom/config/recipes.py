@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from caploom.common.json_schema import Shorthand
 from caploom.common.settings import Settings
+from caploom.shearing.settings import ShearStep
 from caploom.training.settings import TrainerSettings
 from caploom.training_set.filter_settings import FilterStep
 from caploom.training_set.settings import MixSettings
@@ -37,7 +39,7 @@ class RecipeSettings(Settings):
     captioners: Literal["all"] | list[str] = Field(
         description="Names of captioners whose captions join the raw ones; `all` is every captioner, `[]` is raw only."
     )
-    shear: str = Field(
+    shear: Annotated[str, Shorthand(of=list[ShearStep])] = Field(
         default="none", description="Name of a shear, or its rules as a list; `none` keeps the captions whole."
     )
     mix: MixSettings = Field(

@@ -1,6 +1,7 @@
 """Reads a folder of images with their captions next to them: a text file each, or a metadata file per folder."""
 
 import posixpath
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,9 @@ from caploom.storage.paths import PathResolver, UriOrPath, exists, folder_of, is
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The Hugging Face hub's names for the captions of a folder of images, anywhere below the root."""
+
+BOOKKEEPING = re.compile(r"_[^.]*|\d+_stats\.json|\d+\.parquet|caploom\.(yaml|schema\.json)")
+"""What programs leave beside images: markers such as `_SUCCESS`, img2dataset's tables, the YAML of `caploom init`."""
 
 _TEXT = ".txt"
 _CAPTION_KEYS = ("text", "caption")
@@ -191,7 +195,7 @@ def _grouped(uris: Iterable[str], *, look_beside: bool) -> Iterator[_Group]:
         for stem in [stem for stem in waiting if not uri.startswith(f"{stem}.")]:
             yield complete(stem)
         name, suffix = name_of(uri), suffix_of(uri)
-        if name in METADATA_NAMES or (name.startswith("_") and not suffix):  # `_SUCCESS` is a program's marker
+        if name in METADATA_NAMES or BOOKKEEPING.fullmatch(name):
             continue
         group = waiting.setdefault(uri.rpartition(".")[0] if suffix else uri, _Group())
         if suffix in IMAGE_SUFFIXES:

@@ -18,8 +18,10 @@ from caploom.storage.paths import UriOrPath, folder_of, name_of, open_uri
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "img", "image_bytes", "bytes", "image_path", "path", "file_name")
-_CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT", "raw_caption", "sentences")
+IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "img", "image_bytes", "bytes", "image_path", "path", "file_name")
+"""Columns of images, or of their paths, that are found by themselves; the first one that is there counts."""
+CAPTION_COLUMNS = ("caption", "captions", "text", "TEXT", "raw_caption", "sentences")
+"""The same of captions."""
 _ROWS = 1_024
 
 
@@ -84,8 +86,8 @@ class ParquetReader(FilesReader):
             yield count + 1, bad_row(before + count + 1, name_of(uri), "damaged_parquet", detail)
 
     def _columns(self, uri: str, schema: "pa.Schema") -> tuple[str, str | None]:
-        images = [self.image_key] if self.image_key is not None else _IMAGE_COLUMNS
-        captions = caption_keys(self.caption_key, _CAPTION_COLUMNS)
+        images = [self.image_key] if self.image_key is not None else IMAGE_COLUMNS
+        captions = caption_keys(self.caption_key, CAPTION_COLUMNS)
         image, caption = (
             next((each for each in wanted if each in schema.names), None) for wanted in (images, captions)
         )

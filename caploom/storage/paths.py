@@ -176,7 +176,7 @@ def file_system(uri: str) -> tuple["AbstractFileSystem", str]:
         scheme = uri.partition("://")[0]
         raise SourceError(f"{uri}: reading {scheme}:// needs a package that is not installed ({error}).") from None
     except ValueError as error:
-        raise SourceError(f"{uri}: this URL cannot be read ({error}); correct it in the YAML.") from None
+        raise SourceError(f"{uri}: this URL cannot be read ({error}); correct it.") from None
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from caploom.common.json_schema import Shorthand
 from caploom.common.settings import Settings
 from caploom.training_set.hamming import MOST_BITS
 
@@ -21,7 +22,7 @@ def _off_is_false(value: object) -> object:
     return Policy.OFF if value is False else value  # YAML reads `off` as false
 
 
-PolicyKey = Annotated[Policy, BeforeValidator(_off_is_false)]
+PolicyKey = Annotated[Policy, BeforeValidator(_off_is_false), Shorthand({"const": False})]
 
 
 class DuplicateSettings(Settings):

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 
+from caploom.common.json_schema import Shorthand
 from caploom.common.settings import Settings, nearest, resolve_path
 from caploom.training_set.scorer_identity import scorer_identity
 
@@ -35,9 +36,11 @@ class InLanguage(_Step):
     """Drops captions in other languages."""
 
     filter: Literal["language"] = "language"
-    language: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
-        min_length=1, description="One ISO 639 code, such as `en`, or a list of them."
-    )
+    language: Annotated[
+        Annotated[list[str], Field(min_length=1)],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Shorthand({"type": "string"}),
+    ] = Field(description="One ISO 639 code, such as `en`, or a list of them.")
 
 
 class MaxRepeats(_Step):
@@ -137,5 +140,6 @@ FilterStep = Annotated[
     NoEmpty | MinWords | InLanguage | MaxRepeats | NearDuplicates | KeepTop | BestOfN,
     Field(discriminator="filter"),
     BeforeValidator(_read_yaml),
+    Shorthand({"enum": ["no_empty"]}),
 ]
 """One filter of a recipe. In the YAML a bare name, or a mapping that has the filter's name as a key."""

@@ -4,14 +4,17 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, GetJsonSchemaHandler, PositiveInt, model_validator
+from pydantic_core import CoreSchema
 
+from caploom.common.json_schema import JsonSchema, with_shorthands
 from caploom.common.names import RAW_SOURCE
 from caploom.common.settings import Settings, nearest
 
 _DRAWING_KEY = b"caploom.drawing"
 _DEFAULT_POSITIVES = 5
 _PARAMETERS = ("raw_probability", "weights", "multi_positive")
+_BARE = ("uniform", "concatenate", "multi_positive")
 
 
 class Drawing(Settings):
@@ -71,6 +74,11 @@ class MixSettings(Settings):
         if value["strategy"] == "multi_positive" and value.get("multi_positive") is None:
             value = {**value, "multi_positive": _DEFAULT_POSITIVES}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """A strategy's name may stand for the mapping."""
+        return with_shorthands(core_schema, handler, {"enum": list(_BARE)})
 
     @model_validator(mode="after")
     def _parameters_belong_to_their_strategy(self) -> Self:

@@ -101,6 +101,7 @@ def test_a_text_that_may_not_be_read_is_a_bad_row(write, folder):
 
 def test_files_of_other_programs_are_passed_over(write, folder):
     write({"a.jpg": "x", "a.txt": "one", "a.json": "{}", "_SUCCESS": "", ".hidden.jpg": "x", ".d/a.jpg": "x"})
+    write({"00000.parquet": "x", "00000_stats.json": "{}", "caploom.yaml": "", "caploom.schema.json": "{}"})
     assert said(read(folder)) == [("a.jpg", "one")]
 
 

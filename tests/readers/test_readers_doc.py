@@ -9,11 +9,16 @@ from pydantic import TypeAdapter
 from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
 from caploom.readers.image_folder import ImageFolderReader
+from caploom.readers.parquet_images import ParquetReader
 from caploom.readers.registry import Reader
+from caploom.readers.webdataset import WebdatasetReader
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "readers.md").read_text(encoding="utf-8")
-MODULES = "caption_rows caption_tables coco image_captions image_folder image_names karpathy sidecars".split()
+MODULES = (
+    *("caption_rows", "caption_tables", "coco", "image_captions", "image_folder", "image_names", "karpathy"),
+    *("parquet_images", "sidecars", "webdataset"),
+)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
@@ -23,7 +28,7 @@ def test_each_example_names_a_reader_that_takes_its_keys(example):
 
 
 def test_every_key_is_documented():
-    for settings in (CocoReader, ImageCaptionsReader, ImageFolderReader):
+    for settings in (CocoReader, ImageCaptionsReader, ImageFolderReader, ParquetReader, WebdatasetReader):
         for key in settings.model_fields:
             assert f"`{key}" in PAGE
 
