@@ -148,6 +148,16 @@ def test_a_catalog_that_is_of_no_use_is_made_again(factory, tmp_path, damage):
     assert numbers(store, "select count(*) from ledger") == [(14,)]
 
 
+def test_views_that_another_duckdb_wrote_are_made_again(factory):
+    store, file = factory.store, factory.store.root / CATALOG_FILE
+    metrics = numbers(store, "from metrics")
+    with duckdb.connect(file) as connection:
+        connection.execute("update about set duckdb = '1.3.2'")
+        connection.execute("create or replace view metrics as select error('parsed differently')")
+    assert numbers(store, "from metrics") == metrics
+    assert numbers(store, "select duckdb from about") == [(duckdb.__version__,)]
+
+
 def test_a_catalog_that_somebody_has_open_is_in_nobodys_way(factory):
     store = factory.store
     numbers(store, "select 1")
