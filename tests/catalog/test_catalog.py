@@ -8,6 +8,7 @@ import sys
 
 import duckdb
 import pytest
+from rich.cells import cell_len
 from small_factory import ColourBackend, settings_of, source_in
 
 from caploom.catalog.catalog import open_catalog
@@ -280,3 +281,11 @@ def test_a_caption_cannot_steer_the_terminal(read_only):
         answer = ask(catalog, read_only.store, "select 'a' || chr(27) || '[31mred' || chr(10) || 'line' as caption")
     assert "\x1b" not in aligned(answer, limit=10)
     assert len(aligned(answer, limit=10).splitlines()) == 3
+
+
+def test_cells_that_a_terminal_shows_wider_than_their_characters_line_up(read_only):
+    query = "select unnest(['红色的', '🐈🐈', 'a_b*c|d']) as caption, 7 as words"
+    with open_catalog(read_only.store) as catalog:
+        lines = aligned(ask(catalog, read_only.store, query), limit=10).splitlines()
+    assert len({cell_len(line) for line in lines}) == 1
+    assert any(line.startswith("a_b*c|d  ") for line in lines)
