@@ -1,8 +1,8 @@
 """The catalog: a DuckDB file next to the artifacts that answers questions about all of them at once.
 
 It is never the truth: the manifests and tables are, and it is updated from them whenever it is opened. And it is never
-in the way: one that is corrupt, old, of another store or in use is replaced by a new file, and where none can be
-written, it is created in a temporary folder.
+in the way: one that is corrupt, old, of another store or in use is replaced by a new file, one that another version of
+DuckDB wrote gets its views anew, and where none can be written, it is created in a temporary folder.
 """
 
 import logging
@@ -20,6 +20,7 @@ from caploom.catalog.files import (
     Stamps,
     attached,
     discard,
+    has_views_of_this_duckdb,
     known_stamps,
     log_of,
     new_file,
@@ -80,7 +81,7 @@ def _current(path: Path, root: Path, seen: Stamps) -> duckdb.DuckDBPyConnection 
     except duckdb.Error:
         return None
     try:
-        if known_stamps(connection, root) == seen:
+        if known_stamps(connection, root) == seen and has_views_of_this_duckdb(connection):
             return connection
     except duckdb.Error as error:
         _LOG.debug("The catalog %s is rebuilt: %s", path, error)

@@ -73,6 +73,11 @@ def known_stamps(connection: duckdb.DuckDBPyConnection, root: Path) -> Stamps | 
     return {address: (mtime_ns, size) for address, mtime_ns, size in rows}
 
 
+def has_views_of_this_duckdb(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether this version of DuckDB wrote a catalog's views; another one's may not work. May raise `duckdb.Error`."""
+    return connection.execute("select duckdb from about").fetchall() == [(duckdb.__version__,)]
+
+
 def new_file(path: Path) -> Path:
     """The name under which a new catalog is written; files left by killed processes are deleted."""
     for left_over in path.parent.iterdir():

@@ -11,6 +11,7 @@ import duckdb
 
 from caploom.catalog.schema import SHOWN
 from caploom.catalog.views import as_pattern
+from caploom.common.text import display_width, left, right
 from caploom.errors import StoreError
 from caploom.storage.store import Store
 
@@ -91,7 +92,7 @@ def aligned(answer: Answer, *, limit: int | None) -> str:
     shown = answer.rows if limit is None else answer.rows[:limit]
     widest = None if limit is None else _WIDEST
     cells = [answer.columns, *([_cell(value, widest) for value in row] for row in shown)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(answer.columns))]
+    widths = [max(display_width(row[index]) for row in cells) for index in range(len(answer.columns))]
     numbers = [all(isinstance(row[index], int | float | None) for row in shown) for index in range(len(widths))]
     lines = [_line(row, widths, numbers) for row in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -121,7 +122,7 @@ def json_value(value: Any) -> Any:
 
 def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> str:
     placed = zip(cells, widths, numbers, strict=True)
-    return "  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in placed).rstrip()
+    return "  ".join((right if number else left)(cell, width) for cell, width, number in placed).rstrip()
 
 
 def _cell(value: Any, widest: int | None) -> str:

@@ -47,7 +47,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
         connection.execute(f"create table {table.name} ({columns})")
         describe(connection, "table", table)
-    connection.execute("insert into about values (?, ?)", [VERSION, str(store.root.resolve())])
+    connection.execute("insert into about values (?, ?, null)", [VERSION, str(store.root.resolve())])
 
 
 def bring_up_to_date(connection: duckdb.DuckDBPyConnection, store: Store, known: Stamps, seen: Stamps) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from caploom.storage.records import CAPTIONS, FAILURES, PAIRS, RANKS, SHEARED
 
-VERSION = 2
+VERSION = 3
 """Version of the catalog's file; one of another version is rebuilt. Raise it whenever anything below changes."""
 
 
@@ -119,6 +119,7 @@ INFO = Relation(
     (
         Column("version", "integer", "version of the catalog's layout"),
         Column("root", "text", "the store"),
+        Column("duckdb", "text", "the version of DuckDB that wrote the views"),
     ),
 )
 

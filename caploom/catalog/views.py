@@ -52,6 +52,8 @@ _OVER_TABLES = {
     ),
 }
 
+# Before version 2, DuckDB's `=` binds tighter than `->>`, hence the parentheses; and its `array_to_string` of an empty
+# list is null.
 _METRICS = """
 with measured as (
     select address, name[1] as recipe, started, is_latest,
@@ -76,10 +78,10 @@ sets as (
     select c.address, (c.configuration ->> 'seed')::bigint as seed, s.address as training_set, s.name[1] as base,
         from_json(s.configuration -> 'captioners', '["VARCHAR"]') as captioners,
         s.configuration -> 'mix' as mix,
-        list_transform(
-            from_json(s.configuration -> 'filters', '["JSON"]'),
-            lambda f: (f ->> 'filter') || coalesce(' ' || (f ->> (f ->> 'filter')), '')
-        ) as filters,
+        [
+            (f ->> 'filter') || coalesce(' ' || (f ->> (f ->> 'filter')), '')
+            for f in from_json(s.configuration -> 'filters', '["JSON"]')
+        ] as filters,
         (s.summary ->> 'captions')::double / nullif((s.summary ->> 'images')::double, 0) as captions_per_image
     from checkpoints c join inputs i on i.address = c.checkpoint join manifests s on s.address = i.input_address
     where c.kind = 'checkpoint' and s.kind = 'training_set'
@@ -88,11 +90,11 @@ shears as (
     select i.address as training_set, s.configuration ->> 'shear' as shear
     from inputs i join manifests s on s.address = i.input_address where s.kind = 'sheared_captions'
 )
-select measured.recipe, seed, array_to_string(captioners, ', ') as captioners, len(captioners) as n_captioners, shear,
+select measured.recipe, seed, {names} as captioners, len(captioners) as n_captioners, shear,
     (mix ->> 'strategy') || coalesce(' ' || (mix ->> (mix ->> 'strategy')), '')
-        || if(mix ->> 'sub_caption' = 'true', ', sub_caption', '')
-        || if(mix ->> 'source_prefix' = 'true', ', source_prefix', '') as mix,
-    array_to_string(filters, ', ') as filters,
+        || if((mix ->> 'sub_caption') = 'true', ', sub_caption', '')
+        || if((mix ->> 'source_prefix') = 'true', ', source_prefix', '') as mix,
+    {steps} as filters,
     m ->> 'stage' as stage, m ->> 'evaluation_set' as evaluation_set, m ->> 'scoring' as scoring,
     {recalls},
     (m ->> 'mean_recall@1')::double as mean_r1, (m ->> 'rsum')::double as rsum,
@@ -100,10 +102,10 @@ select measured.recipe, seed, array_to_string(captioners, ', ') as captioners, l
     trained.steps as training_steps, trained.samples as samples_seen, trained.seconds as training_seconds,
     measured.address, started, base, is_latest
 from measured
-left join trained on trained.address = measured.address and trained.stage = m ->> 'stage'
+left join trained on trained.address = measured.address and trained.stage = (m ->> 'stage')
 left join sets on sets.address = measured.address
 left join shears using (training_set)
-where m ->> 'kind' = 'retrieval'
+where (m ->> 'kind') = 'retrieval'
 """
 
 
@@ -112,13 +114,17 @@ UNREADABLE = "it cannot be read as a table; delete its folder and rebuild the ar
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
-    """Create the catalog's views again, for the present artifacts; `root` is the prefix of their tables' names."""
+    """Create the catalog's views again, for the present artifacts; `root` is the prefix of their tables' names.
+
+    A file keeps them as this version of DuckDB read them, and another one may refuse them: `about` says which it was.
+    """
     recalls = ",\n    ".join(
         f"(m -> '{direction}' ->> 'recall@{k}')::double as r{k}_{short}"
         for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
         for k in (1, 5, 10)
     )
-    _create(connection, "metrics_history", _METRICS.format(recalls=recalls))
+    names, steps = (f"if(len({name}) = 0, '', array_to_string({name}, ', '))" for name in ("captioners", "filters"))
+    _create(connection, "metrics_history", _METRICS.format(recalls=recalls, names=names, steps=steps))
     _create(connection, "metrics", "select * exclude (is_latest) from metrics_history where is_latest")
     for name, tables in _OVER_TABLES.items():
         sources = _sources(connection, root, tables)
@@ -128,6 +134,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
             # DuckDB reads a file to find the columns, and cannot read this one: the view names the readable ones.
             readable = [(_readable(connection, root, source), several) for source, several in sources]
             _create(connection, name, _over(root, tables, [each for each in readable if each[0]]))
+    connection.execute("update about set duckdb = ?", [duckdb.__version__])
     connection.execute("begin")  # for all comments at once: each would be written to the disk by itself
     for relation in VIEWS:
         describe(connection, "view", relation)

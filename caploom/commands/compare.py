@@ -41,18 +41,15 @@ def compare(config: Path, recipe_a: str, recipe_b: str, name: str | None, as_jso
 
 
 def _table(comparisons: "list[Comparison]", first: str, second: str) -> str:
-    lines = [
-        f"| scoring | direction | R@K | {first} | {second} | difference | 95 % interval | p | queries |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    from caploom.questions.results.tables import markdown_table
+
+    table = [["scoring", "direction", "R@K", first, second, "difference", "95 % interval", "p", "queries"]]
     for row in comparisons:
         low, high = (100 * bound for bound in row.paired.interval)
-        lines.append(
-            f"| {row.scoring} | {row.direction.replace('_', ' ')} | {row.k} | {100 * row.first:.2f} | "
-            f"{100 * row.second:.2f} | {100 * row.paired.difference:+.2f} | {low:+.2f} to {high:+.2f} | "
-            f"{_p(row.paired.p_value)} | {row.queries:,} |"
-        )
-    return "\n".join(lines)
+        recalls = [f"{100 * row.first:.2f}", f"{100 * row.second:.2f}", f"{100 * row.paired.difference:+.2f}"]
+        interval = [f"{low:+.2f} to {high:+.2f}", _p(row.paired.p_value), f"{row.queries:,}"]
+        table.append([row.scoring, row.direction.replace("_", " "), str(row.k), *recalls, *interval])
+    return markdown_table(table)
 
 
 def _p(value: float) -> str:

@@ -81,10 +81,29 @@ def percentage(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
+def display_width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a Chinese character or an emoji, none for an accent."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def left(text: str, width: int) -> str:
+    """A text at the left of a terminal's columns, as `str.ljust` of characters."""
+    return text + " " * (width - display_width(text))
+
+
+def right(text: str, width: int) -> str:
+    """A text at the right of a terminal's columns, as `str.rjust` of characters."""
+    return " " * (width - display_width(text)) + text
+
+
 def columns(rows: Sequence[Sequence[str]], words: Container[int]) -> list[str]:
     """Rows of cells as lines for a terminal: the columns at these places are words, to the left, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = [str.ljust if place in words else str.rjust for place in range(len(widths))]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    aligns = [left if place in words else right for place in range(len(widths))]
     lines = (zip(aligns, row, widths, strict=True) for row in rows)
     return ["  ".join(align(cell, width) for align, cell, width in line).rstrip() for line in lines]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from caploom.common.text import decimal, markdown_rows, markdown_text, percentage
+from caploom.common.text import columns, decimal, markdown_rows, markdown_text, percentage, printable
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.stages.captions import read_captions
@@ -160,8 +160,17 @@ def _whole(captions: Sequence[Artifact]) -> tuple[pa.Table, int]:
 
 def statistics_markdown(statistics: CaptionStatistics) -> str:
     """The statistics as a Markdown table; captions are shown as text, whatever is in them."""
+    return "\n".join(markdown_rows(("figure", "value"), (map(markdown_text, row) for row in _figures(statistics))))
+
+
+def statistics_text(statistics: CaptionStatistics) -> str:
+    """The statistics as aligned lines for a terminal, which no caption can control."""
+    return "\n".join(columns([[printable(cell) for cell in row] for row in _figures(statistics)], words=(0, 1)))
+
+
+def _figures(statistics: CaptionStatistics) -> list[tuple[str, str]]:
     lengths = (statistics.mean_words, statistics.median_words, statistics.p95_words)
-    rows = [
+    return [
         ("captions", f"{statistics.captions:,}"),
         ("words: mean, median, 95th percentile", ", ".join(map(decimal, lengths))),
         ("tokens: mean", decimal(statistics.mean_tokens)),
@@ -171,16 +180,12 @@ def statistics_markdown(statistics: CaptionStatistics) -> str:
         ("refusals", percentage(statistics.share_refusal)),
         ("boilerplate openings", percentage(statistics.share_boilerplate)),
         ("words shared with the raw caption", percentage(statistics.words_shared_with_raw)),
+        *((f"words shared with {name}", percentage(share)) for name, share in statistics.words_shared_with.items()),
         *(
-            (f"words shared with {markdown_text(name)}", percentage(share))
-            for name, share in statistics.words_shared_with.items()
-        ),
-        *(
-            (f"opening {number}", f"{markdown_text(opening)} ({count:,})")
+            (f"opening {number}", f"{opening} ({count:,})")
             for number, (opening, count) in enumerate(statistics.commonest_openings, start=1)
         ),
     ]
-    return "\n".join(markdown_rows(("figure", "value"), rows))
 
 
 def _words(text: str) -> list[str]:

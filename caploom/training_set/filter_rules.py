@@ -103,7 +103,8 @@ def max_repeats(step: MaxRepeats, scan: Scan, context: FilterContext) -> Rule:
     suspects = [np.zeros(0, np.uint64), *(scan.each(suspects_of) if full.any() else [])]
     hashes, counts = np.unique(np.concatenate(suspects), return_counts=True)
     repeated = hashes[counts > step.max_repeats]
-    return Rule("max_repeats", lambda captions: np.isin(_hashes(captions), repeated))
+    # By sorting: a table as large as the hashes' range is never worth it, and numpy 2.0.0 overflows trying it.
+    return Rule("max_repeats", lambda captions: np.isin(_hashes(captions), repeated, kind="sort"))
 
 
 def near_duplicates(step: NearDuplicates, scan: Scan, context: FilterContext) -> Rule:

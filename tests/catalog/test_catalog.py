@@ -8,6 +8,7 @@ import sys
 
 import duckdb
 import pytest
+from rich.cells import cell_len
 from small_factory import ColourBackend, settings_of, source_in
 
 from caploom.catalog.catalog import open_catalog
@@ -148,6 +149,16 @@ def test_a_catalog_that_is_of_no_use_is_made_again(factory, tmp_path, damage):
     assert numbers(store, "select count(*) from ledger") == [(14,)]
 
 
+def test_views_that_another_duckdb_wrote_are_made_again(factory):
+    store, file = factory.store, factory.store.root / CATALOG_FILE
+    metrics = numbers(store, "from metrics")
+    with duckdb.connect(file) as connection:
+        connection.execute("update about set duckdb = '1.3.2'")
+        connection.execute("create or replace view metrics as select error('parsed differently')")
+    assert numbers(store, "from metrics") == metrics
+    assert numbers(store, "select duckdb from about") == [(duckdb.__version__,)]
+
+
 def test_a_catalog_that_somebody_has_open_is_in_nobodys_way(factory):
     store = factory.store
     numbers(store, "select 1")
@@ -253,6 +264,7 @@ def test_every_column_of_every_table_is_described_as_it_is(read_only):
     with open_catalog(read_only.store) as catalog:
         there = catalog.execute(
             "select table_name, column_name, data_type, comment from duckdb_columns() where database_name = 'catalog'"
+            " and not internal"
             " order by table_name, column_index"
         ).fetchall()
         types = {name: catalog.execute(f"describe {name}").fetchall() for name in {row[0] for row in there}}
@@ -269,3 +281,11 @@ def test_a_caption_cannot_steer_the_terminal(read_only):
         answer = ask(catalog, read_only.store, "select 'a' || chr(27) || '[31mred' || chr(10) || 'line' as caption")
     assert "\x1b" not in aligned(answer, limit=10)
     assert len(aligned(answer, limit=10).splitlines()) == 3
+
+
+def test_cells_that_a_terminal_shows_wider_than_their_characters_line_up(read_only):
+    query = "select unnest(['红色的', '🐈🐈', 'a_b*c|d']) as caption, 7 as words"
+    with open_catalog(read_only.store) as catalog:
+        lines = aligned(ask(catalog, read_only.store, query), limit=10).splitlines()
+    assert len({cell_len(line) for line in lines}) == 1
+    assert any(line.startswith("a_b*c|d  ") for line in lines)

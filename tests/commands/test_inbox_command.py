@@ -36,15 +36,44 @@ def run(*arguments):
 
 
 def test_it_tells_what_waits_and_what_became_of_the_files(config):
-    assert "waiting: nothing" in run(config).stdout
+    before = run(config).stdout
+    assert "not scanned yet: 3 image; 3 files were not looked at" in before
+    assert "waiting" not in before
     scanned = run(config, "--scan").stdout
     assert "taken: 3 image" in scanned
+    assert "waiting: nothing" in scanned
+    assert "not scanned" not in scanned
     assert "inbox-00000: 3 rows, not ingested yet" in scanned
     (config.parent / "inbox" / "a\nb.mp4").touch()
     told = json.loads(run(config, "--scan", "--json").stdout)
     assert told["shards"] == [{"shard": "inbox-00000", "rows": 3, "ingested": False}]
     assert "not a kind that is read" in told["events"][-1]["event"]
     assert "\nb.mp4" not in run(config).stdout
+
+
+def test_what_came_or_changed_since_the_last_scan_is_not_called_taken(config):
+    run(config, "--scan")
+    inbox = config.parent / "inbox"
+    Image.new("RGB", (9, 9)).save(inbox / "new.png")
+    Image.new("RGB", (80, 80)).save(inbox / "0.png")
+    for stray in ("film.mp4", "_SUCCESS", "half.part"):
+        (inbox / stray).write_bytes(b"x")
+    state = json.loads(run(config, "--json").stdout)
+    assert state["not_scanned"] == {"image": 2}
+    assert state["taken"] == {"image": 3}
+    for journal in (config.parent / "store").rglob("journal.sqlite*"):
+        journal.unlink()
+    run(config, "--scan")
+    assert json.loads(run(config, "--json").stdout)["not_scanned"] == {}
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(config):
+    settings = yaml.safe_load(config.read_text())
+    settings["inbox"]["folders"] = ["inbox", "elsewhere"]
+    config.write_text(yaml.safe_dump(settings))
+    told = run(config).stdout
+    assert f"cannot be scanned: {config.parent / 'elsewhere'}" in told
+    assert "not scanned yet: 3 image" in told
 
 
 def test_look_is_an_old_name_of_scan_that_still_works_and_warns(config, caplog):

@@ -124,7 +124,7 @@ def test_command_compares_two_recipes(measured):
     shown = CliRunner().invoke(main, ["compare", str(measured), "one", "other"])
     assert shown.exit_code == 0, shown.output
     assert "same, zero-shot: one minus other" in shown.output
-    assert shown.output.count("| cosine |") == 6
+    assert shown.output.count("| cosine ") == 6
     printed = CliRunner().invoke(main, ["compare", str(measured), "one", "other", "--set", "same", "--json"])
     answer = json.loads(printed.output)
     assert (answer["first"], answer["second"], len(answer["comparisons"])) == ("one", "other", 6)

@@ -1,4 +1,5 @@
 import io
+import re
 import time
 from collections import Counter
 
@@ -11,6 +12,7 @@ from caploom.questions.caption_statistics import (
     REFUSAL_OPENINGS,
     caption_statistics,
     statistics_markdown,
+    statistics_text,
 )
 from caploom.report.plots import caption_length_histogram
 from caploom.storage.records import CAPTIONS
@@ -120,6 +122,20 @@ def test_the_table_shows_every_figure_and_runs_no_markup():
     assert "| opening 2 | b bold b (1) |" in lines
     assert any(line.startswith("| words shared with o\\|ther | ") for line in lines)
     assert all(line.replace("\\|", "").count("|") == 3 for line in lines)
+
+
+def test_a_terminal_gets_no_markdown_and_every_value_in_one_column():
+    table = captions(["<b>bold</b> *x*", "\x1b[31mred | 红色的 🐈 cat"], tokens=[4, 5], ends=["length", "stop"])
+    found = caption_statistics(table, raw(("0", "bold")), {"o_t.h-er__": captions(["bold", "x"])})
+    text = statistics_text(found)
+    assert "\\" not in text
+    assert "&lt;" not in text
+    assert "\x1b" not in text
+    assert "words shared with o_t.h-er__ " in text
+    assert "opening 2  " in text
+    assert {len(re.match(r".*?\S {2,}", line).group()) for line in text.splitlines()} == {
+        len("words: mean, median, 95th percentile  ")
+    }
 
 
 def test_ten_thousand_captions_beside_five_captioners_take_a_moment():

@@ -1,6 +1,9 @@
+from rich.cells import cell_len
+
+from caploom.questions.results.latest_results import latest_results
 from caploom.questions.results.results import ResultRow, verdict
 from caploom.questions.results.tables import markdown_table, recall_table, short_recall_table
-from caploom.questions.results.terminal import fitting
+from caploom.questions.results.terminal import fitting, results_text
 
 
 def row(recipe, recall, seeds=(0,), spread=None):
@@ -42,3 +45,24 @@ def test_tables_fit_the_terminal():
     assert max(map(len, folded.splitlines())) <= 60
     assert "12.3 ± 1.1" in folded
     assert "".join(line.split("|")[1].strip() for line in folded.splitlines()[3:-1]) == narrow[2][0]
+
+
+def test_odd_names_are_printed_as_they_are_and_columns_line_up():
+    names = ["a__b__.c-d_", "X_1.5", "0"]
+    rows = [row(name, 0.05) for name in names]
+    for width in (200, 60):
+        text = fitting([recall_table(rows), short_recall_table(rows)], width)
+        assert "\\" not in text
+        assert all(any(name in line for line in text.splitlines()) for name in names)
+        assert len({cell_len(line) for line in text.splitlines()}) == 1
+    wide = markdown_table([["caption"], ["红色的"], ["🐈|"], ["a"]])
+    assert len({cell_len(line) for line in wide.splitlines()}) == 1
+
+
+def test_what_a_run_prints_of_its_results_is_no_escaped_markdown(asked):
+    text = results_text(latest_results(asked), width=120, best_first=True)
+    assert "\\" not in text
+    assert "&" not in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 5  # a header, a rule, two recipes and chance
+    assert len({cell_len(line) for line in lines}) == 1

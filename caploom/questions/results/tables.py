@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
+from caploom.common.text import display_width, left
 from caploom.evaluation.metrics import DIRECTIONS
 from caploom.questions.results.results import (
     RECALL_AT,
@@ -86,9 +87,7 @@ def classification_table(rows: Sequence[ClassificationRow]) -> Table:
 
 def markdown_table(table: Table) -> str:
     """A Markdown table, padded so that it reads in a terminal too."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
-    ]
+    widths = [max(map(display_width, column)) for column in zip(*table, strict=True)]
+    lines = [f"| {' | '.join(map(left, row, widths))} |" for row in table]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from textwrap import fill
 
+from caploom.common.text import display_width
 from caploom.questions.results.latest_results import LatestResults
 from caploom.questions.results.made import Made
 from caploom.questions.results.results import classification_rows, result_rows, verdict
@@ -41,7 +42,7 @@ def fitting(tables: Sequence[Table], width: int) -> str:
     """The first of some tables that fits into lines of that width; else the last one, with its cells folded."""
     for table in tables:
         text = markdown_table(table)
-        if len(text.splitlines()[0]) <= width:
+        if display_width(text.splitlines()[0]) <= width:
             return text
     return _folded(tables[-1], width)
 
