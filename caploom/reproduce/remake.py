@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from caploom.captioning.backend import load_backend
 from caploom.config.factory import Factory
@@ -20,9 +20,11 @@ from caploom.reproduce.rebuild import NotReproducibleError, rebuilt_captioner, r
 from caploom.stages.canaries import pass_canary
 from caploom.stages.captions import images_of
 from caploom.stages.graph import Graph
+from caploom.stages.moves import moves_of
 from caploom.stages.registry import load_stage
 from caploom.stages.resized_images import resized_images
-from caploom.stages.shards import INBOX, create_new_shards, row_digest, shard_rows
+from caploom.stages.shards import INBOX, create_new_shards
+from caploom.stages.source_rows import row_digest, shard_rows
 from caploom.stages.stage import Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
@@ -113,6 +115,8 @@ class _RemainingRows:
     said before belongs to the earlier shard.
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, reader: Reader, later: Sequence[Artifact]) -> None:
         self._reader = reader
         self._later = later
@@ -159,7 +163,7 @@ def canary(work: Work) -> None:
     captions = work.originals("captions", captioner, fingerprint)
     for each in sorted(captions, key=lambda each: _begun(each.manifest)):
         pairs = work.original.store.read(each.manifest.inputs[0].address)
-        refs = images_of(pairs) if pairs is not None else []
+        refs = images_of(pairs, moves_of(work.graph)) if pairs is not None else []
         if {ref.image for ref in refs} >= work.recorded.summary["texts"].keys():
             break
     else:
