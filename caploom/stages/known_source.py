@@ -14,7 +14,7 @@ from typing import Any
 from caploom.common.hashing import fingerprint
 from caploom.config.factory import Factory
 from caploom.errors import CaploomError
-from caploom.images.moves import STAYED, Moves
+from caploom.images.moves import STAYED, Folders, Moves
 from caploom.readers.moved import are_these_images, differs_in_place_only, is_still_there, moved_folders, moved_pictures
 from caploom.readers.source_row import SourceRow
 from caploom.stages.source_rows import are_held_exactly, row_digest, shard_rows
@@ -22,7 +22,7 @@ from caploom.storage.store import Artifact, Store
 from caploom.storage.tables import read_first
 from caploom.storage.view import StoreView
 
-_SHARDS, _PAIRS = "shards", "raw_pairs"
+_SHARDS, _PAIRS, _INBOX = "shards", "raw_pairs", "inbox"
 _SAMPLED = 4  # images whose bytes are compared before another place is taken for the same source
 
 
@@ -93,6 +93,31 @@ def rows_as_recorded(factory: Factory, moves: Moves) -> Iterator[SourceRow]:
     assert factory.config.pairs is not None
     for row in factory.config.pairs.rows():
         yield replace(row, path=moves.recorded(row.path)) if row.path is not None else row
+
+
+def inbox_moves(factory: Factory) -> Folders:
+    """The folders of the inbox, past and present: (as recorded, at present)."""
+    if factory.config.inbox is None:
+        return ()
+    watched = {folder: folder for folder in factory.config.inbox.folders}
+    return tuple({**watched, **_inbox_note(factory.store)}.items())
+
+
+def note_inbox_move(store: Store, before: str, now: str) -> None:
+    """Record that a folder of the inbox is another one now, and so is what had been it before."""
+    noted = {folder: now if last == before else last for folder, last in _inbox_note(store).items() if folder != now}
+    note = _note(store, _INBOX)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    store.put_shared(note, json.dumps({**noted, before: now}).encode())
+
+
+def _inbox_note(store: Store) -> dict[str, str]:
+    note = _note(store, _INBOX)
+    store.pull_shared(f"{_SHARDS}/{_INBOX}/{note.name}")
+    try:
+        return dict(json.loads(note.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
 
 
 def _noted(store: Store, exact: str) -> str | None:

@@ -9,7 +9,7 @@ from caploom.readers.moved import differs_in_place_only, moved_folders, moved_pi
 from caploom.readers.source_reader import SourceReader
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.known_set import first_images, recorded_reader
-from caploom.stages.known_source import source_moves
+from caploom.stages.known_source import inbox_moves, source_moves
 from caploom.stages.shards import source_in
 from caploom.storage.store import Artifact
 
@@ -26,7 +26,7 @@ def moves_of(factory: Factory | Graph) -> Moves:
 def _moves_of(graph: Graph) -> Moves:
     source = source_in(graph)
     pairs = source_moves(graph.factory, source, graph.view).folders if source is not None else ()
-    found = [*pairs, *_of_sets(graph)]
+    found = [*pairs, *inbox_moves(graph.factory), *_of_sets(graph)]
     # What was recorded of one folder is the same wherever one of its sources says that it is now.
     folders = dict(sorted(found, key=lambda each: each[0] != each[1]))
     return Moves(tuple(folders.items()), graph.store.url_of("raw_pairs", PACK).removesuffix(f"/raw_pairs/{PACK}"))
