@@ -10,7 +10,7 @@ from caploom.readers.moved import are_these_images, differs_in_place_only, moved
 from caploom.readers.source_reader import SourceReader
 from caploom.stages.stage import Configuration, Graph
 from caploom.storage.manifest import Manifest
-from caploom.storage.store import Artifact
+from caploom.storage.store import Artifact, Plan
 from caploom.storage.tables import read_first
 
 _SAMPLED = 4  # images whose bytes are compared
@@ -31,9 +31,10 @@ def known_configuration(
     or trained on it has this configuration in its identity.
     """
     present = identity(reader.fingerprinted())
-    finished: list[Artifact] = graph.view.readable(kind, name)
-    if any(artifact.manifest.configuration == present for artifact in finished):
+    plan = Plan(kind=kind, name=(name,), code_version=graph.stage(kind).code_version, configuration=present)
+    if graph.view.find(plan) is not None:
         return present
+    finished: list[Artifact] = graph.view.readable(kind, name)
     for artifact in sorted(finished, key=lambda each: each.manifest.started, reverse=True):
         manifest, recorded = artifact.manifest, recorded_reader(artifact.manifest)
         if recorded is None or not differs_in_place_only(reader, recorded):

@@ -48,15 +48,17 @@ def known_source(factory: Factory, view: StoreView | None = None) -> KnownSource
     settings that differ in place alone: as long as the other place is there too, it must have exactly their rows, and
     else most rows of the first of them.
     """
-    reader, view = factory.config.pairs, view or StoreView(factory.store)
+    reader, store = factory.config.pairs, factory.store
     assert reader is not None
     settings = reader.fingerprinted()
     exact = fingerprint(settings)
-    view.refresh(_SHARDS)
-    if not reader.locations or view.addresses(_SHARDS, exact, None):
+    (view or StoreView(store)).refresh(_SHARDS)
+    others = [name for name in _names(store, _SHARDS) if name != _INBOX]
+    if not reader.locations or not others or _names(store, f"{_SHARDS}/{exact}"):
         return KnownSource(exact, settings)
-    noted = _noted(factory.store, exact)
-    for source in [noted] if noted is not None else _sources(view):
+    noted = _noted(store, exact)
+    view = StoreView(store)  # of its own: what the caller's has listed it won't list again
+    for source in [noted] if noted is not None else others:
         listing = _first_listing(view, source)
         recorded = listing.manifest.configuration.get("reader", {}) if listing is not None else {}
         if listing is None or not differs_in_place_only(reader, recorded):
@@ -133,8 +135,12 @@ def _note(store: Store, exact: str) -> Path:
     return store.path(f"{_SHARDS}/{exact}") / ".moved.json"
 
 
-def _sources(view: StoreView) -> list[str]:
-    return list(dict.fromkeys(address.split("/")[1] for address in view.addresses(_SHARDS, None, None)))
+def _names(store: Store, address: str) -> list[str]:
+    """The names of what lies right below an address, without a look into it."""
+    try:
+        return sorted(each.name for each in store.path(address).iterdir() if not each.name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
 def _first_listing(view: StoreView, source: str) -> Artifact | None:

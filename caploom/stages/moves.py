@@ -1,8 +1,10 @@
 """Where a factory's images lie now, whoever names them: its pairs, its evaluation and target sets, its store."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from caploom.config.factory import Factory
+from caploom.errors import StoreError
 from caploom.evaluation import classification_images, evaluation_pairs
 from caploom.images.moves import PACK, Folders, Moves
 from caploom.readers.moved import differs_in_place_only, moved_folders, moved_pictures
@@ -37,7 +39,8 @@ def _of_sets(graph: Graph) -> Iterator[tuple[str, str]]:
     for kind in _KINDS:
         for name, reader in sets.items():
             for artifact in graph.view.readable(kind, name):
-                yield from _folders(reader, artifact)
+                with suppress(StoreError):  # of a damaged table, for whoever reads it
+                    yield from _folders(reader, artifact)
 
 
 def _folders(reader: SourceReader, artifact: Artifact) -> Folders:
