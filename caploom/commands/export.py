@@ -31,12 +31,15 @@ def export(config: Path, recipe: str, format_name: str, out: str, **options: Any
     from caploom.config.factory import Factory
     from caploom.exports.export import export_training_set
     from caploom.stages.graph import Graph
+    from caploom.stages.moves import moves_of
     from caploom.stages.stage import Ref
 
-    training_set = Graph(Factory.from_yaml(config)).require(Ref("training_set", (recipe,)))
+    graph = Graph(Factory.from_yaml(config))
+    training_set = graph.require(Ref("training_set", (recipe,)))
     given = {name: value for name, value in options.items() if value is not None}
     with track(f"export {format_name}", "rows") as bar:
-        made = export_training_set(training_set, format_name, out, progress=bar.part(), **given)
+        moves = moves_of(graph)
+        made = export_training_set(training_set, format_name, out, progress=bar.part(), moves=moves, **given)
     click.echo(f"{out}: {made.rows.rows_out:,} captions of {made.images:,} images as {made.format}.")
     for reason, number in made.rows.reasons.items():
         click.echo(f"left out: {number:,} captions ({reason})")

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from caploom.errors import EvaluationError
 from caploom.evaluation.classification_images import Classes
 from caploom.evaluation.encoders import Encoder
+from caploom.images.moves import STAYED, Moves
 from caploom.storage.records import PREDICTIONS
 
 METRICS_FILE = "metrics.json"
@@ -135,13 +136,14 @@ def classify(
     *,
     out: Path,
     progress: Callable[[int, int], None] | None = None,
+    moves: Moves = STAYED,
 ) -> ClassificationMetrics:
     """Measure and write `metrics.json` and `predictions.parquet` (schema PREDICTIONS) into the folder `out`.
 
-    `images` is a Parquet file of schema CLASSIFICATION_IMAGES; `progress` gets embeddings done and in total. Raises
-    `EvaluationError` when an image is gone or an embedding is not a number.
+    `images` is a Parquet file of schema CLASSIFICATION_IMAGES, `moves` says where its images are now, and `progress`
+    gets embeddings done and in total. Raises `EvaluationError` when an image is gone or an embedding is not a number.
     """
-    table = pq.read_table(images)
+    table = moves.of_table(pq.read_table(images))
     paths, image_ids = table["path"].to_pylist(), table["image_id"].to_pylist()
     labels = table["label"].to_numpy().astype(np.int64)
     asked = prompts(templates)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,17 @@ def write_classification_images(
     }
 
 
-def classification_identity(name: str, settings: ClassificationSet) -> dict[str, Any]:
-    """All that decides the set, without opening an image. Raises like `write_classification_images`."""
+def classification_identity(
+    name: str, settings: ClassificationSet, recorded: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """All that decides the set, without opening an image; `recorded` are its settings before its files moved.
+
+    Raises like `write_classification_images`.
+    """
     rows = list(labelled_rows(settings))
     classes = classes_of(name, settings, rows)
     return {
-        "reader": settings.fingerprinted(),
+        "reader": dict(recorded) if recorded is not None else settings.fingerprinted(),
         "labels": list(classes.labels),
         "names": list(classes.names),
         "listing": content_version(f"{row.image}\t{row.caption}\t{row.reason}" for row in rows),

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from caploom.errors import TrainingError
 from caploom.images.decode import ImageFault
+from caploom.images.moves import STAYED, Moves
 from caploom.training_set.filter_settings import ScoredStep
 
 if TYPE_CHECKING:
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 
 
 class ClipScorer:
-    """A loaded open_clip model. Raises `TrainingError` or `StoreError` when loading fails."""
+    """A loaded open_clip model. Raises `TrainingError` or `StoreError` when loading fails.
 
-    def __init__(self, settings: ScoredStep) -> None:
+    `moves` says where the images are now.
+    """
+
+    def __init__(self, settings: ScoredStep, moves: Moves = STAYED) -> None:
         from caploom.training.clip_model import resolve_device
         from caploom.training.images import ImageDecoder
 
         self._batch_size = settings.batch_size
+        self._moves = moves
         self.device = resolve_device(settings.device)
         self._model = _load(settings)
         self._model.network.to(self.device).eval()
@@ -43,7 +48,7 @@ class ClipScorer:
                 pixels, owner, rows = [], [], []
                 for image_id, path, its_rows in images:
                     try:
-                        pixels.append(self._decoder.decode(path, image_id))
+                        pixels.append(self._decoder.decode(self._moves.present(path), image_id))
                     except ImageFault:
                         continue  # no score: its captions are dropped as "not_scored"
                     owner += [len(pixels) - 1] * len(its_rows)

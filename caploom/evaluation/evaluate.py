@@ -15,6 +15,7 @@ from caploom.evaluation.encoders import Encoder
 from caploom.evaluation.metrics import RECALL_AT, RetrievalMetrics, direction_metrics, mean_rank_variance
 from caploom.evaluation.reranking import reranked
 from caploom.evaluation.retrieval import Ranks, retrieval_ranks
+from caploom.images.moves import STAYED, Moves
 from caploom.storage.records import EVALUATION_PAIRS, RANKS
 
 METRICS_FILE = "metrics.json"
@@ -22,7 +23,12 @@ RANKS_FILE = "ranks.parquet"
 
 
 def evaluate_encoder(
-    encoder: Encoder, pairs: Path, *, out: Path, progress: Callable[[int, int], None] | None = None
+    encoder: Encoder,
+    pairs: Path,
+    *,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    moves: Moves = STAYED,
 ) -> dict[str, RetrievalMetrics]:
     """Embed the evaluation pairs, rank both ways, and write `metrics.json` and `ranks.parquet` into the folder `out`.
 
@@ -31,6 +37,7 @@ def evaluate_encoder(
         pairs: a Parquet file of `EVALUATION_PAIRS`; where it has folds, each is searched separately.
         out: an existing folder; the caller commits it.
         progress: called with done and total counts: images and captions to embed, then pairs to re-rank.
+        moves: where the images are now.
 
     Returns:
         The metrics by their scoring: one, or two where the model re-ranks.
@@ -44,7 +51,7 @@ def evaluate_encoder(
         >>> found["cosine"].images, found["cosine"].captions
         (10, 10)
     """
-    data = _Pairs.read(pairs)
+    data = _Pairs.read(pairs, moves)
     data.refuse_fewer_candidates_than(max(RECALL_AT), pairs)
     embedded = len(data.paths) + len(data.texts)
     everything = embedded + (0 if encoder.pair_scorer is None else data.pairs_among(encoder.pair_scorer.top))
@@ -107,7 +114,7 @@ class _Pairs:
         return total
 
     @classmethod
-    def read(cls, pairs: Path) -> "_Pairs":
+    def read(cls, pairs: Path, moves: Moves) -> "_Pairs":
         columns = ["image_id", "path", "captions"]
         try:
             table = pq.read_table(pairs)
@@ -115,6 +122,7 @@ class _Pairs:
                 table = table.append_column("fold", pa.nulls(len(table), pa.int16()))
             table = table.select([*columns, "fold"])
             table = table.cast(pa.schema([EVALUATION_PAIRS.field(name) for name in [*columns, "fold"]]))
+            table = moves.of_table(table)
         except (OSError, KeyError, pa.ArrowException) as error:
             raise EvaluationError(f"{pairs}: these are not evaluation pairs ({first_line(error)}).") from None
         image_ids: list[str] = table["image_id"].to_pylist()

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caploom.common.hashing import content_version
@@ -69,9 +69,12 @@ def write_evaluation_pairs(name: str, settings: RetrievalSet, draft: Draft, prog
     draft.summary |= {key: value for key, value in (("protocol", checked), ("note", note)) if value}
 
 
-def evaluation_pairs_identity(settings: RetrievalSet) -> dict[str, Any]:
-    """All that decides the set, without reading an image. Raises `SourceError` when its source is missing."""
-    return {"source": source_version(settings), "protocol": settings.protocol}
+def evaluation_pairs_identity(settings: RetrievalSet, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that decides the set, without reading an image; `recorded` are its settings before its files moved.
+
+    Raises `SourceError` when its source is missing.
+    """
+    return {"source": source_version(settings, recorded), "protocol": settings.protocol}
 
 
 def _check_protocol(name: str, protocol: str, rows: Sequence[SourceRow]) -> tuple[str, set[int]]:

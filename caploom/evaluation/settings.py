@@ -1,7 +1,7 @@
 """The evaluation sets of the YAML: images with captions to retrieve, or images with classes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -49,6 +49,7 @@ class PictureBookSet(RetrievalSettings, PictureBookReader):
 class ClassificationSet(SourceReader):
     """Images by class, classified by a text classifier made of prompt templates (zero-shot classification)."""
 
+    locations: ClassVar[frozenset[str]] = frozenset({"root", "labels"})
     reader: Literal["image_folders"]
     root: Annotated[Path, BeforeValidator(resolve_path)] = Field(
         description="Folder of class folders; with `labels`, the folder that image paths start from."

@@ -12,6 +12,7 @@ from caploom.errors import ExportError
 from caploom.exports.format import ExportFormat, Written
 from caploom.exports.images import ImageStream
 from caploom.exports.registry import export_format, format_name
+from caploom.images.moves import STAYED, Moves
 from caploom.storage.atomic_output import absolute, atomic_output
 from caploom.storage.manifest import RowCount
 from caploom.storage.store import Artifact
@@ -44,13 +45,20 @@ class ExportManifest(BaseModel):
 
 
 def export_training_set(
-    training_set: Artifact, format: str, out: Path | str, *, progress: Progress | None = None, **options: Any
+    training_set: Artifact,
+    format: str,
+    out: Path | str,
+    *,
+    progress: Progress | None = None,
+    moves: Moves = STAYED,
+    **options: Any,
 ) -> ExportManifest:
     """Write a training set to the folder or URL `out`, which must be new or empty, in the format of that name.
 
-    The options are the fields of the format's class. An image whose file is missing or changed since its ingestion is
-    skipped, with a row in `skipped.jsonl`. Raises `ExportError` for a wrong format, option or folder, for a full disk,
-    and when nothing would be left to export; `out` then stays as it was. At a URL `export.json` comes last.
+    The options are the fields of the format's class; `moves` says where the images are now (`stages.moves.moves_of`).
+    An image whose file is missing or changed since its ingestion is skipped, with a row in `skipped.jsonl`. At a
+    URL `export.json` comes last. Raises `ExportError` for a wrong format, option or folder, for a full disk, and when
+    nothing would be left to export; `out` then stays as it was.
 
     Example:
         >>> manifest = export_training_set(training_set, "open-clip-tsv", Path("exported"), one_per_image=True)
@@ -61,7 +69,7 @@ def export_training_set(
     chosen = _with_options(format, options)
     final = absolute(out)
     with atomic_output(final, last=EXPORT_MANIFEST) as folder:
-        images = ImageStream(training_files(training_set), chosen.image_check, folder, progress)
+        images = ImageStream(training_files(training_set), chosen.image_check, folder, progress, moves)
         written = chosen.write(images, folder, final)
         manifest = _manifest(training_set, format, chosen, images, written, folder)
         for name in manifest.files:

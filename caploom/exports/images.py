@@ -19,6 +19,7 @@ from caploom.common.progress import Progress
 from caploom.errors import StoreError
 from caploom.images.decode import ImageFault, read_identified_image
 from caploom.images.location import Location
+from caploom.images.moves import STAYED, Moves
 from caploom.training_set.settings import Drawing
 
 Check = Literal["content", "exists", "none"]
@@ -88,10 +89,18 @@ class ImageStream:
     image with all its captions. Captions are as training sees them: with the mix's `source_prefix` the source's name
     goes before them, and those that the mix never draws (weight 0) are counted and left out. Captions that are blank,
     and images whose file is missing or no longer what was ingested, are rows of `skipped.jsonl` in `folder`, which
-    exists only when something was skipped.
+    exists only when something was skipped. `moves` says where the images are now.
     """
 
-    def __init__(self, files: Sequence[Path], check: Check, folder: Path, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        check: Check,
+        folder: Path,
+        progress: Progress | None = None,
+        moves: Moves = STAYED,
+    ) -> None:
+        self._moves = moves
         self.captions = 0
         self.reasons: Counter[str] = Counter()  # captions that were skipped, by reason
         self.drawing = _drawing(files[0]) if files else Drawing()
@@ -155,6 +164,7 @@ class ImageStream:
         for file, parquet in zip(self._files, opened, strict=True):
             for row in _rows_of(parquet, file):
                 done += 1
+                row = replace(row, path=self._moves.present(row.path))
                 if self._progress is not None and (done % _REPORT_EVERY == 0 or done == total):
                     self._progress(done, total)
                 yield row

@@ -18,6 +18,7 @@ from caploom.errors import SourceError
 from caploom.inbox.candidates import Candidates, find_candidates
 from caploom.inbox.journal import Journal
 from caploom.inbox.listing import compare
+from caploom.inbox.moved_folders import follow_move
 from caploom.inbox.sharding import shard_files
 from caploom.stages.graph import Graph
 from caploom.stages.shards import INBOX, list_shards, sharding_lock
@@ -72,7 +73,7 @@ def scan_inbox(
             _recall(factory, journal)
             moment = time.monotonic() if now is None else now
             for folder in settings.folders:
-                _compare_folder(journal, folder, settings, moment, scan)
+                _compare_folder(factory, journal, folder, settings, moment, scan)
             _report_unknown_files(journal, scan)
             found = find_candidates(journal, settings, moment)
             _create_shards(factory, journal, found, moment if gather else inf, scan, largest)
@@ -124,7 +125,9 @@ def _recall(factory: Factory, journal: Journal) -> None:
             journal.take(folder.name, read_table(listing.file("files.parquet")).to_pylist())
 
 
-def _compare_folder(journal: Journal, folder: str, settings: InboxSettings, now: float, scan: InboxScan) -> None:
+def _compare_folder(
+    factory: Factory, journal: Journal, folder: str, settings: InboxSettings, now: float, scan: InboxScan
+) -> None:
     unreadable: list[str] = []
     fault = f"folder {folder}"
     try:
@@ -138,6 +141,8 @@ def _compare_folder(journal: Journal, folder: str, settings: InboxSettings, now:
     for name in unspeakable:
         if journal.is_news(f"name {name}"):
             _fault(scan, f"{name}: its name is not UTF-8 text, so no table can hold it; rename the file.")
+    moved = follow_move(factory, journal, folder)
+    scan.messages += [moved] if moved is not None else []
     for each in unreadable:
         if journal.is_news(f"unreadable {each}"):
             _fault(scan, f"{each}: reading it is not permitted; change its permissions.")

@@ -1,7 +1,7 @@
 """Reads COCO's own caption files, such as `captions_train2017.json`."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class CocoReader(SourceReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"root", "captions"})
     reader: Literal["coco"]
     root: UriOrPath = Field(description="Folder or URL that each `file_name` starts from, such as `train2017`.")
     captions: UriOrPath = Field(description="Such as `captions_train2017.json`; a file or a URL.")

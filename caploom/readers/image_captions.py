@@ -1,7 +1,7 @@
 """Reads a folder of images with one file of captions: the released code's format, and most people's first data."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,6 +25,7 @@ class ImageCaptionsReader(SourceReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"root", "captions", "rewrite"})
     reader: Literal["image_captions"] = "image_captions"
     root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")
     captions: UriOrPath = Field(

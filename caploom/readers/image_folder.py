@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -51,6 +51,7 @@ class ImageFolderReader(SourceReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"root"})
     reader: Literal["image_folder"] = "image_folder"
     root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`.")
     translations: list[str] = Field(

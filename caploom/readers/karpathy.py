@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -28,6 +28,7 @@ class KarpathyReader(SourceReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"root", "captions"})
     reader: Literal["karpathy"]
     root: UriOrPath = Field(
         description="Folder or URL that the image paths (`filepath/filename`, or `filename` alone) start from."

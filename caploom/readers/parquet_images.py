@@ -1,7 +1,7 @@
 """Reads Parquet tables of images or their paths: from the Hugging Face hub, img2dataset and others."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class ParquetReader(FilesReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"files", "root"})
     reader: Literal["parquet"] = "parquet"
     files: UriOrPath = Field(description="A file, a folder of files, or a pattern such as `data/*.parquet`.")
     root: UriOrPath | None = Field(default=None, description="What paths start from; by default the file's own folder.")

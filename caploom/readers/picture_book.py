@@ -17,6 +17,7 @@ class PictureBookReader(SourceReader):
 
     # The same scenes are the same source in any folder.
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder"})
+    locations: ClassVar[frozenset[str]] = frozenset({"folder"})
     reader: Literal["picture_book"] = "picture_book"
     folder: Annotated[Path, BeforeValidator(resolve_path)] = Field(description="Where the pictures are rendered to.")
     split: Literal["training", "evaluation"] = "training"

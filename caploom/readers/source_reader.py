@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from caploom.common.settings import Settings
 from caploom.readers.source_row import SourceRow
@@ -9,6 +10,9 @@ from caploom.readers.source_row import SourceRow
 
 class SourceReader(Settings):
     """What all readers have."""
+
+    locations: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only say where its files lie: elsewhere, the same files are the same source."""
 
     @property
     def attribution(self) -> str | None:

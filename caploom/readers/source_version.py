@@ -1,7 +1,8 @@
 """A hash of a source's content, without reading images: a changed source is another source."""
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from caploom.common.hashing import content_version, fingerprint
 from caploom.readers.caption_rows import reading
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
     from caploom.readers.registry import Reader
 
 
-def source_version(reader: "Reader") -> str:
+def source_version(reader: "Reader", recorded: Mapping[str, Any] | None = None) -> str:
     """The hash of a caption file's bytes (COCO's 144 MB are quick to hash and slow to parse), or else of its rows.
 
-    Raises `SourceError` when folder or file are missing.
+    The reader's settings are part of it: the present ones, or those `recorded` of it before its files moved. Raises
+    `SourceError` when folder or file are missing.
     """
-    settings = reader.fingerprinted()
+    settings = recorded if recorded is not None else reader.fingerprinted()
     if isinstance(reader, ImageCaptionsReader | KarpathyReader | CocoReader):
         reader.prepare()
         with reading(reader.captions) as file:

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,7 @@ class WebdatasetReader(FilesReader):
         ['A cat.']
     """
 
+    locations: ClassVar[frozenset[str]] = frozenset({"tars"})
     reader: Literal["webdataset"] = "webdataset"
     tars: UriOrPath = Field(description="A tar, a folder of tars, or a pattern such as `data/{00000..00041}.tar`.")
     caption_from: list[str] = Field(

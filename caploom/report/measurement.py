@@ -17,6 +17,7 @@ from caploom.report.costs import Cost, costs
 from caploom.report.factors import Effect, effects, without_pairs
 from caploom.report.queries import example_queries
 from caploom.report.sections import Cell, Row, Section
+from caploom.stages.moves import moves_of
 
 _MOST_K = 100
 _COSTS = ("recipe", "caption seconds", "training seconds", "mean R@1", "gain, points", "points per hour", "frontier")
@@ -29,7 +30,7 @@ class Measurement:
     def __init__(
         self, factory: Factory, label: str, name: str, rows: Sequence[ResultRow], by_base: Mapping[str, list[Arm]]
     ) -> None:
-        self._store = factory.store
+        self._factory, self._store = factory, factory.store
         self._label = label
         self._name = name
         self._rows = sorted(rows, key=lambda row: -row.mean_recall_at_1)
@@ -187,7 +188,7 @@ class Measurement:
             f"{self._name}-queries",
             f"Queries on {self._label} that one recipe gets right and another wrong",
             sentences=["For each pair, the queries that the other recipe ranks worst."],
-            queries=example_queries(self._store, pairs, evaluation_set),
+            queries=example_queries(self._store, pairs, evaluation_set, moves_of(self._factory)),
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from caploom.errors import StoreError
 from caploom.evaluation.metrics import DIRECTIONS
+from caploom.images.moves import STAYED, Moves
 from caploom.questions.gallery import thumbnail_uri
 from caploom.questions.results.arms import Arm, Ranks
 from caploom.storage.store import Store
@@ -40,11 +41,15 @@ class Query:
 
 
 def example_queries(
-    store: Store, pairs: Sequence[tuple[tuple[str, Arm, Ranks], tuple[str, Arm, Ranks]]], evaluation_set: str
+    store: Store,
+    pairs: Sequence[tuple[tuple[str, Arm, Ranks], tuple[str, Arm, Ranks]]],
+    evaluation_set: str,
+    moves: Moves = STAYED,
 ) -> list[Query]:
     """For each pair of recipes and direction, the queries that the first gets right and the second ranks worst.
 
-    `pairs` are ((name, arm, ranks), (name, arm, ranks)). The pictures are read where the evaluation set has them.
+    `pairs` are ((name, arm, ranks), (name, arm, ranks)). The pictures are read where the evaluation set has
+    them, or where `moves` says that they are now.
     """
     chosen: list[tuple[str, str, str, str, int]] = []
     for (right, _, ours), (wrong, _, theirs) in pairs:
@@ -60,7 +65,7 @@ def example_queries(
         image_id, _, index = asked_for.partition("#")
         image, path, captions = shown[image_id]
         asked = (captions[int(index)],) if index else tuple(captions[:_CAPTIONS])
-        found.append(Query(direction, image, thumbnail_uri(path), asked, right, wrong, rank))
+        found.append(Query(direction, image, thumbnail_uri(moves.present(path)), asked, right, wrong, rank))
     return found
 
 

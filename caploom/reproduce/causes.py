@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from caploom.common.progress import Progress
 from caploom.common.text import printable
 from caploom.images.decode import ImageFault, read_image_file
+from caploom.images.moves import Moves
 from caploom.reproduce.differences import changed_since
 from caploom.stages.registry import STAGES, load_stage
 from caploom.storage.manifest import Manifest
@@ -66,7 +67,7 @@ def _threads(recorded: Manifest, made: Manifest | None) -> list[str]:
     return [f"Threads, on which sums depend: {then or 'a number that was not recorded'} then, {now} now."]
 
 
-def image_changes(artifacts: Iterable[Artifact], progress: Progress) -> list[str]:
+def image_changes(artifacts: Iterable[Artifact], progress: Progress, moves: Moves) -> list[str]:
     """A sentence for each artifact whose images have changed or are gone, with their number and the first."""
     listing = [each for each in artifacts if load_stage(each.manifest.kind).images is not None]
     total = sum(int(each.manifest.summary["images"]) for each in listing)
@@ -74,6 +75,7 @@ def image_changes(artifacts: Iterable[Artifact], progress: Progress) -> list[str
     for artifact in listing:
         changed = []
         for image_id, path in _images(artifact):
+            path = moves.present(path)
             fault = _fault(image_id, path)
             if fault:
                 changed.append(f"{printable(path)} {fault}")

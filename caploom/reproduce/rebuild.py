@@ -19,8 +19,10 @@ from caploom.config.recipes import Finetuning, Recipe
 from caploom.errors import CaploomError, ConfigError
 from caploom.evaluation.settings import EvaluationSet
 from caploom.readers.ingest_settings import IngestSettings
+from caploom.readers.moved import differs_in_place_only
 from caploom.readers.picture_book import PictureBookReader
 from caploom.readers.registry import Reader
+from caploom.readers.source_reader import SourceReader
 from caploom.reproduce.fresh_store import name_of
 from caploom.shearing.settings import ShearStep
 from caploom.stages.registry import load_stage, stages
@@ -162,10 +164,13 @@ def _target_sets(present: FactoryConfig, recorded: _Recorded, scratch: Path) -> 
 
 
 def _reader(present: Any, recorded: Mapping[str, Any] | None, kind: TypeAdapter[Any], where: str, scratch: Path) -> Any:
-    """A reader's recorded settings over the present ones; an older manifest has none, and the present ones stand."""
+    """A reader's recorded settings over the present ones.
+
+    The present ones stand where an older manifest has none, and where they differ in place alone: its files moved.
+    """
     if recorded is None and present is None:
         raise NotReproducibleError(f"{where}: the YAML has it no more, and no manifest says what it was.")
-    if recorded is None:
+    if recorded is None or (isinstance(present, SourceReader) and differs_in_place_only(present, recorded)):
         return present
     if recorded["reader"] == "picture_book":
         drawn = _overlaid(kind, present, {"folder": str(scratch / "none"), **recorded}, "reader", where)

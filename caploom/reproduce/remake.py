@@ -9,20 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from caploom.captioning.backend import load_backend
 from caploom.config.factory import Factory
-from caploom.readers.registry import Reader
 from caploom.readers.source_row import SourceRow
 from caploom.reproduce.fresh_store import ancestors_of, link_into, name_of
 from caploom.reproduce.rebuild import NotReproducibleError, rebuilt_captioner, rebuilt_config
 from caploom.stages.canaries import pass_canary
 from caploom.stages.captions import images_of
 from caploom.stages.graph import Graph
+from caploom.stages.known_source import rows_as_recorded, source_moves
+from caploom.stages.moves import moves_of
 from caploom.stages.registry import load_stage
 from caploom.stages.resized_images import resized_images
-from caploom.stages.shards import INBOX, create_new_shards, row_digest, shard_rows
+from caploom.stages.shards import INBOX, create_new_shards, source_in
+from caploom.stages.source_rows import row_digest, shard_rows
 from caploom.stages.stage import Tools
 from caploom.storage.manifest import Manifest
 from caploom.storage.store import Artifact, Store
@@ -88,6 +90,10 @@ def _work(original: Factory, recorded: Manifest, ancestors: Mapping[str, Artifac
         if keys:  # of several versions of an artifact, the nearest is its own
             told = {key: value for key, value in each.configuration.items() if key in keys}
             graph.recorded.setdefault(f"{each.kind}/{name_of(each)}".rstrip("/"), told)
+    known = Graph(original)
+    if config.pairs == original.config.pairs:
+        graph.fact(("source",), lambda: source_in(known))  # the fresh store has too few of its shards to know it
+    graph.fact(("moves",), lambda: moves_of(known))
     return Work(recorded, graph, original, tools)
 
 
@@ -102,7 +108,8 @@ def cut_shard(work: Work) -> None:
     others = work.originals("shards", source)
     work.add([each for each in others if each.manifest.configuration["shard"] < shard])
     later = [each for each in others if each.manifest.configuration["shard"] > shard]
-    update = {"pairs": _RemainingRows(config.pairs, later), "shard_size": work.recorded.summary["rows"]}
+    reader = _RemainingRows(work, later)
+    update = {"pairs": reader, "shard_size": work.recorded.summary["rows"]}
     create_new_shards(Factory(config.model_copy(update=update), work.graph.store))
 
 
@@ -113,24 +120,32 @@ class _RemainingRows:
     said before belongs to the earlier shard.
     """
 
-    def __init__(self, reader: Reader, later: Sequence[Artifact]) -> None:
-        self._reader = reader
+    locations: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, work: Work, later: Sequence[Artifact]) -> None:
+        source = source_in(work.graph)
+        assert source is not None
+        self._source, self._factory = source, work.graph.factory
+        self._moves = source_moves(Factory(work.graph.config, work.original.store), source)
         self._later = later
 
     def fingerprinted(self) -> dict[str, Any]:
-        """The reader's own: it is the same source."""
-        return self._reader.fingerprinted()
+        """The reader's own, as recorded: it is the same source."""
+        return dict(self._source.reader)
 
     def rows(self) -> Iterator[SourceRow]:
         """The rows, in their order."""
         held = Counter(row_digest(row) for shard in self._later for row in shard_rows(shard))
-        here = Counter(digest for row in self._reader.rows() if (digest := row_digest(row)) in held)
+        here = Counter(digest for row in self._rows() if (digest := row_digest(row)) in held)
         seen = Counter[bytes]()
-        for row in self._reader.rows():
+        for row in self._rows():
             digest = row_digest(row)
             seen[digest] += 1
             if seen[digest] <= here[digest] - held[digest] or digest not in held:
                 yield row
+
+    def _rows(self) -> Iterator[SourceRow]:
+        return rows_as_recorded(self._factory, self._moves)
 
 
 def ingest(work: Work) -> None:
@@ -159,7 +174,7 @@ def canary(work: Work) -> None:
     captions = work.originals("captions", captioner, fingerprint)
     for each in sorted(captions, key=lambda each: _begun(each.manifest)):
         pairs = work.original.store.read(each.manifest.inputs[0].address)
-        refs = images_of(pairs) if pairs is not None else []
+        refs = images_of(pairs, moves_of(work.graph)) if pairs is not None else []
         if {ref.image for ref in refs} >= work.recorded.summary["texts"].keys():
             break
     else:

@@ -20,6 +20,7 @@ from caploom.reproduce.differences import FileComparison, changed_since, changed
 from caploom.reproduce.fresh_store import FreshStore, PlanDiffersError, ancestors_of, name_of
 from caploom.reproduce.rebuild import NotReproducibleError
 from caploom.reproduce.remake import make_again
+from caploom.stages.moves import moves_of
 from caploom.stages.registry import STAGES, load_stage
 from caploom.stages.stage import Stage, Tools
 from caploom.storage.manifest import Manifest
@@ -92,7 +93,7 @@ def reproduce(factory: Factory, artifact: Artifact, folder: Path, *, launch: Lau
     causes += other_circumstances(recorded, made.manifest if made is not None else None)
     if outcome in ("different", "not made") and stage.reads_images:
         with track("looking for changed images", "images") as bar:
-            causes += image_changes([artifact, *ancestors.values()], bar.part())
+            causes += image_changes([artifact, *ancestors.values()], bar.part(), moves_of(factory))
     return Reproduction(
         address=recorded.address,
         outcome=outcome,

@@ -17,6 +17,7 @@ from caploom.common.progress import Progress
 from caploom.common.settings import nearest
 from caploom.config.factory import Factory
 from caploom.errors import ConfigError
+from caploom.images.moves import Moves
 from caploom.stages.canaries import canary_of, pass_canary
 from caploom.stages.captions_cost import CAPTIONS_COST
 from caploom.stages.captions_work import Outcome, ShardWork
@@ -29,6 +30,7 @@ from caploom.stages.checks import (
     orphan_free,
 )
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.moves import moves_of
 from caploom.stages.raw_pairs import read_pairs
 from caploom.stages.stage import BEHIND, Checks, Configuration, Key, Making, Ref, Stage, Tools
 from caploom.stages.words import captioner_in_words
@@ -125,14 +127,15 @@ def _earlier_failures(graph: Graph, plan: Plan) -> dict[str, dict[str, Any]]:
 
 def shard_images(factory: Factory | Graph, shard: str) -> list[ImageRef]:
     """The distinct images of an ingested shard, in its order, each with the first of its raw captions."""
-    return images_of(graph_of(factory).require(Ref("raw_pairs", (shard,))))
+    graph = graph_of(factory)
+    return images_of(graph.require(Ref("raw_pairs", (shard,))), moves_of(graph))
 
 
-def images_of(pairs: Artifact) -> list[ImageRef]:
-    """The same of raw pairs at hand."""
+def images_of(pairs: Artifact, moves: Moves) -> list[ImageRef]:
+    """The same of raw pairs at hand; `moves` says where their images are now."""
     seen: dict[str, ImageRef] = {}
     columns = ["image_id", "path", "image", "raw_caption", "width", "height"]
-    for row in read_pairs(pairs).select(columns).to_pylist():
+    for row in moves.of_table(read_pairs(pairs).select(columns)).to_pylist():
         seen.setdefault(row["image_id"], ImageRef(**row))
     return list(seen.values())
 

@@ -13,6 +13,7 @@ from caploom.errors import ConfigError
 from caploom.stages.checks import LOSS_IS_FINITE, CheckOutcome
 from caploom.stages.evaluation_sets import evaluation_set
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.moves import moves_of
 from caploom.stages.resized_images import resized_images
 from caploom.stages.stage import (
     Alike,
@@ -93,6 +94,7 @@ def _train(
         initial=initial,
         state=unfinished / "state" if settings.save_every is not None else None,
         resized=resized_images(making.graph, settings, say=_LOG.info) if settings.resized_cache else [],
+        moves=moves_of(making.graph),
     )
     _describe(draft, making.tools.launch(job, unfinished, making.tools.report), job.seed)
 

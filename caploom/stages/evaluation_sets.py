@@ -1,6 +1,7 @@
 """Evaluation sets of every kind as artifacts: images with captions, or images with classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from caploom.evaluation.evaluation_pairs import evaluation_pairs_identity, write
 from caploom.evaluation.settings import ClassificationSet
 from caploom.readers.picture_book import PictureBookReader
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.known_set import known_configuration
 from caploom.stages.stage import Configuration, Key, Making, Ref, Stage
 from caploom.storage.records import CLASSIFICATION_IMAGES as CLASSIFICATION_SCHEMA
 from caploom.storage.records import EVALUATION_PAIRS as PAIRS_SCHEMA
@@ -74,16 +76,20 @@ def draw(reader: object) -> None:
 def _stage(
     kind: str,
     code_version: str,
-    identity: Callable[[str, Any], Configuration],
+    identity: Callable[[str, Any, Mapping[str, Any]], Configuration],
     write: Callable[[str, Any, Draft, Progress | None], None],
     images: tuple[str, pa.Schema],
 ) -> Stage:
-    """One of the kinds: `identity` says what decides a set, `write` fills a draft with it, `images` is its table."""
+    """One of the kinds: `identity` says what decides a set of settings, `write` fills a draft, `images` is a table."""
 
     def settings(graph: Graph, key: Key) -> Configuration:
         chosen = graph.config.evaluation_sets[key[0]]
         refuse_undrawn(chosen)
-        return graph.fact(("evaluation set", key), lambda: identity(key[0], chosen))
+        name = key[0]
+        return graph.fact(
+            ("evaluation set", key),
+            lambda: known_configuration(graph, kind, name, chosen, partial(identity, name, chosen)),
+        )
 
     def build(making: Making, draft: Draft) -> None:
         (name,) = making.ref.key
@@ -111,7 +117,7 @@ def _stage(
 EVALUATION_PAIRS = _stage(
     evaluation_pairs.KIND,
     evaluation_pairs.CODE_VERSION,
-    lambda name, settings: evaluation_pairs_identity(settings),
+    lambda name, settings, recorded: evaluation_pairs_identity(settings, recorded),
     write_evaluation_pairs,
     ("pairs.parquet", PAIRS_SCHEMA),
 )

@@ -15,12 +15,15 @@ from caploom.common.progress import Progress
 from caploom.config.factory import Factory
 from caploom.errors import ImageFault
 from caploom.images.location import Location
+from caploom.images.moves import PACK, STAYED, Moves
 from caploom.readers.checked_images import IdentifiedImage, checked_images
 from caploom.readers.ingest_settings import IngestSettings
 from caploom.readers.source_row import SourceRow
 from caploom.stages.checks import ROWS_ACCOUNTED, CheckOutcome, accounted
 from caploom.stages.graph import Graph, graph_of
-from caploom.stages.shards import INBOX, shard_rows, source_and_shard, source_fingerprint, source_of, sources_of
+from caploom.stages.moves import moves_of
+from caploom.stages.shards import is_of_inbox, source_and_shard, source_fingerprint, source_of, sources_of
+from caploom.stages.source_rows import shard_rows
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Ref, Stage, Tools, by_rows
 from caploom.storage.duckdb_connection import connection_to
 from caploom.storage.key_index import KeyIndex
@@ -38,8 +41,6 @@ from caploom.storage.tables import (
 
 KIND = "raw_pairs"
 CODE_VERSION = "2"
-PACK = "images.pack"
-"""Images one after another: of those that later stages may not or cannot read where they lie."""
 _KEPT = "kept.parquet"
 PAIRS_FILE = "pairs.parquet"
 
@@ -60,7 +61,7 @@ def _build(making: Making, draft: Draft) -> None:
     (shard,), (listing,) = making.ref.key, making.inputs()
     rows = list(shard_rows(listing))
     keep_all = listing.manifest.configuration.get("keep") == "copy"
-    kept = _kept_before(making.factory, shard) if keep_all else {}
+    kept = _kept_before(making.graph, shard) if keep_all else {}
     url = making.store.url_of(making.plan.address, PACK)
     with Pack(draft.folder / PACK, url, everything=keep_all) as pack:
         pairs, failures = validate_rows(
@@ -70,6 +71,7 @@ def _build(making: Making, draft: Draft) -> None:
             bounds=making.config.ingest,
             pack=pack,
             kept=kept,
+            moves=moves_of(making.graph),
         )
     if keep_all:
         write_table(table_of(pack.kept, KEPT_IMAGES), draft.folder / _KEPT)
@@ -85,10 +87,10 @@ def _build(making: Making, draft: Draft) -> None:
         draft.summary["uncaptioned"] = uncaptioned
 
 
-def _kept_before(factory: Factory, shard: str) -> dict[str, str]:
+def _kept_before(graph: Graph, shard: str) -> dict[str, str]:
     """Where earlier versions of a shard's raw pairs keep the images that its rows name."""
     kept: dict[str, str] = {}
-    for artifact in factory.store.list(KIND, source_of(factory, shard), shard):
+    for artifact in graph.store.list(KIND, source_of(graph, shard), shard):
         if _KEPT in artifact.manifest.files:
             table = read_table(artifact.file(_KEPT))
             kept.update(zip(table["location"].to_pylist(), table["kept"].to_pylist(), strict=True))
@@ -104,11 +106,7 @@ def ingested_shards(factory: Factory | Graph) -> list[Artifact]:
 def shards_to_ingest(factory: Factory) -> list[str]:
     """The shards of the source (not the inbox's) that are not ingested yet."""
     graph = graph_of(factory)
-    return [
-        shard
-        for shard in graph.shards
-        if source_of(factory, shard) != INBOX and graph.find(Ref(KIND, (shard,))) is None
-    ]
+    return [shard for shard in graph.shards if not is_of_inbox(shard) and graph.find(Ref(KIND, (shard,))) is None]
 
 
 def validate_rows(
@@ -119,11 +117,12 @@ def validate_rows(
     bounds: IngestSettings | None = None,
     pack: "Pack | None" = None,
     kept: Mapping[str, str] | None = None,
+    moves: Moves = STAYED,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Really decode each row's image; returns the pairs (as PAIRS) and the failures, together as many as the rows.
 
     An image is read once, however many captions it has: each caption is a pair of the one image. `kept` says of
-    locations where a copy of what they held is to be read instead.
+    locations where a copy of what they held is to be read instead, and `moves` where either lies now.
     """
     bounds = bounds or IngestSettings()
     usable: dict[str, list[int]] = {}  # the rows' positions, by location
@@ -135,7 +134,7 @@ def validate_rows(
             failed[position] = fault
     made: dict[int, dict[str, Any]] = {}
     copies = kept or {}
-    found = checked_images(copies.get(location, location) for location in usable)
+    found = checked_images(moves.present(copies.get(location, location)) for location in usable)
     for location, (_, image) in zip(usable, found, strict=True):
         try:
             if isinstance(image, ImageFault):
@@ -248,7 +247,7 @@ def pairs_elsewhere(graph: Graph, own: str, pair_ids: Sequence[str]) -> dict[str
     # Looked at anew: other shards may have been ingested since this run began.
     fresh = Graph(graph.factory)
     shards = {}
-    for source in sources_of(graph.factory):
+    for source in sources_of(graph):
         store.refresh_throttled(KIND, source)
         for address in KeyIndex(store, f"{KIND}/{source}", PAIRS_FILE, "pair_id").holders(pair_ids):
             shard = address.split("/")[2]
@@ -315,7 +314,7 @@ def _configuration(graph: Graph, key: Key) -> Configuration:
 
 
 def _alike(graph: Graph, key: Key) -> list[Alike]:
-    source = source_fingerprint(graph.factory)
+    source = source_fingerprint(graph)
     return [Alike("rows of this source", (source,)), Alike("rows of other sources")]
 
 

@@ -15,7 +15,9 @@ from caploom.common.progress import StageBar
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.images.decode import ImageFault
+from caploom.images.moves import STAYED, Moves
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.moves import moves_of
 from caploom.stages.raw_pairs import ingested_shards
 from caploom.stages.stage import Stage
 from caploom.storage.records import FAILURES
@@ -55,7 +57,8 @@ def resized_images(
     if missing:
         _state_size(factory, missing, decoder, say)
     workers = max(1, settings.workers)
-    return [_make(factory, pairs, plan, decoder, workers, bar).folder for pairs, plan in wanted]
+    moves = moves_of(graph) if missing else STAYED
+    return [_make(factory, pairs, plan, decoder, workers, bar, moves).folder for pairs, plan in wanted]
 
 
 def _plan(pairs: Artifact, decoder: "ImageDecoder") -> Plan:
@@ -87,10 +90,16 @@ def _state_size(factory: Factory, missing: list[Artifact], decoder: "ImageDecode
 
 
 def _make(
-    factory: Factory, pairs: Artifact, plan: Plan, decoder: "ImageDecoder", workers: int, bar: StageBar | None
+    factory: Factory,
+    pairs: Artifact,
+    plan: Plan,
+    decoder: "ImageDecoder",
+    workers: int,
+    bar: StageBar | None,
+    moves: Moves,
 ) -> Artifact:
     def build(draft: Draft) -> None:
-        table = read_table(pairs.file("pairs.parquet"), ["image_id", "image", "path"])
+        table = moves.of_table(read_table(pairs.file("pairs.parquet"), ["image_id", "image", "path"]))
         # Pairs that share an image are one.
         images = list({row["image_id"]: row for row in table.to_pylist()}.values())
         progress = bar.part() if bar is not None else None

@@ -14,6 +14,7 @@ from caploom.stages.checkpoint import CHECKPOINT, FINE_TUNED, FINETUNED_KIND, ZE
 from caploom.stages.checks import BETTER_THAN_CHANCE, CheckOutcome
 from caploom.stages.evaluation_sets import EVALUATION_KINDS, evaluation_ref
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.moves import moves_of
 from caploom.stages.stage import (
     Alike,
     Checks,
@@ -47,6 +48,7 @@ def measure_recipe(factory: Factory | Graph, recipe: Recipe, bar: StageBar | Non
 
 def _build(making: Making, draft: Draft) -> None:
     recipe, bar = making.recipe, making.tools.bar
+    moves = moves_of(making.graph)
     measurements: list[dict[str, Any]] = []
     sets = dict(zip(recipe.evaluation_sets, making.inputs(*EVALUATION_KINDS), strict=True))
     for stage, ref in _checkpoints(recipe).items():
@@ -56,7 +58,7 @@ def _build(making: Making, draft: Draft) -> None:
             out.mkdir(parents=True)
             progress = bar.part() if bar is not None else None
             settings = making.config.evaluation_sets[name]
-            measured = measure_set(name, settings, artifact, encoder, out, progress)
+            measured = measure_set(name, settings, artifact, encoder, out, progress, moves)
             measurements += [{"stage": stage, **each} for each in measured]
     draft.summary = {"measurements": measurements}
 

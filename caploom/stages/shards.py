@@ -1,26 +1,27 @@
 """Cuts the source into shards: each row belongs to one shard for good, so that new rows cost only themselves."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice, zip_longest
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from caploom.common.hashing import fingerprint
 from caploom.common.locks import one_at_a_time
 from caploom.config.factory import Factory
 from caploom.errors import StoreError
 from caploom.readers.source_row import SourceRow
 from caploom.readers.source_state import SourceState, remember_as_read, source_state, was_read
 from caploom.stages.graph import Graph
+from caploom.stages.known_source import KnownSource, known_source, note_move, rows_as_recorded, source_moves
+from caploom.stages.source_rows import row_digest, unheld_rows
 from caploom.stages.stage import Key, Ref, Stage
 from caploom.stages.words import plain
 from caploom.storage.records import INBOX_FILES, SOURCE_ROWS
 from caploom.storage.store import Artifact, Plan
-from caploom.storage.tables import read_table, table_of, write_table
+from caploom.storage.tables import table_of, write_table
+from caploom.storage.view import StoreView
 
 KIND = "shards"
 CODE_VERSION = "1"
@@ -30,20 +31,37 @@ INBOX = "inbox"
 """Stands where another shard has the fingerprint of its source: an inbox is the same whatever its settings."""
 
 
-def source_fingerprint(factory: Factory) -> str:
-    """Hash of the source's configuration: another source has shards of its own; a factory may have an inbox alone."""
-    return fingerprint(factory.config.pairs.fingerprinted()) if factory.config.pairs is not None else INBOX
+def source_fingerprint(factory: Factory | Graph) -> str:
+    """The identity of the source: another source has shards of its own, and one that moved is the same.
+
+    A factory may have an inbox alone.
+    """
+    source = source_in(factory) if isinstance(factory, Graph) else _source_of(factory)
+    return source.fingerprint if source is not None else INBOX
 
 
-def source_of(factory: Factory, shard: str) -> str:
+def source_in(graph: Graph) -> KnownSource | None:
+    """The source of a graph's factory as the store knows it, looked up once."""
+    return graph.fact(("source",), lambda: _source_of(graph.factory, graph.view))
+
+
+def _source_of(factory: Factory, view: StoreView | None = None) -> KnownSource | None:
+    return known_source(factory, view) if factory.config.pairs is not None else None
+
+
+def source_of(factory: Factory | Graph, shard: str) -> str:
     """What stands between the kind and the shard in the address of a shard's listing and of its raw pairs."""
-    return INBOX if shard.startswith(f"{INBOX}-") else source_fingerprint(factory)
+    return INBOX if is_of_inbox(shard) else source_fingerprint(factory)
+
+
+def is_of_inbox(shard: str) -> bool:
+    """Whether a shard is one of the inbox's."""
+    return shard.startswith(f"{INBOX}-")
 
 
 def source_and_shard(graph: Graph, key: Key) -> Key:
     """The name of a shard's listing and of its raw pairs."""
-    own = graph.fact(("source",), lambda: source_fingerprint(graph.factory))
-    return (INBOX if key[0].startswith(f"{INBOX}-") else own, key[0])
+    return (source_of(graph, key[0]), key[0])
 
 
 def create_new_shards(factory: Factory) -> list[str]:
@@ -54,15 +72,18 @@ def create_new_shards(factory: Factory) -> list[str]:
     if factory.config.pairs is None:
         return []
     made: list[str] = []
-    reader = factory.config.pairs.fingerprinted()
     with one_at_a_time(sharding_lock(factory), "Another process is cutting shards of this source; waiting for it."):
+        source = known_source(factory)
+        note_move(factory, source)
+        configuration = {"reader": dict(source.reader)}
         state = source_state(factory.config.pairs)  # before it is read: what is written to it meanwhile is news again
-        listings = list_shards(factory, source_fingerprint(factory))
+        listings = list_shards(factory, source.fingerprint)
         number = next_number(listings)
-        rows = new_rows(factory)
+        rows = _new_rows(factory, source)
         while pending := list(islice(rows, factory.config.shard_size)):
-            made.append(write_shard(factory, f"shard-{number + len(made):05d}", pending, {"reader": reader}))
-        remember_as_read(factory.store, _address(factory), state, len(listings) + len(made))
+            shard = f"shard-{number + len(made):05d}"
+            made.append(write_shard(factory, shard, pending, configuration, source=source.fingerprint))
+        remember_as_read(factory.store, f"{KIND}/{source.fingerprint}", state, len(listings) + len(made))
     return made
 
 
@@ -74,8 +95,9 @@ def unread_state(factory: Factory) -> SourceState | None:
     state = source_state(factory.config.pairs) if factory.config.pairs is not None else None
     if state is None:
         return None
-    cut = len(list_shards(factory, source_fingerprint(factory)))
-    return None if was_read(factory.store, _address(factory), state, cut) else state
+    source = source_fingerprint(factory)
+    cut = len(list_shards(factory, source))
+    return None if was_read(factory.store, f"{KIND}/{source}", state, cut) else state
 
 
 def sharding_lock(factory: Factory) -> Path:
@@ -89,40 +111,18 @@ def new_rows(factory: Factory) -> Iterator[SourceRow]:
     """The rows of the source that no shard holds yet, in the source's order.
 
     A row is recognised by what it says (image path, caption, what is wrong with it) and by how often it says so, never
-    by its position: rows inserted before it don't make it new.
+    by its position: rows inserted before it don't make it new. Of a source that moved, paths are as recorded before.
     """
-    if factory.config.pairs is None:
+    if factory.config.pairs is not None:
+        yield from _new_rows(factory, known_source(factory))
+
+
+def _new_rows(factory: Factory, source: KnownSource) -> Iterator[SourceRow]:
+    assert factory.config.pairs is not None
+    listings = list_shards(factory, source.fingerprint)
+    if was_read(factory.store, f"{KIND}/{source.fingerprint}", source_state(factory.config.pairs), len(listings)):
         return
-    listings = list_shards(factory, source_fingerprint(factory))
-    if was_read(factory.store, _address(factory), source_state(factory.config.pairs), len(listings)):
-        return
-    held = (row_digest(row) for shard in listings for row in shard_rows(shard))
-    rows = factory.config.pairs.rows()
-    # Mostly a source has the rows of its shards in their order, and new ones after them: so far nothing is remembered.
-    for row, digest in zip_longest(rows, held):
-        if row is None:
-            return
-        if digest is None:
-            yield row
-        elif row_digest(row) != digest:
-            left = Counter(chain([digest], held))
-            yield from _not_among(left, chain([row], rows))
-            return
-
-
-def _not_among(held: Counter[bytes], rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
-    """The rows that are more often there than held."""
-    for row in rows:
-        digest = row_digest(row)
-        if held[digest]:
-            held[digest] -= 1
-        else:
-            yield row
-
-
-def _address(factory: Factory) -> str:
-    """What the listings of the source's shards lie below."""
-    return f"{KIND}/{source_fingerprint(factory)}"
+    yield from unheld_rows(rows_as_recorded(factory, source_moves(factory, source)), listings)
 
 
 def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
@@ -132,7 +132,7 @@ def list_shards(factory: Factory, source: str | None = None) -> list[Artifact]:
     return [listing for each in sources_of(factory) for listing in factory.store.list(KIND, each)]
 
 
-def sources_of(factory: Factory) -> list[str]:
+def sources_of(factory: Factory | Graph) -> list[str]:
     """What `source_of` may be of a shard: the configured source, and the inbox where there is one."""
     source = [source_fingerprint(factory)] if factory.config.pairs is not None else []
     return [*source, *([INBOX] if factory.config.inbox is not None else [])]
@@ -149,28 +149,24 @@ def shard_names(factory: Factory) -> list[str]:
     return [shard.manifest.configuration["shard"] for shard in list_shards(factory)]
 
 
-def shard_rows(listing: Artifact) -> Iterator[SourceRow]:
-    """The rows of the source in a shard."""
-    for record in read_table(listing.file("rows.parquet")).to_pylist():
-        yield SourceRow(**record)
-
-
 def write_shard(
     factory: Factory,
     shard: str,
     rows: Sequence[SourceRow],
     configuration: Mapping[str, Any],
     files: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    source: str = INBOX,
 ) -> str:
     """Write a shard's listing: `rows.parquet` (SOURCE_ROWS) and, of an inbox, `files.parquet` (INBOX_FILES).
 
-    `configuration` says where the rows come from. Returns the shard's name. Raises `StoreError` when another machine
-    gave the name to other rows.
+    `configuration` says where the rows come from, `source` is their source's identity. Returns the shard's
+    name. Raises `StoreError` when another machine gave the name to other rows.
     """
     content = hashlib.sha256(b"".join(row_digest(row) for row in rows)).hexdigest()[:16]
     plan = Plan(
         kind=KIND,
-        name=(source_of(factory, shard), shard),
+        name=(source, shard),
         code_version=CODE_VERSION,
         configuration={"shard": shard, **configuration, "rows": content},
     )
@@ -180,7 +176,7 @@ def write_shard(
             write_table(table_of(files, INBOX_FILES), draft.folder / "files.parquet")
         draft.data_version = content
         draft.summary = {"rows": len(rows)}
-        if not factory.store.claim(f"{KIND}/{source_of(factory, shard)}/{shard}", plan.fingerprint):
+        if not factory.store.claim(f"{KIND}/{source}/{shard}", plan.fingerprint):
             raise StoreError(
                 f"{shard}: another machine cuts shards into {factory.config.store} and gave this name to other rows; "
                 "run again when it is done: no row is lost."
@@ -193,18 +189,12 @@ def _listing(rows: Sequence[SourceRow]) -> pa.Table:
     return pa.table(columns, schema=SOURCE_ROWS)
 
 
-def row_digest(row: SourceRow) -> bytes:
-    """What a row says, whatever its position: 16 bytes."""
-    text = "\0".join((row.image, row.caption or "", row.reason or "", row.path or ""))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def listings(graph: Graph) -> dict[str, Artifact]:
     """By shard, the listing of each, in their order: the configured source's, then the inbox's."""
 
     def listed() -> dict[str, Artifact]:
         found: dict[str, Artifact] = {}
-        for source in sources_of(graph.factory):
+        for source in sources_of(graph):
             for listing in graph.view.artifacts(KIND, source, None):
                 found.setdefault(listing.manifest.configuration["shard"], listing)
         return found
@@ -219,7 +209,8 @@ def _reader_in_words(configuration: Mapping[str, Any]) -> str:
 
 
 def _source(graph: Graph, key: Key) -> dict[str, Any]:
-    return {"reader": graph.config.pairs.fingerprinted() if graph.config.pairs is not None else {}}
+    source = source_in(graph)
+    return {"reader": dict(source.reader) if source is not None else {}}
 
 
 SHARDS = Stage(

@@ -3,7 +3,7 @@
 Rows are streamed: COCO's 566,747 training captions need little more memory than a small set's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from caploom.readers.registry import Reader
 from caploom.readers.source_version import source_version
 from caploom.stages.evaluation_sets import draw, evaluated_images, evaluation_set, refuse_undrawn
 from caploom.stages.graph import Graph, graph_of
+from caploom.stages.known_set import known_configuration
 from caploom.stages.stage import Configuration, Cost, Key, Making, Ref, Stage
 from caploom.stages.training_set import ORDER_SEED
 from caploom.storage.records import FAILURES, TRAINING_ROWS
@@ -137,7 +138,11 @@ def _used_by(graph: Graph, keys: Sequence[Key]) -> int:
 def _configuration(graph: Graph, key: Key) -> Configuration:
     reader = graph.config.target_sets[key[0]]
     refuse_undrawn(reader)
-    return graph.fact(("target set", key), lambda: {"source": source_version(reader)})
+
+    def identity(settings: Mapping[str, Any]) -> Configuration:
+        return {"source": source_version(reader, settings)}
+
+    return graph.fact(("target set", key), lambda: known_configuration(graph, KIND, key[0], reader, identity))
 
 
 TARGET_SET = Stage(

@@ -22,7 +22,7 @@ from caploom.stages.checks import ORPHAN_FREE, ROWS_ACCOUNTED, CheckOutcome, acc
 from caploom.stages.exclusions import exclusion_refs, known_exclusions
 from caploom.stages.graph import Graph, graph_of
 from caploom.stages.raw_pairs import ingested_shards, raw_captions_in
-from caploom.stages.scores import load_clip_scorer
+from caploom.stages.scores import scorer_of
 from caploom.stages.sheared import tables_of
 from caploom.stages.stage import Alike, Checks, Configuration, Cost, Key, Making, Piece, Ref, Stage, Tools, by_rows
 from caploom.stages.words import filters_in_words, mix_in_words
@@ -84,7 +84,7 @@ def _merge_here(
     settings = factory.config.merge
     spill = settings.spill or draft.folder
     with Buckets(pairs, sheared, spill, seed=ORDER_SEED, memory=settings.memory_bytes) as buckets:
-        context = FilterContext(factory.store, recipe.name, recipe.captioners, load_clip_scorer)
+        context = FilterContext(factory.store, recipe.name, recipe.captioners, scorer_of(factory))
         filters = prepare_filters(recipe.filters, Passes(buckets.scan), context, left_out)
         json = factory.config.training_json
         tally = write_training_set(buckets, filters, recipe.mix, draft.folder, json=json, progress=progress)

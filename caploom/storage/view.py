@@ -73,6 +73,16 @@ class StoreView:
         found = (self.read(address) for address in self.addresses(kind, *name))
         return [artifact for artifact in found if artifact is not None]
 
+    def readable(self, kind: str, *name: str | None) -> list[Artifact]:
+        """The same without those whose manifests are damaged, for whoever does not ask for one of them."""
+        found = []
+        for address in self.addresses(kind, *name):
+            try:
+                found.append(self.read(address))
+            except StoreError:
+                continue
+        return [artifact for artifact in found if artifact is not None]
+
     def newest(self, kind: str, *name: str | None) -> Artifact | None:
         """The newest of them."""
         return max(self.artifacts(kind, *name), key=_age, default=None)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from caploom.common.hashing import fingerprint
+from caploom.images.moves import STAYED, Moves
 from caploom.training.identity import trainer_identity
 from caploom.training.settings import TrainerSettings
 
@@ -23,6 +24,7 @@ class TrainingJob(_Message):
     state: Path | None = Field(default=None, description="Folder of the states to resume from; None writes none.")
     initial: Path | None = Field(default=None, description="Checkpoint folder to start from, as fine-tuning does.")
     resized: list[Path] = Field(default=[], description="Folders of resized images (`caploom.stages.resized_images`).")
+    moves: Moves = Field(default=STAYED, description="Where the training set's images are now.")
 
     @property
     def fingerprint(self) -> str:

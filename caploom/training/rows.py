@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from caploom.common.text import first_line
 from caploom.errors import TrainingError
+from caploom.images.moves import STAYED, Moves
 from caploom.storage.records import TRAINING_ROWS
 from caploom.training.drawing import draw_one, draw_several, random_sentence
 from caploom.training_set.settings import Drawing
@@ -33,12 +34,19 @@ _COLUMNS = ["image_id", "path", "captions", "weights"]
 class TrainingRows:
     """The rows of a training set's files, numbered in the order given; `drawing` is the mix's.
 
-    Only footers are read here. Raises `TrainingError` when a file is not a training set or there are no rows.
+    `moves` says where their images are now. Only footers are read here. Raises `TrainingError` when a file is
+    not a training set or there are no rows.
     """
 
     def __init__(
-        self, training_set: Sequence[Path], *, window_rows: int = WINDOW_ROWS, window_bytes: int = WINDOW_BYTES
+        self,
+        training_set: Sequence[Path],
+        *,
+        window_rows: int = WINDOW_ROWS,
+        window_bytes: int = WINDOW_BYTES,
+        moves: Moves = STAYED,
     ) -> None:
+        self._moves = moves
         self.files = [Path(file) for file in training_set]
         footers = [_footer(file) for file in self.files]
         self.drawing = _drawing(self.files, footers)
@@ -73,7 +81,7 @@ class TrainingRows:
 
     def read(self, files: Sequence[int]) -> "Window":
         """The rows of some files, in memory."""
-        tables = [_read_file(self.files[file], self.drawing) for file in files]
+        tables = [self._moves.of_table(_read_file(self.files[file], self.drawing)) for file in files]
         numbers = [np.arange(self._starts[file], self._starts[file + 1]) for file in files]
         return Window(pa.concat_tables(tables).combine_chunks(), np.concatenate(numbers), self.drawing)
 

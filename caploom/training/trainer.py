@@ -47,7 +47,7 @@ def train(job: TrainingJob, report: Callable[[TrainingEvent], None]) -> Training
     processes = Processes.current(job.settings.device)
     if job.settings.precision == "fp16" and processes.device.type == "cpu":
         raise TrainingError("The precision fp16 needs a GPU; set the trainer's precision to fp32 or bf16.")
-    rows = TrainingRows(job.training_set)
+    rows = TrainingRows(job.training_set, moves=job.moves)
     objective = create_objective(job.settings, seed=job.seed, initial=job.initial)
     # Layers with randomness (dropout, stochastic depth) follow the seed too; the caller's generator is left alone.
     with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):

@@ -6,6 +6,7 @@ import dagster as dg
 
 from caploom.common.progress import track
 from caploom.questions.gallery_rows import training_gallery
+from caploom.stages.moves import moves_of
 from caploom.stages.training_set import TRAINING_SET, merge_training_set
 from dagster_project.assets.dependencies import ByHand, FactoryAssets
 from dagster_project.assets.materialization import result, user_errors
@@ -31,7 +32,7 @@ def training_set_assets(assets: FactoryAssets) -> list[dg.AssetsDefinition]:
             with track(f"training_set [{recipe.name}]", "captions") as bar:
                 artifact = merge_training_set(graph, recipe, bar.part())
             checks = TRAINING_SET.checks.run(graph, artifact)
-            pictures = gallery(training_gallery(artifact))
+            pictures = gallery(training_gallery(artifact, moves=moves_of(graph)))
             filters = ", ".join(step.filter for step in recipe.filters) or "none"
             metadata: dict[str, Any] = {"gallery": pictures, "mix": recipe.mix.strategy, "filters": filters}
             metadata["duplicates"] = dg.MetadataValue.json(artifact.manifest.summary["duplicates"])

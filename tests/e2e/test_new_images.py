@@ -25,7 +25,8 @@ from caploom.questions.results.data_versions import data_versions
 from caploom.stages.captions import read_captions
 from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingested_shards, read_pairs
-from caploom.stages.shards import INBOX, list_shards, shard_rows
+from caploom.stages.shards import INBOX, list_shards
+from caploom.stages.source_rows import shard_rows
 from caploom.stages.stage import Ref
 from caploom.storage.records import image_identity
 from caploom.storage.tables import read_table

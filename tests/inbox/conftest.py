@@ -12,7 +12,8 @@ from caploom.config.factory import Factory
 from caploom.config.factory_config import parse_config
 from caploom.inbox.scan import InboxScan, scan_inbox
 from caploom.readers.source_row import SourceRow
-from caploom.stages.shards import INBOX, list_shards, shard_rows
+from caploom.stages.shards import INBOX, list_shards
+from caploom.stages.source_rows import shard_rows
 
 
 def picture(number: int) -> bytes:

@@ -55,6 +55,25 @@ def test_every_kind_of_artifact_comes_out_the_same_and_the_store_is_left_as_it_w
     assert snapshot(made.folder) == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("shards", ()),
+        ("raw_pairs", ()),
+        ("captions", ()),
+        ("training_set", ("sheared",)),
+        ("checkpoint", ("sheared",)),
+        ("finetuned_checkpoint", ("sheared",)),
+        ("retrieval_metrics", ("sheared",)),
+    ],
+)
+def test_a_factory_in_another_place_reproduces_what_was_made_in_the_first(made, again, tmp_path, kind, name):
+    shutil.copytree(made.folder, tmp_path / "elsewhere")
+    moved = factory_of(tmp_path / "elsewhere", made.settings)
+    result = again(moved, moved.store.list(kind, *name)[0])
+    assert result.is_same, verdict_text(result)
+
+
 def test_the_present_yaml_need_not_be_the_one_of_then(made: Made, again: Any) -> None:
     settings = json.loads(json.dumps(made.settings))
     settings["name"] = "another"

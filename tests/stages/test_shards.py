@@ -4,7 +4,8 @@ import pytest
 
 from caploom.errors import StoreError
 from caploom.stages.graph import Graph
-from caploom.stages.shards import create_new_shards, shard_names, shard_rows
+from caploom.stages.shards import create_new_shards, shard_names
+from caploom.stages.source_rows import shard_rows
 from caploom.stages.stage import Ref
 
 

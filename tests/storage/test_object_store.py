@@ -23,10 +23,10 @@ from caploom.stages.raw_pairs import ingest_shard
 from caploom.stages.shards import (
     create_new_shards,
     list_shards,
-    shard_rows,
     source_fingerprint,
     write_shard,
 )
+from caploom.stages.source_rows import shard_rows
 from caploom.storage import object_store
 from caploom.storage.bucket import Bucket
 from caploom.storage.manifest import MANIFEST

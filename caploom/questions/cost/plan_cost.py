@@ -16,7 +16,7 @@ from caploom.questions.cost.rates import rate_of
 from caploom.readers.picture_book import PictureBookReader
 from caploom.stages.graph import Graph
 from caploom.stages.registry import stages
-from caploom.stages.shards import INBOX, listings, new_rows, next_number, source_of
+from caploom.stages.shards import is_of_inbox, listings, new_rows, next_number
 from caploom.stages.stage import Cost, Key, Ref, Stage
 
 
@@ -102,7 +102,7 @@ def plan_cost(factory: Factory) -> CostPlan:
 
 def _expected_shards(graph: Graph) -> dict[str, int]:
     """The shards that the source's new rows will be cut into, with their rows."""
-    cut = [listing for shard, listing in listings(graph).items() if source_of(graph.factory, shard) != INBOX]
+    cut = [listing for shard, listing in listings(graph).items() if not is_of_inbox(shard)]
     rows = _uncut_rows(graph.factory, sum(listing.manifest.summary["rows"] for listing in cut))
     size, first = graph.config.shard_size, next_number(cut)
     starts = range(0, rows, size)

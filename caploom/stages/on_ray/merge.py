@@ -21,7 +21,7 @@ from caploom.common.ray_cluster import connected
 from caploom.config.factory import Factory
 from caploom.config.recipes import Recipe
 from caploom.errors import CaploomError, ClusterError
-from caploom.stages.scores import load_clip_scorer
+from caploom.stages.scores import scorer_of
 from caploom.storage.records import DROPPED
 from caploom.storage.store import Artifact, Draft
 from caploom.training_set.buckets import CAPTIONS_OF_IMAGES, COPIES, count_buckets, source_names
@@ -215,7 +215,7 @@ class _Run:
         rows_in = sum(each.rows_in for each in cuts)
         shared = self._cluster.put(cuts)
         scan = _ClusterScan(self._cluster, self._job, shared, count)
-        context = FilterContext(self._factory.store, recipe.name, recipe.captioners, load_clip_scorer)
+        context = FilterContext(self._factory.store, recipe.name, recipe.captioners, scorer_of(self._factory))
         filters = prepare_filters(recipe.filters, scan, context, left_out)
         json = self._factory.config.training_json
         tally = Tally()
