@@ -33,7 +33,7 @@ def write_captions(graph: Graph, captioners: Iterable[str], shear: str, out: Pat
 
     Example:
         >>> write_captions(Graph(factory), ["colours"], "first", Path("captions.jsonl"))
-        14
+        15
     """
     write = _writer(out)
     with full_disk_explained(out.parent, "captions cannot be written", "make room and run again"):

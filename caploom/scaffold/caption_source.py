@@ -10,19 +10,19 @@ from typing import Any
 import yaml
 
 from caploom.captioning.backend import load_backend
-from caploom.captioning.presets import preset_named
 from caploom.common.progress import track
 from caploom.config.factory import Factory
 from caploom.config.factory_config import FactoryConfig, load_config, parse_config
 from caploom.errors import CaploomError, ConfigError
 from caploom.exports.caption_files import check_form, write_captions
 from caploom.questions.failures import current_failures
+from caploom.scaffold.captioner_choice import Chosen, choose_captioners
+from caploom.scaffold.look import look
 from caploom.stages.captions import caption_shard
 from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_captioners
-from caploom.storage.paths import exists, is_folder, is_url
 from caploom.storage.writing import write_atomically
 
 CONFIG = "caploom.yaml"
@@ -65,7 +65,12 @@ class Captioned:
 def caption_source(job: CaptionJob, say: Callable[[str], None] = lambda sentence: None) -> Captioned:
     """Caption every picture of a source, and write the captions; what an earlier call has made is used again.
 
-    Raises `CaploomError` when the source holds no picture, or a captioner does not load.
+    Raises `CaploomError` when the source holds no picture, or a captioner does not fit this machine or does not load.
+
+    Example:
+        >>> job = CaptionJob("images", ("demo:tiny-llava",), Path("cats.jsonl"))
+        >>> caption_source(job).captions
+        1
     """
     check_form(job.out)
     path = _write_config(job)
@@ -103,8 +108,8 @@ def _write_config(job: CaptionJob) -> Path:
     settings: dict[str, Any] = {
         "name": "captions",
         "store": ".",
-        "pairs": _reader(job.source),
-        "captioners": {_name(preset): _captioner(preset, job.url) for preset in job.captioners},
+        "pairs": dict(look(job.source).pairs),
+        "captioners": {each.name: _captioner(each, job.url) for each in choose_captioners(job.captioners)},
     }
     if job.shear:
         settings["shears"] = {_SHEAR: [_rule(text) for text in job.shear]}
@@ -119,32 +124,16 @@ def _write_config(job: CaptionJob) -> Path:
     return folder / CONFIG
 
 
-def _reader(source: str) -> dict[str, Any]:
-    place = source if is_url(source) else str(Path(source).absolute())
-    if is_folder(place):
-        return {"reader": "image_folder", "root": place}
-    if not exists(place):
-        raise ConfigError(f"{source}: there is no such folder or file; name the pictures to caption.")
-    if place.lower().endswith(".tar"):
-        return {"reader": "webdataset", "tars": place}
-    if place.lower().endswith(".parquet"):
-        return {"reader": "parquet", "files": place}
-    raise ConfigError(f"{source}: pictures are read from a folder, a .tar or a .parquet; for others write a YAML.")
-
-
-def _name(preset: str) -> str:
-    return preset.rpartition(":")[2]
-
-
-def _captioner(preset: str, url: str | None) -> dict[str, Any]:
-    known = preset_named(preset)
-    if known.get("backend") != "openai":
-        return {"preset": preset}
-    if url is None:
-        raise ConfigError(
-            f"--captioner {preset}: it is on a server; name its address, as in --url http://127.0.0.1:8000/v1."
+def _captioner(chosen: Chosen, url: str | None) -> dict[str, Any]:
+    lacking = chosen.to_fill_in()
+    if url is not None and "url" in lacking:
+        return {"preset": chosen.preset, "url": url}
+    for key, (example, what) in lacking.items():
+        how = (
+            f"give it, as in --url {example}" if key == "url" else "write a YAML with `caploom init` and edit it there"
         )
-    return {"preset": preset, "url": url}
+        raise ConfigError(f"--captioner {chosen.preset}: it lacks `{key}`, {what}; {how}.")
+    return {"preset": chosen.preset}
 
 
 def _check_captioners(config: FactoryConfig) -> None:

@@ -77,15 +77,18 @@ def test_a_shear_and_several_captioners_and_every_form(photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("no-such", *TINY, "--out", "c.jsonl"), "no-such: there is no such folder or file"),
+        (("no-such", *TINY, "--out", "c.jsonl"), "no-such: there is no such file or folder"),
         (("photos", "--captioner", "tiny-lava", "--out", "c.jsonl"), 'There is no preset "tiny-lava"'),
         (("photos", *TINY, "--out", "c.docx"), "c.docx: captions are written as .jsonl, .parquet or .txt"),
         (("photos", *TINY, "--out", "photos.jsonl"), "photos.jsonl: it is a folder already"),
         (("photos", *TINY, "--out", "c.jsonl", "--shear", "first_sentense"), 'did you mean "first_sentence"'),
         (("photos", *TINY, "--out", "c.jsonl", "--shear", "max_words: ["), "--shear 'max_words: ['"),
-        (("photos", "--captioner", "qwen-vl", "--out", "c.jsonl"), "name its address, as in --url"),
-        (("empty", *TINY, "--out", "c.jsonl"), "empty: there is no picture in it"),
-        (("papers", *TINY, "--out", "c.jsonl"), "'a.pdf': by its name it is not an image"),
+        (
+            ("photos", "--captioner", "qwen-vl", "--out", "c.jsonl"),
+            "it lacks `url`, the server's base address; give it, as in --url",
+        ),
+        (("empty", *TINY, "--out", "c.jsonl"), "empty: the folder is empty"),
+        (("papers", *TINY, "--out", "c.jsonl"), "papers: "),
     ],
 )
 def test_a_mistake_is_one_sentence(photos, tmp_path, monkeypatch, arguments, sentence):
