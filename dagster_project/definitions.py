@@ -21,6 +21,7 @@ from dagster_project.assets import (
 )
 from dagster_project.assets.declared import declared_assets
 from dagster_project.assets.dependencies import FactoryAssets
+from dagster_project.everything import everything_job
 from dagster_project.jobs import factory_jobs
 from dagster_project.questions import ask_job
 from dagster_project.resources.captioner_models import CaptionerModels
@@ -34,6 +35,7 @@ from dagster_project.sensors.edited_settings import edited_settings
 from dagster_project.sensors.grown_training_sets import growth_sensors
 from dagster_project.sensors.inbox import inbox_sensors
 from dagster_project.sensors.new_images import new_images_sensor
+from dagster_project.sensors.new_shards import new_shards_sensors
 from dagster_project.settings import settings_asset
 from dagster_project.sharding import cut_shards_job
 from dagster_project.tries import try_job
@@ -63,7 +65,7 @@ def factory_assets(config: FactoryConfig) -> FactoryAssets:
 def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
     """The definitions of a factory; `resource` opens the same factory inside a run."""
     assets = factory_assets(config)
-    jobs = [*factory_jobs(assets), cut_shards_job, ask_job, try_job]
+    jobs = [*factory_jobs(assets), everything_job, cut_shards_job, ask_job, try_job]
     return dg.Definitions(
         assets=[
             settings_asset(config),
@@ -72,6 +74,7 @@ def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.De
         ],
         jobs=jobs,
         sensors=[
+            *new_shards_sensors(config, jobs),
             new_images_sensor(jobs),
             edited_settings,
             *inbox_sensors(config, jobs),

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from caploom.questions.results.latest_results import latest_results
 from caploom.questions.results.made import made_so_far
 from caploom.questions.results.terminal import made_text, results_text
 from caploom.report.make import ABLATION_REPORT, make_report
-from caploom.stages.shards import create_new_shards, shard_names
+from caploom.stages.shards import shard_names
 from caploom.stages.sheared import SHEARED
 from caploom.stages.training_set import TRAINING_SET
 from dagster_project.definitions import definitions_of, factory_assets
@@ -38,6 +38,7 @@ from dagster_project.jobs import CAPTION_SHARDS, REPORT, RUN_RECIPE
 from dagster_project.layout import RECIPE, asset_key, partition_axis
 from dagster_project.left_over_runs import HEADLESS_TAG, only_headless_run
 from dagster_project.partitions import SHARD, shard_range_tags
+from dagster_project.sharding import cut_new_shards
 from dagster_project.tags import captioner_tags, recipe_tags
 
 # Dagster's own log has a line per step state, but a person at a terminal needs the progress bars and the failures.
@@ -47,12 +48,22 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class HeadlessRun:
     """Runs a factory's jobs one after another and collects what failed."""
 
-    def __init__(self, path: Path, seeds: list[int] | None, until: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seeds: list[int] | None,
+        until: str | None = None,
+        *,
+        instance: dg.DagsterInstance | None = None,
+        say: Callable[[str], None] = click.echo,
+    ) -> None:
+        """Open the factory; `instance` by default is the factory's own, and `say` reports what the inbox did."""
+        self._say = say
         self._config = load_config(path, seeds=seeds)
         self._assets = factory_assets(self._config)
         self._steps = self._assets.stages if until is None else self._assets.back_from(until)
         self._definitions = definitions_of(path, seeds=seeds)
-        self._instance = open_instance(self._config)
+        self._instance = instance or open_instance(self._config)
         self.factory = Factory.from_config(self._config)
         self.failures: list[str] = []
 
@@ -107,13 +118,10 @@ class HeadlessRun:
                 yield names[0], names[-1]
 
     def _add_shards(self) -> None:
-        create_new_shards(self.factory)
         for scan in take_everything(self.factory):
             for sentence in scan.messages:
-                click.echo(printable(sentence))
-        known = self._instance.get_dynamic_partitions(SHARD)
-        names = shard_names(self.factory)
-        self._instance.add_dynamic_partitions(SHARD, [name for name in names if name not in known])
+                self._say(printable(sentence))
+        self._instance.add_dynamic_partitions(SHARD, cut_new_shards(self.factory, self._instance))
 
     def _execute(
         self, job: str, axis: str | None, *, partition_key: str | None = None, tags: Mapping[str, str] | None = None

@@ -17,13 +17,16 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import dagster as dg
 
 from caploom.commands.user_errors import runs_factory
-from caploom.config.factory_config import DEMO_CONFIG, load_config
+from caploom.config.factory import Factory
+from caploom.config.factory_config import DEMO_CONFIG, FactoryConfig, load_config
 from caploom.errors import CaploomError
 from dagster_project.definitions import CONFIG_VARIABLE
 from dagster_project.instance import instance_home
 from dagster_project.report_pages import URL_VARIABLE, serving_reports
+from dagster_project.sharding import shards_at_the_start
 
 _CHECKOUT = Path(__file__).parents[1] / "workspace.yaml"
 WORKSPACE = _CHECKOUT if _CHECKOUT.exists() else Path(__file__).with_name("workspace.yaml")
@@ -47,6 +50,7 @@ def serve(path: Path, *, host: str, port: int) -> int:
     home = os.environ.get("DAGSTER_HOME") or str(instance_home(config))
     _check_address(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    _prepare_shards(path, config, home)
     click.echo(f"Starting Dagster on {path} ...")
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--log-level", "warning"]
     with _stop_requests() as stops, serving_reports(config.store, host) as reports:
@@ -62,6 +66,17 @@ def serve(path: Path, *, host: str, port: int) -> int:
             return _attend(child, stops, url, reports)
         finally:
             _end_group(child)
+
+
+def _prepare_shards(path: Path, config: FactoryConfig, home: str) -> None:
+    """Have the source's shards there when the page opens; of a source that cannot be read it is said."""
+    if config.pairs is None:
+        return
+    with dg.DagsterInstance.from_config(home) as instance:
+        try:
+            shards_at_the_start(Factory.from_config(config), instance)
+        except CaploomError as error:
+            click.echo(f"{path}: the source has no shards yet: {error}", err=True)
 
 
 @contextmanager
