@@ -116,7 +116,7 @@ def _found(place: str, recognized: Recognized, sample: Sample) -> Found:
     images, complete = listed if listed is not None else (sample.images, sample.complete)
     return Found(
         place,
-        recognized.what,
+        recognized.what.removesuffix(f" ({name_of(place)})"),
         recognized.pairs,
         images,
         not complete,

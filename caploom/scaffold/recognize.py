@@ -104,10 +104,8 @@ def of_table(table: str, images: str | None = None, listing: Listing | None = No
         raise SourceError(_no_image_there(table, look, images))
     remarks = [f"{name_of(table)}: {look.remark}."] if look.remark else []
     pairs = {"reader": look.reader, "root": placed.root, "captions": table, **look.keys, **placed.keys}
-    what = f"{look.what} in {name_of(table)}"
-    if "downloaded_as" in placed.keys:
-        what += f", with downloads named {placed.keys['downloaded_as']}"
-    return Recognized(what, pairs, tuple(remarks), splits=look.splits)
+    named = f", with downloads named {placed.keys['downloaded_as']}" if "downloaded_as" in placed.keys else ""
+    return Recognized(f"{look.what}{named} ({name_of(table)})", pairs, tuple(remarks), splits=look.splits)
 
 
 def _placed(table: str, look: TableLook, images: str | None, listing: Listing | None) -> Placed | None:
