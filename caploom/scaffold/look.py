@@ -36,9 +36,9 @@ def look(place: str, images: str | None = None) -> Found:
         >>> look("images").what
         'a folder of images with texts'
     """
-    place, images = _whole(place), None if images is None else _whole(images)
     if not is_text(place):
-        raise SourceError(f"{as_text(place)}: its name is not UTF-8, which a YAML cannot hold; rename it.")
+        raise SourceError(f"{as_text(place)}: its name is not UTF-8, as a YAML is; rename it.")
+    place, images = _whole(place), None if images is None else _whole(images)
     if not exists(place):
         raise SourceError(f"{place}: there is no such file or folder; correct its path.")
     if images is not None and not is_folder(images):
@@ -64,6 +64,7 @@ def look(place: str, images: str | None = None) -> Found:
 
 
 def _whole(place: str) -> str:
+    place = place.removeprefix("file://")
     if is_url(place):
         return place.rstrip("/") if not place.endswith("://") else place
     return str(Path(place).expanduser().resolve())
@@ -76,7 +77,7 @@ def _of_file(uri: str, images: str | None) -> Recognized:
     if suffix == ".tar":
         return Recognized("webdataset's tar", {"reader": "webdataset", "tars": uri})
     if suffix == ".parquet" and (keys := look_at_parquet(uri)) is not None:
-        return Recognized("a Parquet file with images in it", {"reader": "parquet", "files": uri, **keys})
+        return Recognized("a Parquet file that holds images", {"reader": "parquet", "files": uri, **keys})
     if suffix in TABLE_SUFFIXES:
         return of_table(uri, images, Listing.of(images or folder_of(uri)) if is_url(uri) else None)
     if suffix in IMAGE_SUFFIXES:
@@ -108,11 +109,14 @@ def _sample(recognized: Recognized, listing: Listing | None) -> Sample:
 
 
 def _found(place: str, recognized: Recognized, sample: Sample) -> Found:
+    for key, value in recognized.pairs.items():
+        if isinstance(value, str) and not is_text(value):
+            raise SourceError(f"{place}: the name {as_text(value)} ({key}) is not UTF-8, as a YAML is; rename it.")
     listed = recognized.images
     images, complete = listed if listed is not None else (sample.images, sample.complete)
     return Found(
         place,
-        recognized.what,
+        recognized.what.removesuffix(f" ({name_of(place)})"),
         recognized.pairs,
         images,
         not complete,
@@ -129,7 +133,7 @@ def _of_rows(sample: Sample) -> list[str]:
         becomes = "is not there, and becomes a failed row" if sample.missing == 1 else "are not there: failed rows"
         remarks.append(f"Of its first {counted(sample.looked_up, 'images')} {sample.missing:,} {becomes}.")
     if sample.captions and sample.uncaptioned:
-        remarks.append(f"{counted(sample.uncaptioned, 'images')} without a caption get only those of the captioners.")
+        remarks.append(f"Without a caption: {counted(sample.uncaptioned, 'images')}, for which captioners alone write.")
     for reason, count in sample.faults.most_common(5):
         remarks.append(f"{counted(count, 'rows')} cannot be used ({reason}), such as: {sample.examples[reason]}")
     return remarks

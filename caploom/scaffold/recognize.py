@@ -92,7 +92,7 @@ def parquet(listing: Listing) -> Recognized | None:
         place = _pattern(chosen, training, listing.folder)
         others = ", ".join(sorted(split or "files without a split" for split in splits if split != training))
         remarks.append(f"Its split {training} is read; beside it there is {others}.")
-    what = f"{counted(len(chosen), 'Parquet files')} with images in them"
+    what = f"{counted(len(chosen), 'Parquet files')} that hold images"
     return Recognized(what, {"reader": "parquet", "files": place, **keys}, tuple(remarks))
 
 
@@ -104,10 +104,8 @@ def of_table(table: str, images: str | None = None, listing: Listing | None = No
         raise SourceError(_no_image_there(table, look, images))
     remarks = [f"{name_of(table)}: {look.remark}."] if look.remark else []
     pairs = {"reader": look.reader, "root": placed.root, "captions": table, **look.keys, **placed.keys}
-    what = f"{look.what} in {name_of(table)}"
-    if "downloaded_as" in placed.keys:
-        what += f", with downloads named {placed.keys['downloaded_as']}"
-    return Recognized(what, pairs, tuple(remarks), splits=look.splits)
+    named = f", with downloads named {placed.keys['downloaded_as']}" if "downloaded_as" in placed.keys else ""
+    return Recognized(f"{look.what}{named} ({name_of(table)})", pairs, tuple(remarks), splits=look.splits)
 
 
 def _placed(table: str, look: TableLook, images: str | None, listing: Listing | None) -> Placed | None:
@@ -137,9 +135,17 @@ class _Files:
         if listing is not None and listing.complete and uri.startswith(listing.folder.rstrip("/") + "/"):
             return False
         if uri not in self._remembered:
-            self._requests += is_url(uri)
-            self._remembered[uri] = self._requests <= _MOST_REQUESTS and exists(uri) and not is_folder(uri)
+            self._remembered[uri] = self._ask(uri)
         return self._remembered[uri]
+
+    def _ask(self, uri: str) -> bool:
+        if not is_url(uri):
+            try:
+                return Path(uri).is_file()
+            except (OSError, ValueError):  # a name that is too long, or has a character that no name has
+                return False
+        self._requests += 1
+        return self._requests <= _MOST_REQUESTS and exists(uri) and not is_folder(uri)
 
 
 def _above_absolute(paths: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
 
+from caploom.errors import SourceError
 from caploom.images.location import Location
 from caploom.readers.source_row import SourceRow
 from caploom.storage.paths import exists
@@ -68,5 +69,12 @@ def sample_rows(rows: Iterable[SourceRow], *, far: bool) -> Sample:
     for path in islice(seen, _FAR_LOOKED_UP if far else _LOOKED_UP):
         uri = Location.parse(path).uri
         sample.looked_up += 1
-        sample.missing += not exists(uri)
+        sample.missing += not _is_there(uri)
     return sample
+
+
+def _is_there(uri: str) -> bool:
+    try:
+        return exists(uri)
+    except SourceError:  # a name that is too long, for one
+        return False

@@ -96,6 +96,8 @@ def _of_karpathy(uri: str) -> TableLook:
         splits[str(split)] += 1
         if isinstance(name, str) and len(images) < MOST_RECORDS:
             images.append((number, f"{folder}/{name}" if folder else name))
+    if not images:
+        raise SourceError(f'{uri}: none of its "images" has a "filename", so it leads to no file; correct it.')
     chosen = [split for split in ("train", "restval") if split in splits] or [splits.most_common(1)[0][0]]
     split = chosen[0] if len(chosen) == 1 else chosen
     keys = {} if split == "test" else {"split": split}

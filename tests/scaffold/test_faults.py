@@ -85,6 +85,12 @@ def test_a_file_of_another_kind(name, sentence, refused, tmp_path):
         ("[{", "the JSON ends in the middle after row 0"),
         ([{"id": 1, "name": "Ann"}], "no column has paths or URLs of images (columns: id, name)"),
         ({"a": 1}, "it is a JSON object, but neither COCO's"),
+        ({"images": [{"filename": 7, "split": "train", "sentences": []}]}, 'none of its "images" has a "filename"'),
+        ({"images": [{"filename": "0.png", "sentences": []}]}, "none of the files that it names"),
+        ([{"image": "y" * 300 + ".png"}, {"image": "x/" * 1_000 + ".png"}], "none of the files that it names"),
+        ([{"image": "\0.png"}, {"image": "\ud800.png"}, {"image": "../../../etc/passwd"}], "none of the files"),
+        ([[1], 2, None, "x"], "there is no record in it"),
+        ([{"image": ["a.png"]}], "no column has paths or URLs of images"),
         ([{"image": "gone.png", "caption": "x"}], "none of the files that it names, such as 'gone.png', was found"),
         ([{"image": url(0), "caption": "x"}], "download them first, such as with img2dataset"),
         (
@@ -118,7 +124,15 @@ def test_a_path_that_does_not_exist(refused, tmp_path):
 def test_a_name_that_a_yaml_cannot_hold(refused, tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     write(folder, {"0.png": png(0)})
-    assert "its name is not UTF-8, which a YAML cannot hold; rename it" in refused(folder)
+    assert "its name is not UTF-8, as a YAML is; rename it" in refused(folder)
+
+
+def test_a_table_or_a_column_whose_name_a_yaml_cannot_hold(refused, tmp_path):
+    odd = os.fsdecode(b"caf\xe9.csv")
+    write(tmp_path / "data", {odd: "image\n0.png\n", "0.png": png(0)})
+    assert "rename it" in refused(tmp_path / "data" / odd)
+    write(tmp_path / "more", {"a.jsonl": '{"\\ud800": "0.png"}', "0.png": png(0)})
+    assert "the name ? (image_key) is not UTF-8" in refused(tmp_path / "more" / "a.jsonl")
 
 
 @pytest.mark.parametrize("place", ["nothing://bucket/a", "memory://nowhere/at/all", "http://127.0.0.1:9/a/"])
@@ -162,7 +176,7 @@ def test_odd_files_and_lacking_captions_are_said_and_the_rest_is_read(init, tmp_
     write(place, {"2.svg": "<svg/>", "b.txt": "of nothing"})
     result = init(place)
     assert result.exit_code == 0
-    assert "1 image without a caption" in result.output
+    assert "Without a caption: 1 image, for which captioners alone write." in result.output
     assert "1 row cannot be used (not_an_image), such as: 'a.pdf': by its name it is not an image" in result.output
     assert "(svg_not_accepted)" in result.output
     assert "(no_image)" in result.output
@@ -203,12 +217,25 @@ def test_of_a_large_folder_as_much_is_looked_at_as_takes_seconds(init, tmp_path,
     assert "at least 3 images, at least 3 captions" in init(folder, "--force").output
 
 
+def test_a_table_that_cannot_be_used_is_said_and_the_images_beside_it_are_read(init, tmp_path):
+    write(tmp_path / "data", {"0.png": png(0), "captions.json": '[{"image": "gone.png", "caption": "x"}]'})
+    result = init(tmp_path / "data")
+    assert load_config(tmp_path / "mine.yaml").pairs.reader == "image_folder"
+    assert f"Not used: {tmp_path}/data/captions.json: a table (.json) of images and captions, and none" in result.output
+
+
 def test_a_second_call_finds_the_same_as_the_first(init, tmp_path):
     place, _ = photos(tmp_path / "data")
     first = init(place, out=place / "caploom.yaml")
     second = init(place, "--force", out=place / "caploom.yaml")
     assert first.output == second.output
     assert "Not used" not in second.output
+
+
+def test_a_file_url_is_a_path(init, tmp_path):
+    place, _ = photos(tmp_path / "data")
+    assert init(f"file://{place}").exit_code == 0
+    assert load_config(tmp_path / "mine.yaml").pairs.root == str(place)
 
 
 def test_hashes_are_not_confused(init, tmp_path):
