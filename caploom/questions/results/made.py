@@ -52,7 +52,7 @@ def made_so_far(factory: Factory | Graph) -> Made:
 
     Example:
         >>> [(each.captioner, each.captions) for each in made_so_far(factory).captioners]
-        [('colours', 10)]
+        [('colours', 15)]
     """
     graph = graph_of(factory)
     return Made(
