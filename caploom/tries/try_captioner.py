@@ -107,7 +107,7 @@ def _shears(factory: Factory, captioner: str) -> dict[str, list[ShearStep]]:
 
 
 def _first_shard(factory: Factory) -> str:
-    """The first shard; rows are cut into shards only if there is none yet, and an inbox's only if there is no source."""
+    """The first shard. Rows are cut only if there is none yet, and those of an inbox only if the source has none."""
     names = shard_names(factory) or create_new_shards(factory)
     if not names:
         take_everything(factory)
