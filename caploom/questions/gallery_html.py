@@ -10,7 +10,7 @@ _STYLE = """
 .caploom-gallery th { text-align: left; font-weight: 600; border-bottom: 1px solid #8888; padding: 4px 12px; }
 .caploom-gallery td { text-align: left; vertical-align: top; max-width: 28em; padding: 8px 12px;
     border-bottom: 1px solid #8883; white-space: pre-wrap; overflow-wrap: anywhere; }
-.caploom-gallery img { image-rendering: auto; border-radius: 3px; display: block; }
+.caploom-gallery img { border-radius: 3px; display: block; }
 .caploom-gallery .cut { opacity: 0.45; }
 .caploom-gallery .failed { color: #b3261e; }
 """
@@ -42,7 +42,7 @@ def text_html(text: str, style: str = "") -> str:
 def picture_html(path: str) -> str:
     """A small picture, or a word where it is gone."""
     uri = thumbnail_uri(path)
-    return f'<img src="{uri}" alt="{escape(path)}">' if uri else "(gone)"
+    return f'<img src="{uri}" alt="image">' if uri else "(gone)"
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -107,10 +107,9 @@ def _shears(factory: Factory, captioner: str) -> dict[str, list[ShearStep]]:
 
 
 def _first_shard(factory: Factory) -> str:
-    """The first shard; rows are cut into shards only if there is none yet."""
-    names = shard_names(factory)
+    """The first shard. Rows are cut only if there is none yet, and those of an inbox only if the source has none."""
+    names = shard_names(factory) or create_new_shards(factory)
     if not names:
-        create_new_shards(factory)
         take_everything(factory)
         names = shard_names(factory)
     if not names:

@@ -1,5 +1,7 @@
 """Trying a captioner: what it costs, what is kept of it, and how it is shown."""
 
+import uuid
+
 import pytest
 from asked_factory import captioned, write_factory
 from PIL import Image
@@ -100,6 +102,17 @@ def test_what_captions_and_names_say_is_text_on_the_page(load, tmp_path):
     assert "src=" in page and "http" not in page.replace("http-equiv", "")
     assert "<script" not in tried._repr_markdown_()
     assert "\x1b" not in repr(tried)
+
+
+def test_a_try_in_a_bucket_is_there_for_another_machine(load, write_source, make_factory, monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "mirror"))
+    source, store = write_source(4), f"memory://{uuid.uuid4().hex}"
+    first = try_captioner(make_factory(source, store=store), "colours", 2, load=load)
+    monkeypatch.setenv("CAPLOOM_MIRROR", str(tmp_path / "another mirror"))
+    factory = make_factory(source, store=store)
+    assert try_captioner(factory, "colours", 2, load=nothing).images == first.images
+    made = caption_shard(factory, "colours", "shard-00000", ColourBackend)
+    assert made.manifest.summary["generated"] == 2
 
 
 def test_a_mistake_is_said_before_anything_is_cut(write_source, make_factory):
