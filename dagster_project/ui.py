@@ -20,6 +20,7 @@ import click
 import dagster as dg
 
 from caploom.commands.user_errors import runs_factory
+from caploom.common.child_processes import child_environment
 from caploom.config.factory import Factory
 from caploom.config.factory_config import DEMO_CONFIG, FactoryConfig, load_config
 from caploom.errors import CaploomError
@@ -58,7 +59,7 @@ def serve(path: Path, *, host: str, port: int) -> int:
         child = subprocess.Popen(
             [*command, "--host", host, "--port", str(port)],
             cwd=WORKSPACE.parent,
-            env={**os.environ, **variables, "PYTHONWARNINGS": _warning_filters()},
+            env=child_environment({**os.environ, **variables, "PYTHONWARNINGS": _warning_filters()}),
             # A separate process group: a Ctrl-C reaches it once, from here, and its children can be found at the end.
             start_new_session=True,
         )

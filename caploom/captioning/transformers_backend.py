@@ -237,6 +237,11 @@ def _load(settings: TransformersCaptioner, location: str, family: type[Family] |
                 "code, then write trust_remote_code: true and the revision that you read, or serve it and use backend: "
                 "openai."
             ) from None
+        if isinstance(error, ImportError) and "num2words" in str(error):
+            raise CaptionerError(
+                f"{settings.model}: SmolVLM's processor needs num2words; install it with "
+                "pip install 'caploom[smolvlm]'."
+            ) from None
         raise CaptionerError(f"{settings.model}: the model does not load ({first_line(error)}).") from error
     except (AttributeError, NameError, RuntimeError, AssertionError) as error:
         if settings.trust_remote_code:

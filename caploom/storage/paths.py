@@ -37,6 +37,9 @@ def resolve_store(value: Any, info: ValidationInfo) -> Any:
 UriOrPath = Annotated[str, BeforeValidator(resolve_uri)]
 """The type of a YAML key that names a local path or a URL."""
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""The extra of Caploom that reads URLs of a scheme."""
+
 _MOST_FOLDERS = 65_536  # kept in memory
 
 
@@ -174,7 +177,9 @@ def file_system(uri: str) -> tuple["AbstractFileSystem", str]:
         return cast("tuple[AbstractFileSystem, str]", fsspec.core.url_to_fs(uri))
     except ImportError as error:
         scheme = uri.partition("://")[0]
-        raise SourceError(f"{uri}: reading {scheme}:// needs a package that is not installed ({error}).") from None
+        extra = _EXTRAS.get(scheme)
+        how = f"; pip install 'caploom[{extra}]'" if extra else f" ({error})"
+        raise SourceError(f"{uri}: {scheme}:// needs a package that is not installed{how}.") from None
     except ValueError as error:
         raise SourceError(f"{uri}: this URL cannot be read ({error}); correct it.") from None
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from caploom.common.child_processes import child_environment
 from caploom.training.job import TrainingJob
 
 _PATIENCE = 20.0  # seconds from SIGTERM to SIGKILL
@@ -47,7 +48,7 @@ def started(
     job: TrainingJob, folder: Path, node: Node, *, module: str, environment: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """This machine's launcher, running `module` on `folder`; none of its processes outlives the block."""
-    surroundings = {**os.environ, **_environment(job), **(environment or {})}
+    surroundings = child_environment({**os.environ, **_environment(job), **(environment or {})})
     with (folder / node.log).open("wb") as log:
         process = subprocess.Popen(
             _command(job, folder, module, surroundings, node),

@@ -5,6 +5,8 @@ Tiny models with random weights, built by `tiny_models`, saved as folders and lo
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -251,6 +253,21 @@ def test_a_chat_template_begins_a_text_once(name, folder_of, refs):
     whole = tokens(backend, refs[0])
     assert whole.count(backend._family.processor.tokenizer.bos_token_id) == 1
     assert whole[0] == backend._family.processor.tokenizer.bos_token_id
+
+
+def test_smolvlm_without_num2words_names_the_extra(folder_of):
+    script = """
+import sys
+sys.modules["num2words"] = None  # as where it is not installed
+from caploom.captioning.settings import TransformersCaptioner
+from caploom.captioning.transformers_backend import TransformersBackend
+TransformersBackend(TransformersCaptioner(model=sys.argv[1], prompt="<image>"), device="cpu")
+"""
+    command = [sys.executable, "-c", script, str(folder_of("smolvlm"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("caploom.errors.CaptionerError: ")
+    assert last.endswith("SmolVLM's processor needs num2words; install it with pip install 'caploom[smolvlm]'.")
 
 
 def test_blip_begins_with_its_own_token_whatever_the_padding(quoting, refs):

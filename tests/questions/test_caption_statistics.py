@@ -162,5 +162,6 @@ def test_the_histogram_is_a_picture(words, raw_words):
         io.BytesIO(caption_length_histogram(Counter(words), Counter(raw_words), "llava, shard-00000"))
     ) as image:
         image.load()
-        assert image.size == (700, 320)
+        assert image.width > 600
+        assert image.height > 300
         assert len(image.convert("RGB").getcolors(1_000_000)) > 2
