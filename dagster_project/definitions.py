@@ -65,7 +65,8 @@ def factory_assets(config: FactoryConfig) -> FactoryAssets:
 def build_definitions(config: FactoryConfig, resource: FactoryResource) -> dg.Definitions:
     """The definitions of a factory; `resource` opens the same factory inside a run."""
     assets = factory_assets(config)
-    jobs = [*factory_jobs(assets), everything_job, cut_shards_job, ask_job, try_job]
+    everything = everything_job(config, assets, lambda: build_definitions(config, resource))
+    jobs = [everything, *factory_jobs(assets), cut_shards_job, ask_job, try_job]
     return dg.Definitions(
         assets=[
             settings_asset(config),

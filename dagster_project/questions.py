@@ -69,8 +69,9 @@ def _why(factory: Factory, recipe: str, metric: str) -> str:
 def _trace(factory: Factory, image: str) -> str:
     from caploom.questions.trace.text import trace_markdown
     from caploom.questions.trace.trace_image import trace_image
+    from caploom.stages.moves import moves_of
 
-    return trace_markdown(trace_image(factory.store, image))
+    return trace_markdown(trace_image(factory.store, image, moves=moves_of(factory)))
 
 
 def _diff(factory: Factory, first: str, second: str) -> str:

@@ -46,10 +46,10 @@ def _measured(job: Job, way: Callable[[Path], tuple[Factory, dict[str, float]]])
 
 
 def _headless(path: Path) -> tuple[Factory, dict[str, float]]:
-    from dagster_project.run import HeadlessRun
+    from dagster_project.run import headless_run
 
     os.environ.pop("DAGSTER_HOME", None)  # the instance is to lie in the store
-    run = HeadlessRun(path, None)
+    run = headless_run(path)
     shards = run.run_captions()
     if run.failures:
         raise RuntimeError("\n".join(run.failures))

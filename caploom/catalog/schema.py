@@ -129,7 +129,7 @@ _MEANINGS = {
     "pair_id": "identity of the pair: of its image and raw caption",
     "image_id": "identity of the image: SHA-256 of its file",
     "image": "its path as the user wrote it",
-    "path": "where its bytes are: a file, or a range of one",
+    "path": "where its bytes were when first read: a file, or a range of one",
     "phash": "perceptual hash: similar pictures differ in few bits; 0 for plain colours",
     "raw_caption": "the caption that came with it",
     "width": "pixels",

@@ -19,6 +19,8 @@ def trace(config: Path, image: str, as_json: bool) -> None:
     from caploom.config.factory import Factory
     from caploom.questions.trace.text import trace_text
     from caploom.questions.trace.trace_image import trace_image
+    from caploom.stages.moves import moves_of
 
-    answer = trace_image(Factory.from_yaml(config).store, image)
+    factory = Factory.from_yaml(config)
+    answer = trace_image(factory.store, image, moves=moves_of(factory))
     click.echo(json.dumps(answer.to_dict(), indent=2) if as_json else trace_text(answer))

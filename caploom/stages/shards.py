@@ -156,13 +156,14 @@ def write_shard(
     configuration: Mapping[str, Any],
     files: Sequence[Mapping[str, Any]] | None = None,
     *,
-    source: str = INBOX,
+    source: str | None = None,
 ) -> str:
     """Write a shard's listing: `rows.parquet` (SOURCE_ROWS) and, of an inbox, `files.parquet` (INBOX_FILES).
 
-    `configuration` says where the rows come from, `source` is their source's identity. Returns the shard's
-    name. Raises `StoreError` when another machine gave the name to other rows.
+    `configuration` says where the rows come from; `source` is their source's identity, looked up unless it is known.
+    Returns the shard's name. Raises `StoreError` when another machine gave the name to other rows.
     """
+    source = source or source_of(factory, shard)
     content = hashlib.sha256(b"".join(row_digest(row) for row in rows)).hexdigest()[:16]
     plan = Plan(
         kind=KIND,

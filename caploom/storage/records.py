@@ -1,7 +1,7 @@
 """The rows that stages exchange, as Arrow schemas: the single definition of each stage's columns.
 
 Everything joins on `image_id` (SHA-256 of the image file's bytes) and `pair_id` (hash of that and the raw caption);
-nothing joins on position.
+nothing joins on position. Where the images of a `path` lie now is said by `caploom.stages.moves.moves_of`.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ SOURCE_ROWS = schema_of(
     row=pa.int64(),  # 1-based row in the user's file
     image=pa.string(),  # as the user wrote it
     caption=optional(pa.string()),
-    path=optional(pa.string()),  # absolute path, null when it must not be opened
+    path=optional(pa.string()),  # location when its source was first read; null when it must not be opened
     reason=optional(pa.string()),  # why the row is bad already, null when it is not
     detail=optional(pa.string()),
 )
@@ -56,7 +56,7 @@ PAIRS = schema_of(
     pair_id=pa.string(),
     image_id=pa.string(),
     image=pa.string(),  # the user's own path, kept for the exports
-    path=pa.string(),  # location (see caploom.images.location)
+    path=pa.string(),  # location (see caploom.images.location) when its source was first read, or in the store
     raw_caption=pa.string(),  # empty where the image came without one
     width=pa.int32(),  # pixels
     height=pa.int32(),  # pixels
@@ -130,7 +130,7 @@ LEAKED_IMAGES = schema_of(
 TRAINING_ROWS = schema_of(
     image_id=pa.string(),
     image=pa.string(),  # the user's own path
-    path=pa.string(),  # absolute path
+    path=pa.string(),  # as in PAIRS
     # The three lists are parallel: captions[i] is by sources[i] and is drawn with weights[i].
     captions=pa.list_(pa.string()),
     sources=pa.list_(pa.string()),

@@ -1,6 +1,7 @@
 """Everything that a store knows about one image: its captions, their shears, their training sets, its ranks."""
 
 from caploom.catalog.catalog import open_catalog
+from caploom.images.moves import STAYED, Moves
 from caploom.questions.trace.captions import traced_captions, traced_pairs
 from caploom.questions.trace.context import TraceContext
 from caploom.questions.trace.find import ImageFinder, failures_of_path
@@ -10,10 +11,10 @@ from caploom.questions.trace.sets import traced_training_sets
 from caploom.storage.store import Store
 
 
-def trace_image(store: Store, text: str) -> ImageTrace:
+def trace_image(store: Store, text: str, *, moves: Moves = STAYED) -> ImageTrace:
     """Everything about the image that `text` names: an identity or the beginning of one, a path, or a file on disk.
 
-    Raises `StoreError` when the store has no such image, or several.
+    `moves` says where images are now. Raises `StoreError` when the store has no such image, or several.
 
     Example:
         >>> trace = trace_image(factory.store, "0003.png")
@@ -34,10 +35,11 @@ def trace_image(store: Store, text: str) -> ImageTrace:
         names = list(dict.fromkeys([*(pair.image for pair in pairs), *(each.image for each in evaluated)]))
         refused = failures_of_path(store, catalog, names) if names else []
         damaged = context.damaged()
+    paths = [*(pair.path for pair in pairs), *(each.path for each in evaluated)]
     return ImageTrace(
         image_id=found.image_id,
         image=names[0] if names else "",
-        path=next(iter([*(pair.path for pair in pairs), *(each.path for each in evaluated)]), found.path),
+        path=moves.present(paths[0]) if paths else found.path,
         pairs=tuple(pairs),
         captions=tuple(captions),
         training_sets=tuple(sets),
