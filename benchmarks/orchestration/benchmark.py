@@ -2,7 +2,7 @@
 
 Measured is how the same pictures become captions in two ways, each in a process of its own with an empty store:
 
-- `dagster`: the captions of a headless run (`dagster_project.headless_run.HeadlessRun`). The source is cut into shards, and the
+- `dagster`: the captions of a headless run (`dagster_project.headless_run`). The source is cut into shards, and the
   job `caption_shards` is executed in the process over all of them, with Dagster's instance in the store as always: its
   records of runs, events, materializations and checks, and what a materialization shows (gallery, lengths, statistics).
 - `plain`: the library's functions that those assets call, in the same order: cut, ingest and check each shard, load

@@ -76,7 +76,7 @@ def test_with_an_inbox_all_runs_but_retraining(write):
 def test_without_an_inbox_nothing_runs_that_costs(write):
     pairs = {"reader": "image_folder", "root": "inbox"}
     running = {name for name, on in switches(write(inbox=None, pairs=pairs)).items() if on}
-    assert running == {"edited_settings", "alerts"}
+    assert running == {"new_shards", "edited_settings", "alerts"}
 
 
 def test_each_can_be_switched_off_and_retraining_on(write):
