@@ -19,6 +19,7 @@ Those of the tiny factory ask about the same first run of it; those of Ray each 
 
 LONGEST = (
     "tests/e2e/test_new_images.py",
+    "tests/e2e/test_killed_services.py",
     "tests/e2e/test_staleness_in_the_ui.py",
     "tests/e2e/test_run_past_one_machine.py",
     "tests/e2e/",
