@@ -1,4 +1,4 @@
-"""A factory that lives of its inbox, with real services running: what it has made, and whether all of it is there once."""
+"""A factory that lives of its inbox, with real services: what it has made, and whether each of it is there once."""
 
 import json
 import time
