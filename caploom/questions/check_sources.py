@@ -66,7 +66,7 @@ def check_sources(config: FactoryConfig) -> SourcesCheck:
     """Look whether everything that a factory's YAML names on this machine is there.
 
     Example:
-        >>> check_sources(load_config(Path("my.yaml"))).missing
+        >>> check_sources(factory.config).missing
         []
     """
     check = SourcesCheck()
