@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from caploom.errors import StoreError
 from caploom.images.moves import Moves
 from caploom.readers.moved import are_these_images, differs_in_place_only, moved_folders
 from caploom.readers.source_reader import SourceReader
@@ -39,13 +40,18 @@ def known_configuration(
         manifest, recorded = artifact.manifest, recorded_reader(artifact.manifest)
         if recorded is None or not differs_in_place_only(reader, recorded):
             continue
-        moves = Moves(moved_folders(reader, recorded))
-        rows = moves.of_table(first_images(artifact, _SAMPLED)).to_pylist()
-        if identity(recorded) == manifest.configuration and are_these_images(
-            (row["image_id"], row["path"]) for row in rows
-        ):
+        if identity(recorded) == manifest.configuration and _has_same_images(reader, recorded, artifact):
             return manifest.configuration
     return present
+
+
+def _has_same_images(reader: SourceReader, recorded: Mapping[str, Any], artifact: Artifact) -> bool:
+    """Whether some images of a finished set have the bytes of then where they would be now."""
+    try:
+        images = Moves(moved_folders(reader, recorded)).of_table(first_images(artifact, _SAMPLED)).to_pylist()
+    except StoreError:
+        return False  # its table is gone or damaged: it is of no use
+    return are_these_images((row["image_id"], row["path"]) for row in images)
 
 
 def first_images(artifact: Artifact, count: int) -> pa.Table:
