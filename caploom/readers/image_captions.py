@@ -25,7 +25,7 @@ class ImageCaptionsReader(SourceReader):
         ['A cat.']
     """
 
-    locations: ClassVar[frozenset[str]] = frozenset({"root", "captions", "rewrite"})
+    locations: ClassVar[frozenset[str]] = frozenset({"root", "captions"})
     reader: Literal["image_captions"] = "image_captions"
     root: UriOrPath = Field(description="Folder, or URL such as `s3://bucket/images`, that the image paths start from.")
     captions: UriOrPath = Field(

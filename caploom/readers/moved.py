@@ -18,10 +18,15 @@ _WILDCARDS = "*?[{"
 _FILES = (".tar", ".parquet")
 
 
-def differs_in_place_only(reader: SourceReader, recorded: Mapping[str, Any]) -> bool:
-    """Whether a reader's recorded settings differ from the present ones, and in nothing but where the files lie."""
-    present = reader.fingerprinted()
-    return present != recorded and _without(present, reader) == _without(recorded, reader)
+def differs_in_place_only(
+    reader: SourceReader, recorded: Mapping[str, Any], *, besides: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a reader's recorded settings differ from the present ones, and in nothing but where the files lie.
+
+    `besides` are keys that may differ too.
+    """
+    present, ignored = reader.fingerprinted(), reader.locations | besides
+    return present != recorded and _without(present, ignored) == _without(recorded, ignored)
 
 
 def is_still_there(reader: SourceReader, recorded: Mapping[str, Any]) -> bool:
@@ -60,8 +65,8 @@ def moved_pictures(reader: SourceReader, image: str, location: str) -> Folders:
     return ()
 
 
-def _without(settings: Mapping[str, Any], reader: SourceReader) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in reader.locations}
+def _without(settings: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def _image_folders(settings: Mapping[str, Any]) -> dict[str, str]:

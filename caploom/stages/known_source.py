@@ -23,6 +23,8 @@ from caploom.storage.tables import read_first
 from caploom.storage.view import StoreView
 
 _SHARDS, _PAIRS, _INBOX = "shards", "raw_pairs", "inbox"
+_REWRITING = frozenset({"rewrite"})
+"""Rules for paths in a user's file may change with the place: rows are compared with the paths that came of them."""
 _SAMPLED = 4  # images whose bytes are compared before another place is taken for the same source
 
 
@@ -61,7 +63,7 @@ def known_source(factory: Factory, view: StoreView | None = None) -> KnownSource
     for source in [noted] if noted is not None else others:
         listing = _first_listing(view, source)
         recorded = listing.manifest.configuration.get("reader", {}) if listing is not None else {}
-        if listing is None or not differs_in_place_only(reader, recorded):
+        if listing is None or not differs_in_place_only(reader, recorded, besides=_REWRITING):
             continue
         if noted is not None or _is_same(factory, view, source, listing):
             return KnownSource(source, recorded, has_moved=True)

@@ -235,6 +235,33 @@ def test_a_part_of_a_source_or_one_with_more_rows_is_another_one_beside_it(tmp_p
         assert create_new_shards(factory_of(other)) == ["shard-00000"]
 
 
+def test_absolute_paths_in_the_captions_are_rewritten_to_the_new_place(tmp_path):
+    source = source_in(tmp_path / "one", 4)
+    captions = source / "captions.json"
+    images = source / "images"
+    captions.write_text(captions.read_text().replace('"image": "', f'"image": "{images}/'))
+    settings = settings_of(source, evaluation_sets={})
+    before = _addresses(_ingested(settings))
+    images.rename(tmp_path / "two")
+    moved = edited(settings, "pairs", "root", value=str(tmp_path / "two"))
+    moved = edited(moved, "pairs", "rewrite", value=[{"from": f"{images}/", "to": ""}])
+    assert _addresses(_ingested(moved)) == before
+
+
+def test_a_rule_that_leads_to_other_pictures_makes_another_source_and_another_set(tmp_path):
+    source = source_in(tmp_path / "one", 4)
+    factory = _ingested(_source_settings(source, tmp_path / "store"))
+    finished = evaluation_set(factory, "same")
+    (source / "images" / "small").mkdir()
+    for number in range(4):
+        picture(number + 90).save(source / "images" / "small" / f"{number:04d}.png")
+    rule = [{"from": "", "to": "small/"}]
+    other = edited(_source_settings(source, tmp_path / "store"), "pairs", "rewrite", value=rule)
+    other = edited(other, "evaluation_sets", "same", "rewrite", value=rule)
+    assert _shards(other) == []
+    assert evaluation_set(factory_of(other), "same").manifest.address != finished.manifest.address
+
+
 def test_other_pictures_of_the_same_names_and_captions_are_another_source_and_another_set(tmp_path):
     source = source_in(tmp_path / "one", 4)
     factory = _ingested(_source_settings(source, tmp_path / "store"))
