@@ -6,10 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from caploom.common.settings import Settings, resolve_path
+from caploom.readers.coco import CocoReader
 from caploom.readers.image_captions import ImageCaptionsReader
+from caploom.readers.image_folder import ImageFolderReader
 from caploom.readers.karpathy import KarpathyReader
+from caploom.readers.parquet_images import ParquetReader
 from caploom.readers.picture_book import PictureBookReader
 from caploom.readers.source_reader import SourceReader
+from caploom.readers.webdataset import WebdatasetReader
 
 NAMED_TEMPLATES = ("openai-imagenet", "simple-imagenet")
 
@@ -44,6 +48,22 @@ class KarpathySet(RetrievalSettings, KarpathyReader):
 
 class PictureBookSet(RetrievalSettings, PictureBookReader):
     """Scenes of the picture book."""
+
+
+class CocoSet(RetrievalSettings, CocoReader):
+    """One of COCO's own caption files."""
+
+
+class ImageFolderSet(RetrievalSettings, ImageFolderReader):
+    """A folder of images with their captions beside them."""
+
+
+class ParquetSet(RetrievalSettings, ParquetReader):
+    """Parquet tables of images and captions."""
+
+
+class WebdatasetSet(RetrievalSettings, WebdatasetReader):
+    """Tars of images and captions."""
 
 
 class ClassificationSet(SourceReader):
@@ -89,9 +109,8 @@ class ClassificationSet(SourceReader):
         return value
 
 
-RetrievalSet = ImageCaptionsSet | KarpathySet | PictureBookSet
+RetrievalSet = CocoSet | ImageCaptionsSet | ImageFolderSet | KarpathySet | ParquetSet | PictureBookSet | WebdatasetSet
+"""A set of images with captions: each reader has one."""
 
-EvaluationSet = Annotated[
-    ImageCaptionsSet | KarpathySet | PictureBookSet | ClassificationSet, Field(discriminator="reader")
-]
+EvaluationSet = Annotated[RetrievalSet | ClassificationSet, Field(discriminator="reader")]
 """One evaluation set of the YAML."""
