@@ -10,21 +10,26 @@ PARALLEL ?= --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 
+define new_venv
+	@command -v $(PYTHON) >/dev/null || { echo "Caploom needs Python 3.11: install it, or name yours with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+endef
+
 .PHONY: help
 help: ## List these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Made again when the dependencies change; the markers are touched last, so a broken set-up is not taken for done.
 .venv/.installed: pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Caploom needs Python 3.11: install it, or name yours with PYTHON=..."; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(call new_venv)
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
-.venv/.developer: .venv/.installed
+.venv/.developer: pyproject.toml
+	$(call new_venv)
 	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
-	touch $@
+	touch .venv/.installed $@
 
 .PHONY: venv
 venv: .venv/.developer ## Set up the virtual environment alone, with the tools that developers need
