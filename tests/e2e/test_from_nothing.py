@@ -13,7 +13,7 @@ from caploom.config.factory import Factory
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 300  # seconds until everything is made, on a busy machine
+PATIENCE = 900  # seconds until everything is made, on a busy machine
 
 expect.set_options(timeout=120_000)
 
