@@ -30,13 +30,13 @@ def captioner_truths(factory: Factory) -> list[CaptionerTruth]:
     truth = read_truth(reader.folder / "truth.parquet")
     found = []
     for captioner in factory.config.captioners:
-        texts = {image: text for image, text in _texts(factory, captioner).items() if image in truth}  # not the inbox's
-        if not texts:
+        whole = {image: text for image, text in _texts(factory, captioner).items() if image in truth}  # not the inbox's
+        if not whole:
             continue
         for shear in _shears_of(factory.config.expanded_recipes(), captioner):
-            texts = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
-            sheared = {image: text for image, text in texts.items() if image in truth}
-            found.append(CaptionerTruth(captioner, shear, score(texts, truth), score(sheared, truth)))
+            kept = sheared_texts(factory, captioner, factory.config.shear_steps(shear))
+            sheared = {image: text for image, text in kept.items() if image in truth}
+            found.append(CaptionerTruth(captioner, shear, score(whole, truth), score(sheared, truth)))
     return found
 
 
