@@ -23,6 +23,7 @@ from caploom.stages.graph import Graph
 from caploom.stages.raw_pairs import ingest_shard, ingested_shards
 from caploom.stages.shards import create_new_shards, shard_names
 from caploom.stages.sheared import shear_captioners
+from caploom.storage.paths import is_url
 from caploom.storage.writing import write_atomically
 
 CONFIG = "caploom.yaml"
@@ -73,7 +74,9 @@ def caption_source(job: CaptionJob, say: Callable[[str], None] = lambda sentence
         1
     """
     check_form(job.out)
-    path = _write_config(job)
+    folder = job.store or job.out.with_name(f"{job.out.name}.factory")
+    _check_outside(job.source, job.out, folder)
+    path = _write_config(job, folder)
     config = load_config(path)
     factory = Factory.from_config(config)
     create_new_shards(factory)
@@ -102,9 +105,18 @@ def caption_source(job: CaptionJob, say: Callable[[str], None] = lambda sentence
     return Captioned(count, images, dict(reasons.most_common()), path)
 
 
-def _write_config(job: CaptionJob) -> Path:
-    """Write the factory's YAML, once it is known to be valid."""
-    folder = job.store or job.out.with_name(f"{job.out.name}.factory")
+def _check_outside(source: str, *written: Path) -> None:
+    """Refuse what would be written among the pictures: the next call would read it as theirs."""
+    folder = Path(source).resolve()
+    for path in written:
+        if not is_url(source) and folder.is_dir() and path.resolve().is_relative_to(folder):
+            raise ConfigError(
+                f"{path}: it would lie in {source}, where the next call would take it for data; name a place outside."
+            )
+
+
+def _write_config(job: CaptionJob, folder: Path) -> Path:
+    """Write the factory's YAML into its folder, once it is known to be valid."""
     settings: dict[str, Any] = {
         "name": "captions",
         "store": ".",
